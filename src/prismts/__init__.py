@@ -1,0 +1,1 @@
+"""PrismTS: one encoder, every task, for multivariate time series."""

@@ -1,0 +1,33 @@
+"""How many steps make a season at a given frequency."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+__all__ = ["season_length"]
+
+_CALENDAR = {"YE": 1, "YS": 1, "QE": 4, "QS": 4, "ME": 12, "MS": 12, "B": 5, "D": 7, "W": 52}
+_DAY = pd.Timedelta("1D")
+
+
+def season_length(frequency: str | None) -> int:
+    """Steps of the season one expects first: a day below daily data, a week of days, a year of weeks or months.
+
+    Data finer than a minute have a season of one minute; data without a known frequency have none, that is 1.
+    """
+    if frequency is None:
+        return 1
+    offset = pd.tseries.frequencies.to_offset(frequency)
+    name = str(getattr(offset, "name", frequency)).split("-")[0]
+    if name in _CALENDAR:
+        return _CALENDAR[name]
+    try:
+        step = pd.Timedelta(offset)  # type: ignore[arg-type]
+    except (ValueError, TypeError):  # an anchored calendar offset of several units
+        return 1
+    if step >= 7 * _DAY:
+        return max(1, round(52 * 7 * _DAY / step))
+    if step >= _DAY:
+        return max(1, round(7 * _DAY / step))
+    span = _DAY if step >= pd.Timedelta("1min") else pd.Timedelta("1min")
+    return max(1, round(span / step))

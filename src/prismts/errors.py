@@ -1,0 +1,42 @@
+"""The few errors a user meets. Each message says what was expected, what came, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["PrismError", "DataError", "ShapeError", "SettingsError", "NotFittedError", "SavedModelError", "MissingExtraError", "unknown_name"]
+
+
+class PrismError(Exception):
+    """Base of every error this package raises on purpose: catch it to catch them all."""
+
+
+class DataError(PrismError, ValueError):
+    """The data cannot be used as they are: the message names the place (file, row, column) and the remedy."""
+
+
+class ShapeError(DataError):
+    """An array has the wrong axes or the wrong size along one."""
+
+
+class SettingsError(PrismError, ValueError):
+    """A setting is unknown, or has a value that cannot work."""
+
+
+class NotFittedError(PrismError, AttributeError):
+    """An estimator was asked for something it only knows after ``fit``."""
+
+
+class SavedModelError(PrismError, OSError):
+    """A model folder is missing, foreign, altered, incomplete or written by a newer version."""
+
+
+class MissingExtraError(PrismError, ImportError):
+    """A feature needs an optional package: the message names the extra to install."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> SettingsError:
+    """An error for a name that is not in a list, which offers the nearest one that is."""
+    options = sorted(known)
+    near = difflib.get_close_matches(str(name), options, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(options)}."
+    return SettingsError(f"There is no {kind} named {name!r}. {hint}")

@@ -1,0 +1,1 @@
+"""Parts of models: plain arguments, no settings, no tasks."""

@@ -1,0 +1,89 @@
+"""What stands at the end of a model and turns tokens into the answer of a task."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from prismts.layers.features import Features
+from prismts.layers.linear import RidgeMap
+from prismts.layers.normalize import InstanceNorm, Stats
+
+__all__ = ["FlattenHead", "PoolHead"]
+
+
+class FlattenHead(nn.Module):
+    """All tokens of a channel to its future in one linear map, in the units the model was given.
+
+    With ``line`` a straight line from the context to the future runs beside the tokens. It begins at the closed-form
+    ridge solution and the map of the tokens begins at zero, so that training begins at the best line and the network
+    learns what a line cannot.
+
+    With ``n_quantiles`` the answer is [B, Q, C, H].
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_tokens: int,
+        horizon: int,
+        *,
+        n_series: int = 1,
+        n_quantiles: int | None = None,
+        dropout: float = 0.0,
+        context_length: int | None = None,
+        line: bool = False,
+    ) -> None:
+        super().__init__()
+        self.horizon, self.n_series, self.n_quantiles = horizon, n_series, n_quantiles
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width * n_tokens, n_series * (n_quantiles or 1) * horizon)
+        self.line = RidgeMap(context_length, horizon) if line and context_length else None
+        if self.line is not None:
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features to [B, C, H], or [B, Q, C, H] with quantiles.
+
+        ``n_series`` is C where one group of tokens answers for all channels, 1 where each channel has its own.
+        """
+        tokens, _, window, stats = features
+        x = rearrange(self.dropout(tokens), "b g n d -> b g (d n)")
+        y = rearrange(self.linear(x), "b g (q c h) -> b q (g c) h", q=self.n_quantiles or 1, c=self.n_series)
+        if self.line is not None:
+            y = y + self.line(window)[:, None]
+        y = InstanceNorm.inverse(y, Stats(stats.mean[:, None], stats.scale[:, None]))  # [B, Q, C, H]
+        return y if self.n_quantiles else y[:, 0]
+
+    @property
+    def starts_at_a_line(self) -> bool:
+        """Whether the answer before training is the straight line."""
+        return self.line is not None
+
+    @torch.no_grad()
+    def spread(self, offsets: Tensor) -> None:
+        """Let each quantile begin at the line plus its offset [Q, H], in units of the normalized window."""
+        bias = self.linear.bias.view(self.n_quantiles or 1, self.n_series, self.horizon)
+        bias.copy_(offsets[:, None].expand_as(bias))
+
+
+class PoolHead(nn.Module):
+    """Tokens pooled over time and groups, then one linear map to class scores [B, K]."""
+
+    def __init__(self, width: int, n_classes: int, *, pooling: str = "max", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, n_classes)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features to [B, K]; tokens that saw nothing do not count."""
+        tokens, valid = features.tokens.flatten(1, 2), features.valid.flatten(1, 2)[..., None]  # [B, G*N, D], [B, G*N, 1]
+        if self.pooling == "max":
+            lowest = torch.finfo(tokens.dtype).min
+            pooled = tokens.masked_fill(~valid, lowest).amax(1)
+        else:
+            pooled = (tokens * valid).sum(1) / valid.sum(1).clamp(min=1)
+        return self.linear(self.dropout(pooled))

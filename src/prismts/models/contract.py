@@ -1,0 +1,45 @@
+"""What every encoder-based model gives: tokens, what of them is valid, and what is needed to find the way back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+from torch import Tensor, nn
+
+from prismts.layers.convolve import TwoKernelConv
+from prismts.layers.features import Features
+
+__all__ = ["Encoder", "Features"]
+
+
+class Encoder(nn.Module):
+    """A model that embeds windows, and carries the head a task has chosen for it.
+
+    Subclasses set the four sizes and write ``encode``; a head receives ``Features`` through :meth:`forward`.
+    """
+
+    n_channels: int | None  # C the model is bound to, or None where any number will do
+    n_groups_of: str  # "channels": G = C; "window": G = 1
+    n_tokens: int  # N at the context length it was built for
+    width: int  # D
+    context_length: int
+
+    head: nn.Module
+
+    def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
+        """[B, C, T] and its mask (None: all observed) to Features."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """What the head says about the windows x [B, C, T]."""
+        return self.head(self.encode(x, observed))
+
+    def merged(self) -> Self:
+        """A copy for inference in which every pair of kernels is one; the trained model is untouched."""
+        model = copy.deepcopy(self).eval()
+        for module in list(model.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, TwoKernelConv):
+                    setattr(module, name, child.merged())
+        return model.requires_grad_(False)

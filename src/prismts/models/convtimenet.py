@@ -1,0 +1,301 @@
+"""ConvTimeNet: deformable patches and a deep hierarchy of depthwise convolutions with growing kernels.
+
+Source: Cheng, Yang, Pan, Liu, Li, Wang, "ConvTimeNet: A Deep Hierarchical Fully Convolutional Model for Multivariate
+Time Series Analysis", arXiv 2403.01493, and the authors' code at commit 5132152. Where we differ from it:
+
+- evaluation never changes weights: kernels merge once, on request, into a new model;
+- a predicted patch can neither be NaN nor leave the window;
+- windows whose padded length is no whole number of strides are sampled where the patches lie (the authors' bounds are
+  then stretched by the ratio of two lengths);
+- the deformable predictor starts at zero in its last layer only, so that it can learn (see ``DePatch``);
+- unobserved points are bridged by straight lines and marked, instead of read as zeros.
+
+Until August 2025 the authors' forecasting blocks computed the feed-forward pair and returned the state from before it,
+so the published forecasting numbers belong to blocks without it: that form is ``feed_forward=0`` here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prismts.errors import SettingsError
+from prismts.layers.convolve import DepthwiseConv, TwoKernelConv
+from prismts.layers.features import Features
+from prismts.layers.heads import FlattenHead, PoolHead
+from prismts.layers.missing import bridge
+from prismts.layers.normalize import InstanceNorm, Stats
+from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches, pad_end
+from prismts.models.contract import Encoder
+from prismts.shapes import expect
+
+__all__ = ["Block", "ConvTimeNet", "ConvTimeNetConfig", "from_reference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvTimeNetConfig:
+    """Settings of the encoder; lengths in time steps, kernels in tokens."""
+
+    patch_length: int = 32
+    stride: int = 16
+    patches: Literal["deformable", "uniform", "points"] = "deformable"  # points: every time step is a token
+    width: int = 64
+    feed_forward: int = 256  # width inside the pointwise pair; 0 leaves the pair out
+    kernel_sizes: tuple[int, ...] = (9, 11, 15, 21, 29, 39)  # one large kernel per block
+    small_kernel: int = 3  # beside each large one; 0 for none
+    dropout: float = 0.1
+    residual: float | None = 1e-8  # learned weight of each branch at the start; None fixes it at 1
+    norm: Literal["batch", "layer"] = "batch"
+    channels: Literal["independent", "mixed"] = "independent"
+    zero_init: Literal["last", "all", "none"] = "last"  # of the patch predictor, see DePatch
+
+    def __post_init__(self) -> None:
+        if not self.kernel_sizes or min(self.kernel_sizes) < 1:
+            raise SettingsError(f"kernel_sizes names one large kernel per block, but got {self.kernel_sizes}.")
+        if self.patch_length < 1 or self.stride < 1 or self.width < 1 or self.feed_forward < 0:
+            raise SettingsError("patch_length, stride and width are at least 1, and feed_forward is not negative.")
+        if self.patches == "deformable" and self.patch_length < 2:
+            raise SettingsError("A deformable patch needs patch_length >= 2; use patches='points' for single points.")
+        if not 0 <= self.dropout < 1:
+            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
+
+    def n_padding(self, n_timepoints: int) -> int:
+        """Steps added at the end: one stride where channels are independent, else what completes one more patch."""
+        length, stride = self._patch()
+        if self.patches == "points":
+            return 0
+        if self.channels == "independent":
+            return stride
+        whole = (n_timepoints - length) // stride + 1
+        return whole * stride + length - n_timepoints
+
+    def n_tokens(self, n_timepoints: int) -> int:
+        """N for windows of this length."""
+        length, stride = self._patch()
+        n = n_patches(n_timepoints + self.n_padding(n_timepoints), length, stride)
+        if n < 1:
+            raise SettingsError(
+                f"A window of {n_timepoints} steps has no room for a patch of {length}. Shorten patch_length, or "
+                "lengthen context_length."
+            )
+        return n
+
+    def _patch(self) -> tuple[int, int]:
+        return (1, 1) if self.patches == "points" else (self.patch_length, self.stride)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalization of [D, M, N]: statistics of D rows, so nothing has to be transposed."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        """[D, M, N] to the same."""
+        return super().forward(input.flatten(1)[None])[0].view_as(input)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalization of [D, M, N] over the width."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        """[D, M, N] to the same."""
+        return super().forward(input.permute(1, 2, 0)).permute(2, 0, 1)
+
+
+class Residual(nn.Module):
+    """x + dropout(alpha * y), with alpha learned from almost nothing, so that a deep stack begins as the identity."""
+
+    def __init__(self, start: float | None, dropout: float) -> None:
+        super().__init__()
+        self.alpha = None if start is None else nn.Parameter(torch.tensor(start))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Two of the same shape to that shape."""
+        return x + self.dropout(y if self.alpha is None else self.alpha * y)
+
+
+class FeedForward(nn.Module):
+    """The pointwise pair over the width: D -> F -> D at every token."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, hidden)
+        self.fall = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[D, M, N] to the same; with the width first, each map is one product over all tokens."""
+        flat = x.flatten(1)  # [D, M*N]
+        hidden = self.dropout(F.gelu(torch.addmm(self.rise.bias[:, None], self.rise.weight, flat)))  # [F, M*N]
+        return torch.addmm(self.fall.bias[:, None], self.fall.weight, hidden).view_as(x)
+
+
+class Block(nn.Module):
+    """Depthwise over tokens, then pointwise over width, each with its learned residual weight and a norm."""
+
+    def __init__(self, config: ConvTimeNetConfig, kernel_size: int) -> None:
+        super().__init__()
+        norm = BatchNorm if config.norm == "batch" else LayerNorm
+        self.conv: nn.Module = (
+            TwoKernelConv(config.width, kernel_size, config.small_kernel)
+            if config.small_kernel
+            else DepthwiseConv(config.width, kernel_size)
+        )
+        self.join_conv = Residual(config.residual, config.dropout)
+        self.norm_conv = norm(config.width)
+        if config.feed_forward:
+            self.feed_forward = FeedForward(config.width, config.feed_forward, config.dropout)
+            self.join_forward = Residual(config.residual, config.dropout)
+            self.norm_forward = norm(config.width)
+        else:
+            self.feed_forward = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[D, M, N] to [D, M, N]."""
+        x = self.norm_conv(self.join_conv(x, F.gelu(self.conv(x))))
+        if self.feed_forward is not None:
+            x = self.norm_forward(self.join_forward(x, self.feed_forward(x)))
+        return x
+
+
+class ConvTimeNet(Encoder):
+    """normalize -> pad -> patch -> embed -> blocks -> head."""
+
+    def __init__(self, config: ConvTimeNetConfig, *, n_channels: int, context_length: int) -> None:
+        super().__init__()
+        self.config, self.context_length, self.width = config, context_length, config.width
+        self.mixed = config.channels == "mixed"
+        self.n_channels = n_channels if self.mixed else None
+        self.n_groups_of = "window" if self.mixed else "channels"
+        self.n_tokens = config.n_tokens(context_length)
+        together = n_channels if self.mixed else 1
+        length, stride = (1, 1) if config.patches == "points" else (config.patch_length, config.stride)
+        self.normalize = None if self.mixed else InstanceNorm()
+        self.patch: UniformPatch | DePatch = (
+            DePatch(length, stride, n_channels=together, zero_init=config.zero_init)
+            if config.patches == "deformable"
+            else UniformPatch(length, stride)
+        )
+        self.embed = nn.Linear(together * length, config.width)
+        self.norm_embed = BatchNorm(config.width) if self.mixed else None
+        self.blocks = nn.Sequential(*(Block(config, kernel_size) for kernel_size in config.kernel_sizes))
+        self.head = nn.Identity()
+
+    def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
+        """[B, C, T] to tokens [B, G, N, D]."""
+        expect(x, "B C T", who="ConvTimeNet", C=self.n_channels)
+        batch, n_channels, n_timepoints = x.shape
+        padding = self.config.n_padding(n_timepoints)
+        x, stats = self._normalized(x, observed)
+        window = bridge(x, observed)
+        padded = F.pad(window, (0, padding)) if self.mixed else pad_end(window, padding)
+        x = self.patch(padded)  # [B, C, N, P]
+        if self.mixed:
+            x = rearrange(x, "b c n p -> b 1 n (c p)")
+        x = torch.einsum("bgnp,dp->dbgn", x, self.embed.weight) + self.embed.bias[:, None, None, None]
+        x = x.flatten(1, 2)  # [D, B*G, N]
+        if self.norm_embed is not None:
+            x = self.norm_embed(F.gelu(x))
+        x = self.blocks(x)
+        tokens = rearrange(x, "d (b g) n -> b g n d", b=batch)
+        return Features(tokens, self._valid(tokens, observed, padding), window, stats)
+
+    def bounds(self, x: Tensor, observed: Tensor | None = None) -> PatchBounds:
+        """Where the patches of the windows x [B, C, T] lie, in steps; what the report draws."""
+        window = bridge(self._normalized(x, observed)[0], observed)
+        padding = self.config.n_padding(x.shape[-1])
+        return self.patch.bounds(F.pad(window, (0, padding)) if self.mixed else pad_end(window, padding))
+
+    def residual_weights(self) -> list[dict[str, float]]:
+        """The learned residual weights alpha of each block: of its convolution and of its pointwise pair."""
+        weights: list[dict[str, float]] = []
+        for block in self.blocks:
+            joins = {"convolution": block.join_conv, "feed-forward": getattr(block, "join_forward", None)}
+            weights.append({
+                name: 1.0 if join.alpha is None else float(join.alpha) for name, join in joins.items() if join is not None
+            })  # fmt: skip
+        return weights
+
+    def _normalized(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Stats]:
+        if self.normalize is not None:
+            return self.normalize(x, observed)
+        one = torch.ones_like(x[..., :1])
+        x = x if observed is None else x.masked_fill(~observed, 0.0)
+        return x, Stats(torch.zeros_like(one), one)
+
+    def _valid(self, tokens: Tensor, observed: Tensor | None, padding: int) -> Tensor:
+        if observed is None:
+            return torch.ones(tokens.shape[:3], dtype=torch.bool, device=tokens.device)
+        seen = observed.any(1, keepdim=True) if self.mixed else observed
+        seen = F.pad(seen, (0, padding))
+        length, stride = (1, 1) if self.config.patches == "points" else (self.config.patch_length, self.config.stride)
+        return seen.unfold(-1, length, stride).any(-1)  # [B, G, N]
+
+
+def from_reference(config: Mapping[str, Any] | str, state: Mapping[str, NDArray[Any]]) -> nn.Module:
+    """Our model with the authors' weights: ``state`` maps their parameter names to arrays.
+
+    ``config`` (a mapping, or its JSON text) holds n_channels, patch_length, stride, d_model, d_ff, kernel_sizes,
+    small_kernel, and either context_length and horizon (the forecasting form) or n_timepoints, n_classes and pooling
+    (the classification form). The model is returned in evaluation mode and answers [B, C, H] or [B, K].
+    """
+    config = json.loads(config) if isinstance(config, str) else dict(config)
+    classify = "n_classes" in config
+    prefix = "main_net." if classify else "backbone."
+    settings = ConvTimeNetConfig(
+        patch_length=config["patch_length"],
+        stride=config["stride"],
+        width=config["d_model"],
+        feed_forward=config["d_ff"],
+        kernel_sizes=tuple(config["kernel_sizes"]),
+        small_kernel=config["small_kernel"],
+        channels="mixed" if classify else "independent",
+    )
+    length = config["n_timepoints" if classify else "context_length"]
+    model = ConvTimeNet(settings, n_channels=config["n_channels"], context_length=length)
+    patch = "depatchEmbedding." if classify else "deformable_sampling."
+    names = {
+        f"{patch}offset_predictor.offset_predictor.0.": "patch.look.",
+        f"{patch}offset_predictor.offset_predictor.2.": "patch.move.",
+    }
+    if classify:
+        names |= {"depatchEmbedding.output_conv.": "embed.", "depatchEmbedding.norm.": "norm_embed."}
+        names |= {"main_net.head.2.": "head.linear."}
+        model.head = PoolHead(model.width, config["n_classes"], pooling=config["pooling"])
+    else:
+        names |= {"backbone.W_P.": "embed.", "head.linear.": "head.linear."}
+        model.head = FlattenHead(model.width, model.n_tokens, config["horizon"])
+    inside = {
+        "DW_conv_large.": "conv.long.", "DW_conv_small.": "conv.short.", "sublayerconnect1.a": "join_conv.alpha",
+        "dw_norm.": "norm_conv.", "ff.0.": "feed_forward.rise.", "ff.3.": "feed_forward.fall.",
+        "sublayerconnect2.a": "join_forward.alpha", "norm_ffn.": "norm_forward.",
+    }  # fmt: skip
+    for i in range(len(settings.kernel_sizes)):
+        names |= {f"{prefix}encoder.layers.{i}.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in inside.items()}
+    ours = model.state_dict()
+    loaded: dict[str, Tensor] = {}
+    for name, array in state.items():
+        match = next((theirs for theirs in names if name.startswith(theirs)), None)
+        if match is None:
+            # the anchors are computed; the classification form's W_P is allocated but never used by the authors
+            continue
+        target = names[match] + name[len(match) :]
+        value = torch.from_numpy(np.array(array))
+        if classify and target == "embed.weight":
+            # their patches reach this layer step by step, not channel by channel, though its shape says otherwise
+            value = rearrange(value.flatten(1), "d (p c) -> d (c p)", c=config["n_channels"])
+        loaded[target] = value.reshape(ours[target].shape)
+    missing = sorted(set(ours) - set(loaded))
+    if missing:
+        raise SettingsError(f"The authors' weights lack what becomes {missing[0]!r} here ({len(missing)} in all).")
+    model.load_state_dict(loaded)
+    return model.eval()

@@ -1,0 +1,82 @@
+"""The floors: forecasts that cost nothing, which everything else has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from prismts.errors import SettingsError
+from prismts.layers.linear import RidgeMap
+from prismts.layers.missing import bridge
+
+__all__ = ["LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalNaive", "SeasonalNaiveConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastValueConfig:
+    """Nothing to set."""
+
+
+class LastValue(nn.Module):
+    """Repeat the last observed value: [B, C, T] to [B, C, H]."""
+
+    def __init__(self, config: LastValueConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
+        super().__init__()
+        self.horizon = horizon
+
+    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """[B, C, T] to [B, C, H]."""
+        return bridge(x, observed)[..., -1:].expand(*x.shape[:-1], self.horizon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeasonalNaiveConfig:
+    """``season`` in time steps: 24 for the day of hourly data."""
+
+    season: int = 1
+
+    def __post_init__(self) -> None:
+        if self.season < 1:
+            raise SettingsError(f"A season has at least one step, but got {self.season}.")
+
+
+class SeasonalNaive(nn.Module):
+    """Repeat the last season: [B, C, T] to [B, C, H]."""
+
+    def __init__(self, config: SeasonalNaiveConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
+        super().__init__()
+        if context_length < config.season:
+            raise SettingsError(
+                f"Seasonal naive repeats a season of {config.season} steps, but context_length is {context_length}. "
+                f"Set context_length to at least {config.season}, or a shorter season."
+            )
+        self.season, self.horizon = config.season, horizon
+
+    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """[B, C, T] to [B, C, H]."""
+        last = bridge(x, observed)[..., -self.season :]
+        return last[..., torch.arange(self.horizon, device=x.device) % self.season]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeConfig:
+    """Nothing to set: the penalty is chosen on validation."""
+
+
+class Ridge(nn.Module):
+    """One linear map from the mean-subtracted context to the mean-subtracted future, shared by all channels.
+
+    Closed form, seconds on one core, and ahead of many published networks on the usual sets.
+    """
+
+    def __init__(self, config: RidgeConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
+        super().__init__()
+        self.line = RidgeMap(context_length, horizon)
+
+    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """[B, C, T] to [B, C, H]."""
+        x = bridge(x, observed)
+        level = x.mean(-1, keepdim=True)
+        return self.line(x - level) + level

@@ -1,0 +1,1 @@
+"""What is asked of a model: which head, which loss, which prediction."""

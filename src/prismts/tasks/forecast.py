@@ -1,0 +1,159 @@
+"""Forecasting: from the past of a window to its future."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prismts.errors import SettingsError
+from prismts.layers.heads import FlattenHead
+from prismts.layers.linear import RidgeMap
+from prismts.layers.normalize import InstanceNorm
+from prismts.models import find_model, make_settings
+from prismts.models.contract import Encoder
+from prismts.windows import Batch, Windows
+
+__all__ = ["Forecast"]
+
+Loss = Literal["mse", "mae", "huber"]
+
+
+class Forecast:
+    """The task of forecasting ``horizon`` steps, as points or as quantiles.
+
+    Args:
+        horizon: steps of future.
+        quantiles: levels such as (0.1, 0.5, 0.9); None forecasts one point per step.
+        loss: of point forecasts; quantiles use the pinball loss.
+        line: whether a straight line from closed-form ridge regression runs beside the network.
+        head_dropout: on the tokens before the head.
+    """
+
+    def __init__(
+        self,
+        horizon: int,
+        *,
+        quantiles: Sequence[float] | None = None,
+        loss: Loss = "mse",
+        line: bool = True,
+        head_dropout: float = 0.0,
+    ) -> None:
+        if horizon < 1:
+            raise SettingsError(f"horizon counts the steps to forecast and is at least 1, but got {horizon}.")
+        if quantiles is not None:
+            levels = tuple(float(q) for q in quantiles)
+            if not levels or not all(0 < q < 1 for q in levels) or list(levels) != sorted(set(levels)):
+                raise SettingsError(f"quantiles are rising levels between 0 and 1, but got {tuple(quantiles)}.")
+            quantiles = levels
+        self.horizon, self.quantiles, self.loss_name, self.line = horizon, quantiles, loss, line
+        self.head_dropout = head_dropout
+
+    def build(self, name: str, settings: Mapping[str, Any], *, n_channels: int, context_length: int) -> nn.Module:
+        """The model of this name with the head of this task: [B, C, T] to [B, C, H], or [B, Q, C, H]."""
+        architecture = find_model(name)
+        config = make_settings(architecture.config, settings)
+        if not architecture.is_encoder:
+            if self.quantiles is not None:
+                return SpreadAround(
+                    architecture.build(
+                        config, n_channels=n_channels, context_length=context_length, horizon=self.horizon
+                    ),
+                    len(self.quantiles),
+                    self.horizon,
+                )
+            return architecture.build(
+                config, n_channels=n_channels, context_length=context_length, horizon=self.horizon
+            )
+        model = architecture.build(config, n_channels=n_channels, context_length=context_length)
+        assert isinstance(model, Encoder)
+        model.head = FlattenHead(
+            model.width,
+            model.n_tokens,
+            self.horizon,
+            n_series=n_channels if model.n_groups_of == "window" else 1,
+            n_quantiles=len(self.quantiles) if self.quantiles else None,
+            dropout=self.head_dropout,
+            context_length=context_length,
+            line=self.line,
+        )
+        return model
+
+    def prepare(self, model: nn.Module, train: Windows, validation: Windows | None) -> None:
+        """What can be solved before the first gradient step: straight lines, and the spread of quantiles around them."""
+        for module in model.modules():
+            if isinstance(module, RidgeMap):
+                module.solve(train, validation)
+        for module in model.modules():
+            if self.quantiles and isinstance(module, SpreadAround | FlattenHead) and module.starts_at_a_line:
+                module.spread(self._residual_quantiles(model, train))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean loss over the observed future of a batch."""
+        total, count = self.losses(model, batch)
+        return total / count.clamp(min=1)
+
+    def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum of losses, and how many values it counts: sums can be added over batches, means cannot."""
+        forecast = model(batch.context, batch.context_observed)
+        seen = batch.target_observed
+        error = batch.target - forecast if self.quantiles is None else batch.target[:, None] - forecast
+        if self.quantiles is not None:
+            level = torch.tensor(self.quantiles, device=error.device, dtype=error.dtype)[:, None, None]
+            each = torch.maximum(level * error, (level - 1) * error)  # [B, Q, C, H]
+            seen = None if seen is None else seen[:, None].expand_as(each)
+        elif self.loss_name == "mse":
+            each = error.square()
+        elif self.loss_name == "mae":
+            each = error.abs()
+        else:
+            each = nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
+        if seen is None:
+            return each.sum(), torch.tensor(each.numel(), device=each.device)
+        return each.masked_fill(~seen, 0.0).sum(), seen.sum()
+
+    @torch.no_grad()
+    def _residual_quantiles(self, model: nn.Module, train: Windows, n_windows: int = 2000) -> Tensor:
+        """Quantiles [Q, H] of what the model's point forecast misses, in units of each window's own scale."""
+        index = np.unique(np.linspace(0, len(train) - 1, min(n_windows, len(train))).astype(int))
+        misses: list[Tensor] = []
+        model.eval()
+        for part in np.array_split(index, max(1, len(index) * train.n_channels // 4000)):
+            batch = train.batch(part)
+            error = batch.target - model(batch.context, batch.context_observed)[:, 0]  # [B, C, H]
+            scale = _window_scale(batch.context, batch.context_observed)
+            error = error / scale
+            if batch.target_observed is not None:
+                error = error.masked_fill(~batch.target_observed, torch.nan)
+            misses.append(error.flatten(0, 1))
+        model.train()
+        levels = torch.tensor(self.quantiles)
+        return torch.nanquantile(torch.cat(misses), levels, dim=0).nan_to_num(0.0)  # [Q, H]
+
+
+def _window_scale(x: Tensor, observed: Tensor | None) -> Tensor:
+    return InstanceNorm()(x, observed)[1].scale
+
+
+class SpreadAround(nn.Module):
+    """Quantiles around a direct forecaster: its forecast plus an offset per level and step, in units of the window."""
+
+    starts_at_a_line = True
+
+    def __init__(self, center: nn.Module, n_quantiles: int, horizon: int) -> None:
+        super().__init__()
+        self.center, self.n_quantiles = center, n_quantiles
+        self.offsets = nn.Parameter(torch.zeros(n_quantiles, horizon))  # [Q, H]
+
+    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """[B, C, T] to [B, Q, C, H]."""
+        scale = _window_scale(x, observed)[:, None]  # [B, 1, C, 1]
+        return self.center(x, observed)[:, None] + scale * self.offsets[:, None]
+
+    @torch.no_grad()
+    def spread(self, offsets: Tensor) -> None:
+        """Set the offsets [Q, H]."""
+        self.offsets.copy_(offsets)

@@ -1,0 +1,348 @@
+"""Train a model at a task: one loop for all of them, on Lightning.
+
+A run with a folder writes a checkpoint after every epoch and, called again, goes on after the last one it finished;
+the order of the data and the dropout masks depend on seed and epoch alone, so the result is that of a run without a
+break.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Protocol
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor, nn
+
+from prismts.errors import PrismError, SavedModelError, SettingsError
+from prismts.training.batches import Batches, Source
+from prismts.training.checkpoint import SafeCheckpointIO, read_tree
+from prismts.training.progress import TrainingBar
+from prismts.training.schedules import SCHEDULES, make_schedule
+
+__all__ = ["FitConfig", "FitResult", "Task", "TrainingDiverged", "fit"]
+
+
+class Task(Protocol):
+    """What training needs to know of a task: what to minimize, as a mean and as sums that add up over batches."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Mean loss of a batch, to follow downhill."""
+        ...
+
+    def losses(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """Sum of losses, and how many values it counts."""
+        ...
+
+
+class TrainingDiverged(PrismError, ArithmeticError):
+    """The loss is no number any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How a model is trained. Lengths are in epochs unless the name says otherwise."""
+
+    max_epochs: int = 10
+    patience: int = 3  # epochs without a better validation loss before training stops
+    batch_size: int = 256  # windows, over all processes together
+    learning_rate: float = 5e-4
+    line_rate: float = 1.0  # share of the learning rate for a closed-form line beside the network
+    weight_decay: float = 0.0
+    schedule: str = "paper"
+    gradient_clip: float | None = 4.0  # largest norm of the gradient
+    averaging: float | None = None  # decay per step of a moving average of the weights, which is what is kept
+    drop_last: bool = False  # leave the last partial batch of an epoch out of training
+    channels_at_once: int = 64  # of a wide table in one batch, for models that read channels apart
+    precision: Literal["float32", "bf16"] = "float32"
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    n_nodes: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            make_schedule(self.schedule, 1, 1)
+        for name in ("max_epochs", "patience", "batch_size", "channels_at_once", "n_nodes"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is at least 1, but got {getattr(self, name)}.")
+        if self.learning_rate <= 0:
+            raise SettingsError(f"learning_rate is above 0, but got {self.learning_rate}.")
+        if self.averaging is not None and not 0 < self.averaging < 1:
+            raise SettingsError(f"averaging is a decay between 0 and 1, or None, but got {self.averaging}.")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training went."""
+
+    best_epoch: int  # counted from 1
+    best_loss: float  # on validation, or on train where there is no validation
+    history: tuple[dict[str, float], ...] = field(repr=False)  # one entry per epoch: train_loss, val_loss, seconds
+    seconds: float = 0.0
+    resumed_from: int | None = None  # epochs that an earlier, broken run had finished
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    train: Source,
+    validation: Source | None = None,
+    *,
+    config: FitConfig | None = None,
+    seed: int = 0,
+    folder: Path | str | None = None,
+    fingerprint: str = "",
+    progress: bool = True,
+    title: str = "training",
+) -> FitResult:
+    """Train ``model`` in place and leave it with the weights of its best epoch, in evaluation mode.
+
+    Args:
+        model: carries the head of the task.
+        task: what to minimize.
+        train: where training batches come from.
+        validation: decides which epoch is best; without it, the last one is.
+        config: how to train.
+        seed: of the order of batches and of dropout.
+        folder: keeps checkpoints, so that a killed run resumes when it is called again; None keeps none.
+        fingerprint: whatever else must be equal for a resume (the data, the model); the settings are always compared.
+        progress: whether to show a bar.
+        title: what the bar says.
+
+    Raises:
+        TrainingDiverged: the loss became infinite or no number.
+        SavedModelError: the folder holds a run with other settings or other data.
+    """
+    config = config or FitConfig()
+    began = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        home = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
+        _claim(home, config, seed, fingerprint)
+        stack.enter_context(_quiet_lightning())
+        stack.enter_context(torch.random.fork_rng())
+        loop = _Loop(model, task, train, validation, config, seed)
+        trainer, keep = _trainer(loop, home, config, progress, title)
+        last = home / "last.safetensors"
+        resumed_from = None
+        if last.exists():
+            resumed_from = int(read_tree(last)["epoch"]) + 1
+        trainer.fit(loop, ckpt_path=str(last) if last.exists() else None)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        best = read_tree(Path(keep.best_model_path or last))
+        model.load_state_dict({name.removeprefix("model."): value for name, value in best["state_dict"].items()})
+    model.eval()
+    history = tuple(loop.history)
+    best_epoch = int(best["epoch"]) + 1
+    which = "train_loss" if validation is None else "val_loss"
+    best_loss = next((entry[which] for entry in history if entry["epoch"] == best_epoch), float("nan"))
+    return FitResult(best_epoch, best_loss, history, time.perf_counter() - began, resumed_from)
+
+
+class _Loop(pl.LightningModule):
+    """What Lightning calls: the model at its task."""
+
+    def __init__(
+        self, model: nn.Module, task: Task, train: Source, validation: Source | None, config: FitConfig, seed: int
+    ) -> None:
+        super().__init__()
+        self.model, self.task, self.config, self.seed = model, task, config, seed
+        self.train_source, self.validation_source = train, validation
+        self.history: list[dict[str, float]] = []
+        self._sums = torch.zeros(2, dtype=torch.float64)  # sum of validation losses, and how many values
+        self._train_sum, self._train_steps = torch.zeros(()), 0
+        self._clock = 0.0
+        apart = getattr(model, "n_channels", 0) is None
+        self._channels = config.channels_at_once if apart else None
+
+    def batches(self, source: Source, *, training: bool) -> Batches:
+        """The batches of the current epoch that this process sees."""
+        return Batches(
+            source,
+            self.config.batch_size,
+            seed=self.seed if training else None,
+            epoch=self.current_epoch,
+            drop_last=training and self.config.drop_last,
+            channels_at_once=self._channels,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+            whole=not training,
+        )
+
+    def train_dataloader(self) -> Batches:
+        """Called anew for every epoch, so that the order depends on the epoch."""
+        return self.batches(self.train_source, training=True)
+
+    def val_dataloader(self) -> Any:
+        """All validation batches, in order."""
+        return self.batches(self.validation_source, training=False) if self.validation_source is not None else []
+
+    def on_train_epoch_start(self) -> None:
+        """Draw dropout from seed, epoch and process alone, whatever came before."""
+        torch.manual_seed((self.seed * 100_003 + self.current_epoch) * 1_009 + self.trainer.global_rank)
+        self._train_sum, self._train_steps = torch.zeros((), device=self.device), 0
+        self._clock = time.perf_counter()
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        """The mean loss of a batch."""
+        loss = self.task.loss(self.model, batch)
+        self._train_sum += loss.detach()
+        self._train_steps += 1
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._sums = torch.zeros(2, dtype=torch.float64)
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        """Add the losses of a batch up."""
+        total, count = self.task.losses(self.model, batch)
+        self._sums += torch.stack([total.detach().double(), count.double()]).cpu()
+
+    def on_validation_epoch_end(self) -> None:
+        """The mean over every value of every batch of every process, whatever the batch size."""
+        total, count = self._reduce(self._sums)
+        self.log("val_loss", float(total / max(count, 1.0)), sync_dist=False, rank_zero_only=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Write the epoch down, and stop where the loss is no number."""
+        sums = torch.stack([self._train_sum.double().cpu(), torch.tensor(float(self._train_steps)).double()])
+        total, count = self._reduce(sums)
+        train_loss = total / max(count, 1.0)
+        entry = {"epoch": self.current_epoch + 1, "train_loss": train_loss}
+        if self.validation_source is not None:
+            entry["val_loss"] = float(self.trainer.callback_metrics["val_loss"])
+        entry["seconds"] = time.perf_counter() - self._clock
+        self.history = [old for old in self.history if old["epoch"] < entry["epoch"]] + [entry]
+        self.log("train_loss", train_loss, sync_dist=False, rank_zero_only=False)
+        if not all(torch.isfinite(torch.tensor(entry[name])) for name in entry):
+            raise TrainingDiverged(
+                f"The loss is no number after epoch {entry['epoch']} (train {train_loss}). Lower learning_rate "
+                f"(now {self.config.learning_rate}), or set gradient_clip (now {self.config.gradient_clip})."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the history with the weights."""
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the history of the broken run."""
+        self.history = list(checkpoint["history"])
+
+    def configure_optimizers(self) -> Any:
+        """Adam, or AdamW where weights decay; a closed-form line may move more slowly than the network."""
+        config = self.config
+        line = [p for name, p in self.model.named_parameters() if ".line." in f".{name}" and p.requires_grad]
+        slow = {id(p) for p in line}
+        rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in slow]
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": config.learning_rate}]
+        if line:
+            groups.append({"params": line, "lr": config.learning_rate * config.line_rate, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        steps = max(1, len(self.batches(self.train_source, training=True)))
+        factor = make_schedule(config.schedule, steps, config.max_epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _reduce(self, sums: Tensor) -> tuple[float, float]:
+        if self.trainer.world_size > 1:
+            sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")  # type: ignore[assignment]
+        total, count = sums.tolist()
+        return total, count
+
+
+def _trainer(
+    loop: _Loop, home: Path, config: FitConfig, progress: bool, title: str
+) -> tuple[pl.Trainer, ModelCheckpoint]:
+    validated = loop.validation_source is not None
+    keep = ModelCheckpoint(
+        dirpath=home,
+        filename="best-{epoch}",
+        monitor="val_loss" if validated else None,
+        save_top_k=1,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    keep.FILE_EXTENSION = ".safetensors"
+    callbacks: list[pl.Callback] = [keep]
+    if validated:
+        callbacks.append(EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True))
+    if config.averaging is not None:
+        from lightning.pytorch.callbacks import EMAWeightAveraging
+
+        callbacks.append(EMAWeightAveraging(decay=config.averaging))
+    if progress:
+        steps = len(Batches(loop.train_source, config.batch_size, drop_last=config.drop_last,
+                            channels_at_once=loop._channels))  # fmt: skip
+        callbacks.append(TrainingBar(title, steps, config.max_epochs))
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=1 if config.devices == "auto" and config.accelerator in ("auto", "cpu") else config.devices,
+        num_nodes=config.n_nodes,
+        strategy=config.strategy,
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        max_epochs=config.max_epochs,
+        gradient_clip_val=config.gradient_clip,
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=None if validated else 0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        default_root_dir=home,
+    ), keep
+
+
+def _claim(home: Path, config: FitConfig, seed: int, fingerprint: str) -> None:
+    """Note whose run this folder holds, or make sure that it is ours."""
+    home.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([asdict(config), seed, fingerprint], sort_keys=True)
+    mark = hashlib.sha256(text.encode()).hexdigest()
+    note = home / "run.json"
+    if note.exists():
+        try:
+            before = json.loads(note.read_text())["fingerprint"]
+        except (ValueError, KeyError) as error:
+            raise SavedModelError(f"{note} is damaged. Delete the folder {home} to begin anew.") from error
+        if before != mark:
+            raise SavedModelError(
+                f"{home} holds an unfinished run with other settings or other data. Delete it to begin anew, or give "
+                "this run another folder."
+            )
+        return
+    partial = note.with_suffix(".partial")
+    partial.write_text(json.dumps({"fingerprint": mark}))
+    partial.replace(note)
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """No tips, no advertisements, no warnings about worker processes that we do not want."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*(LeafSpec|isinstance.treespec).*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

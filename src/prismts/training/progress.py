@@ -1,0 +1,58 @@
+"""A bar over the whole training: which epoch, how the losses stand, how long it will still take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["TrainingBar"]
+
+
+class TrainingBar(pl.Callback):
+    """One bar on standard error, for all epochs together; it ends early when training does."""
+
+    def __init__(self, title: str, batches_per_epoch: int, max_epochs: int) -> None:
+        self.title, self.per_epoch, self.total = title, batches_per_epoch, batches_per_epoch * max_epochs
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, at the place a resumed run has reached."""
+        if not trainer.is_global_zero:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[losses]}"), console=Console(stderr=True),
+        )  # fmt: skip
+        self._bar.start()
+        done = trainer.current_epoch * self.per_epoch
+        self._task = self._bar.add_task(self.title, total=self.total, completed=done, losses="")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """One step on."""
+        if self._bar is not None:
+            done = trainer.current_epoch * self.per_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.completed
+            self._bar.update(
+                self._task, completed=done, description=f"{self.title}, epoch {trainer.current_epoch + 1}"
+            )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the newest losses."""
+        if self._bar is not None and "val_loss" in trainer.callback_metrics:
+            self._bar.update(self._task, losses=f"validation {float(trainer.callback_metrics['val_loss']):.4f}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the message stands on a line of its own."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

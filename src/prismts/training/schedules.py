@@ -1,0 +1,44 @@
+"""How the learning rate moves: a function of the step alone, so that a resumed run goes on where it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from prismts.errors import unknown_name
+
+__all__ = ["SCHEDULES", "make_schedule"]
+
+
+def _paper(step: int, steps_per_epoch: int, n_steps: int) -> float:
+    """Constant for two epochs, then 0.9 times as much after each: the ConvTimeNet authors' forecasting schedule."""
+    return 0.9 ** max(0, step // steps_per_epoch - 2)
+
+
+def _one_cycle(step: int, steps_per_epoch: int, n_steps: int) -> float:
+    """Up from a tenth to the top within the first 20 % of all steps, then down along a cosine to a thousandth."""
+    rise = max(1, round(0.2 * n_steps))
+    if step < rise:
+        return 0.1 + 0.9 * step / rise
+    share = min(1.0, (step - rise) / max(1, n_steps - rise))
+    return 0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _constant(step: int, steps_per_epoch: int, n_steps: int) -> float:
+    """The same throughout."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
+    "paper": _paper,
+    "one_cycle": _one_cycle,
+    "constant": _constant,
+}
+
+
+def make_schedule(name: str, steps_per_epoch: int, max_epochs: int) -> Callable[[int], float]:
+    """The factor on the learning rate at each step."""
+    if name not in SCHEDULES:
+        raise unknown_name("schedule", name, SCHEDULES)
+    schedule = SCHEDULES[name]
+    return lambda step: schedule(step, steps_per_epoch, steps_per_epoch * max_epochs)

@@ -1,0 +1,175 @@
+"""Series to windows without copying: a window is a number, and a batch is one gather.
+
+All series of a collection lie behind each other in one array [C, total]. Window number ``i`` is the stretch of
+``context_length + horizon`` steps that begins at one place of it, so a batch of any windows of any series is one
+indexing operation on a strided view, followed by scaling. Nothing else is ever held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prismts.data.scaling import StandardScaler
+from prismts.data.series import Collection
+from prismts.errors import DataError, SettingsError
+
+__all__ = ["Batch", "Windows"]
+
+
+class Batch(NamedTuple):
+    """Some windows, scaled. A mask is None where everything was observed; unobserved values are 0 behind their mask."""
+
+    context: Tensor  # [B, C, T]
+    target: Tensor  # [B, C, H]
+    context_observed: Tensor | None  # [B, C, T] bool
+    target_observed: Tensor | None  # [B, C, H] bool
+    series: Tensor  # [B] which series of the collection
+
+
+class Windows:
+    """Every cut of ``context_length`` steps of past and ``horizon`` steps of future whose future lies in one part.
+
+    The future of a window lies within ``[begin, end)`` of its series; its past may reach back before ``begin`` (so the
+    first test window reads the end of the validation part) but never before the series' own start. The one exception:
+    a series too short for a single full window gives windows whose past is shorter and marked as unobserved on the
+    left, down to ``min_context`` observed steps, if ``min_context`` is given.
+
+    Args:
+        data: the series.
+        context_length, horizon: in time steps. A horizon of 0 gives contexts alone.
+        scaler: one row for all series, or one row per series.
+        begin, end: the part, the same for all series or one per series [n]; negative numbers are not special.
+        stride: steps from one window to the next of the same series.
+        min_context: shortest past of a window of a short series; None refuses short series silently (they give no
+            windows; ``n_left_out`` counts them).
+
+    Raises:
+        DataError: no series has room for a single window.
+    """
+
+    def __init__(
+        self,
+        data: Collection,
+        context_length: int,
+        horizon: int,
+        *,
+        scaler: StandardScaler | None = None,
+        begin: int | NDArray[np.int64] = 0,
+        end: int | NDArray[np.int64] | None = None,
+        stride: int = 1,
+        min_context: int | None = None,
+    ) -> None:
+        if context_length < 1 or horizon < 0 or stride < 1:
+            raise SettingsError(
+                f"A window needs context_length >= 1, horizon >= 0 and stride >= 1, but got {context_length}, {horizon} "
+                f"and {stride}."
+            )
+        self.data, self.context_length, self.horizon, self.stride = data, context_length, horizon, stride
+        self.scaler = scaler or StandardScaler.identity(data.n_channels)
+        lengths = data.lengths
+        begins = np.broadcast_to(np.asarray(begin), lengths.shape)
+        ends = np.minimum(lengths if end is None else np.broadcast_to(np.asarray(end), lengths.shape), lengths)
+        first = np.maximum(begins, context_length)  # first step of the first future
+        if min_context is not None:
+            short = first + horizon > ends
+            first = np.where(short, np.maximum(begins, min(min_context, context_length)), first)
+        self.counts = np.maximum((ends - horizon - first) // stride + 1, 0)  # [n]
+        self.first_future = first
+        self._cumulative = np.concatenate([[0], np.cumsum(self.counts)])
+        self.n_left_out = int((self.counts == 0).sum())
+        if not len(self):
+            longest = int((ends - np.minimum(begins, ends)).max(initial=0))
+            raise DataError(
+                f"No window fits: context_length={context_length} and horizon={horizon} need "
+                f"{context_length + horizon} steps, but the longest series has {int(lengths.max(initial=0))} "
+                f"({longest} of them in this part). Shorten context_length or horizon, or give more data."
+            )
+        self._padded = bool((self.first_future[self.counts > 0] < context_length).any())
+        values = data.values if data.values.flags.writeable else data.values.copy()
+        self._values = torch.from_numpy(values)
+        self.complete = not self._padded and not any(bool(np.isnan(channel).any()) for channel in data.values)
+        self._mean = torch.from_numpy(self.scaler.mean)
+        self._scale = torch.from_numpy(self.scaler.scale)
+
+    def __len__(self) -> int:
+        return int(self._cumulative[-1])
+
+    @property
+    def n_channels(self) -> int:
+        """C."""
+        return self.data.n_channels
+
+    def locate(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which series [B] each window is of, and at which of its steps the future begins [B]."""
+        series = np.searchsorted(self._cumulative, index, side="right") - 1
+        return series, self.first_future[series] + (index - self._cumulative[series]) * self.stride
+
+    def batch(self, index: NDArray[np.int64], channels: slice = slice(None)) -> Batch:
+        """The windows of these numbers [B], all channels or a slice of them, in one gather."""
+        index = np.asarray(index)
+        if index.size and not (0 <= index.min() and index.max() < len(self)):
+            raise IndexError(f"Windows are numbered 0 to {len(self) - 1}, but got {index.min()} to {index.max()}.")
+        series, future = self.locate(index)
+        start = torch.from_numpy(self.data.offsets[series] + future - self.context_length)
+        size = self.context_length + self.horizon
+        values = self._values[channels]
+        inside = None
+        if self._padded:
+            steps = start[:, None] + torch.arange(size)  # [B, T+H]
+            lower = torch.from_numpy(self.data.offsets[series])[:, None]
+            inside = (steps >= lower)[:, None]  # [B, 1, T+H]
+            cut = values[:, torch.maximum(steps, lower)]  # [C, B, T+H]
+        else:
+            cut = values.unfold(-1, size, 1)[:, start]  # [C, B, T+H]
+        row = torch.from_numpy(series if len(self._mean) > 1 else np.zeros_like(series))
+        mean = self._mean[row][:, channels, None]  # [B, C, 1]
+        scale = self._scale[row][:, channels, None]
+        # scaled in the precision the values are stored in, which is float64 where float32 would lose the movement
+        dtype = values.dtype
+        cut = ((cut.transpose(0, 1) - mean.to(dtype)) / scale.to(dtype)).float()  # [B, C, T+H]
+        context, target = cut[..., : self.context_length], cut[..., self.context_length :]
+        which = torch.from_numpy(series)
+        if self.complete:
+            return Batch(context, target, None, None, which)
+        observed = ~cut.isnan()
+        if inside is not None:
+            observed &= inside
+        cut = cut.masked_fill(~observed, 0.0)
+        seen_context, seen_target = observed[..., : self.context_length], observed[..., self.context_length :]
+        return Batch(
+            cut[..., : self.context_length],
+            cut[..., self.context_length :],
+            None if seen_context.all() else seen_context,
+            None if seen_target.all() else seen_target,
+            which,
+        )
+
+    def in_order(self, batch_size: int, channels: slice = slice(None)) -> Iterator[Batch]:
+        """All windows once, in order, the last partial batch too."""
+        for begin in range(0, len(self), batch_size):
+            yield self.batch(np.arange(begin, min(begin + batch_size, len(self))), channels)
+
+    @classmethod
+    def at_the_end(
+        cls, data: Collection, context_length: int, *, scaler: StandardScaler | None = None, min_context: int = 1
+    ) -> Windows:
+        """One window per series: its last ``context_length`` steps, as much of them as there is, and no future."""
+        lengths = data.lengths
+        if (lengths < min_context).any():
+            i = int(np.argmax(lengths < min_context))
+            raise DataError(
+                f"Series {data.names[i]!r} has {int(lengths[i])} steps, fewer than the {min_context} a forecast needs."
+            )
+        windows = cls(data, context_length, 0, scaler=scaler, begin=lengths, end=lengths, min_context=min_context)
+        windows.counts = np.ones_like(lengths)
+        windows.first_future = lengths
+        windows._cumulative = np.arange(len(data) + 1)
+        windows._padded = bool((lengths < context_length).any())
+        windows.complete = windows.complete and not windows._padded
+        return windows
