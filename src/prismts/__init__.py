@@ -1,1 +1,51 @@
-"""PrismTS: one encoder, every task, for multivariate time series."""
+"""PrismTS: one encoder, every task, for multivariate time series.
+
+    import prismts
+
+    series = prismts.load_dataset("ETTh2")
+    scores = prismts.evaluate(prismts.Forecaster(), series)
+    print(scores["mse"], scores.n_scored)
+
+Importing does no work: torch and the rest load when a name is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prismts.data.catalog import list_datasets, load_dataset
+    from prismts.data.readers import read
+    from prismts.data.series import Collection, Series
+    from prismts.data.splits import Borders
+    from prismts.estimators.forecaster import Forecaster
+    from prismts.estimators.load import load
+    from prismts.evaluation.protocols import evaluate
+    from prismts.evaluation.scores import Scores
+
+__version__ = "0.1.0"
+__all__ = [
+    "Forecaster", "load", "evaluate", "Scores", "read", "load_dataset", "list_datasets", "Series", "Collection", "Borders",
+]  # fmt: skip
+
+_HOMES = {
+    "Forecaster": "prismts.estimators.forecaster",
+    "load": "prismts.estimators.load",
+    "evaluate": "prismts.evaluation.protocols",
+    "Scores": "prismts.evaluation.scores",
+    "read": "prismts.data.readers",
+    "load_dataset": "prismts.data.catalog",
+    "list_datasets": "prismts.data.catalog",
+    "Series": "prismts.data.series",
+    "Collection": "prismts.data.series",
+    "Borders": "prismts.data.splits",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'prismts' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

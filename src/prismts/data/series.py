@@ -83,7 +83,8 @@ class Series:
         for what, array in (("timestamps", self.timestamps), ("labels", self.labels)):
             if array is not None and len(array) != n:
                 raise ShapeError(f"{len(array)} {what} came with {n} time steps in series {self.name!r}.")
-        if np.isinf(values).any():
+        # fmax and fmin pass over NaN and need no mask of the table's size to find an infinite value
+        if np.isinf((np.fmin.reduce(values, axis=None, initial=0), np.fmax.reduce(values, axis=None, initial=0))).any():
             channel, row = (int(i) for i in np.argwhere(np.isinf(values))[0])
             raise DataError(
                 f"Series {self.name!r} holds an infinite value in channel {channels[channel]!r} at step {row}. "

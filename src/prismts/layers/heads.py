@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm, Stats
@@ -37,7 +38,7 @@ class FlattenHead(nn.Module):
     ) -> None:
         super().__init__()
         self.horizon, self.n_series, self.n_quantiles = horizon, n_series, n_quantiles
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear = nn.Linear(width * n_tokens, n_series * (n_quantiles or 1) * horizon)
         self.line = RidgeMap(context_length, horizon) if line and context_length else None
         if self.line is not None:
@@ -75,7 +76,7 @@ class PoolHead(nn.Module):
     def __init__(self, width: int, n_classes: int, *, pooling: str = "max", dropout: float = 0.0) -> None:
         super().__init__()
         self.pooling = pooling
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear = nn.Linear(width, n_classes)
 
     def forward(self, features: Features) -> Tensor:

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from prismts.errors import SettingsError
 from prismts.layers.convolve import DepthwiseConv, TwoKernelConv
+from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.heads import FlattenHead, PoolHead
 from prismts.layers.missing import bridge
@@ -116,7 +117,7 @@ class Residual(nn.Module):
     def __init__(self, start: float | None, dropout: float) -> None:
         super().__init__()
         self.alpha = None if start is None else nn.Parameter(torch.tensor(start))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two of the same shape to that shape."""
@@ -130,7 +131,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.rise = nn.Linear(width, hidden)
         self.fall = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[D, M, N] to the same; with the width first, each map is one product over all tokens."""

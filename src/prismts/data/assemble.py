@@ -1,0 +1,172 @@
+"""From the columns of a table to a Series or a Collection, one channel at a time."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported, where the checker cannot see them)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from prismts.data.cells import channel_of, constant
+from prismts.data.columns import Columns
+from prismts.data.layout import Duplicates, Gaps, Layout, lay_out
+from prismts.data.series import Collection, Finding, Series, storage_dtype
+from prismts.data.times import Times, looks_like_times, times_of
+from prismts.errors import DataError
+
+__all__ = ["Options", "assemble"]
+
+TIME_NAMES = ("datetime", "timestamp", "date", "time", "ds")
+_INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__", "index")
+
+
+class Options(NamedTuple):
+    """How a table is to be read; what each means is told by ``read``."""
+
+    time: str | None = None
+    series: str | None = None
+    values: Sequence[str] | None = None
+    frequency: str | None = None
+    duplicates: Duplicates = "refuse"
+    gaps: Gaps = "fill"
+    missing_codes: Sequence[float] | None = None
+
+
+def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Collection, str | None]:
+    """The series in a table, and the name of the time column that was found in it."""
+    if not columns.n_rows:
+        raise DataError(f"{columns.source} has no rows.")
+    time, times = _find_times(columns, options)
+    channels, findings = _find_channels(columns, options, time)
+    codes, names = _find_series(columns, options.series)
+
+    def differences(a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.bool_], list[str]]:
+        first = np.full(len(a), len(channels))
+        for c, column in enumerate(columns.fetch(channels)):
+            values, _ = channel_of(column, channels[c], columns.source, ())
+            unequal = (values[a] != values[b]) & ~(np.isnan(values[a]) & np.isnan(values[b]))
+            first = np.where(unequal, np.minimum(first, c), first)
+        return first < len(channels), [channels[c] if c < len(channels) else "" for c in first]
+
+    layout = lay_out(
+        times, codes, columns.source, differences,
+        frequency=options.frequency, duplicates=options.duplicates, gaps=options.gaps,
+    )  # fmt: skip
+    values, noted = _fill(columns, channels, layout, options.missing_codes)
+    findings = (*columns.findings, *layout.findings, *findings, *noted)
+    if options.series is None:
+        series = Series(values, tuple(channels), layout.timestamps, layout.frequency, name, findings=findings)
+        return series, time
+    collection = Collection(
+        values, layout.offsets, names, tuple(channels), layout.timestamps, layout.frequency, name=name, findings=findings,
+    )  # fmt: skip
+    return collection, time
+
+
+def _fill(
+    columns: Columns, channels: Sequence[str], layout: Layout, missing_codes: Sequence[float] | None
+) -> tuple[NDArray[np.floating], list[Finding]]:
+    """Values [C, T], read straight into their place: in float32, or again in float64 once one channel needs it."""
+    for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+        values = np.empty((len(channels), layout.n_timepoints), dtype)  # [C, T]
+        findings: list[Finding] = []
+        name = ""
+        for name, column, out in zip(channels, columns.fetch(channels), values, strict=True):
+            channel, noted = channel_of(column, name, columns.source, missing_codes)
+            if dtype == np.float32 and storage_dtype(channel[None, :]) != np.float32:
+                break
+            layout.place(channel, out)
+            findings += noted
+            if still := constant(out, name):
+                findings.append(still)
+        else:
+            if dtype == np.float64:
+                message = (
+                    f"Stored in double precision, as the movement of column {name!r} would drown in rounding otherwise."
+                )
+                findings.append(Finding("precision", message, name))
+            return values, findings
+    raise AssertionError("double precision is always enough")
+
+
+def _find_times(columns: Columns, options: Options) -> tuple[str | None, Times | None]:
+    """The column named by the caller; else by its name; else the only one that holds times."""
+    if options.time is not None:
+        return options.time, times_of(columns.one(options.time), options.time, columns.source)
+    taken = {options.series, *(options.values or ())}
+    free = [name for name in columns.kinds if name not in taken]
+    found = [name for name in free if name.lower() in TIME_NAMES and _could_be_time(columns, name)]
+    found = found or [name for name in free if columns.kinds[name] == "time"]
+    found = found or [name for name in free if columns.kinds[name] == "text" and looks_like_times(columns.one(name))]
+    if len(found) > 1:
+        raise DataError(
+            f"{columns.source} has several columns that could be the time: {', '.join(map(repr, found))}. "
+            f"Name the one that counts, such as time={found[0]!r}."
+        )
+    if not found:
+        return None, None
+    return found[0], times_of(columns.one(found[0]), found[0], columns.source)
+
+
+def _could_be_time(columns: Columns, name: str) -> bool:
+    """Whether a column that is called time holds any: it may also be a measured duration."""
+    kind = columns.kinds[name]
+    if kind == "text":
+        return looks_like_times(columns.one(name))
+    if kind == "number":
+        numbers = columns.one(name).cast(pa.float64(), safe=False).to_numpy()
+        return bool(
+            np.isfinite(numbers).all() and ((numbers == np.floor(numbers)).all() or (np.diff(numbers) >= 0).all())
+        )
+    return kind == "time"
+
+
+def _find_channels(columns: Columns, options: Options, time: str | None) -> tuple[list[str], list[Finding]]:
+    """The columns the caller named, or all that can be channels; a column of text is refused when it is read."""
+    if options.values is not None:
+        names = [options.values] if isinstance(options.values, str) else list(options.values)
+        for name in names:
+            columns.require(name)
+        if not names or {time, options.series} & set(names):
+            raise DataError(f"values={names} must name one or more columns other than the time and series columns.")
+        return names, []
+    findings: list[Finding] = []
+    channels: list[str] = []
+    for name, kind in columns.kinds.items():
+        if name in (time, options.series):
+            continue
+        if kind == "time":
+            message = f"Column {name!r} holds times but is not the time column; it was left out."
+            findings.append(Finding("time", message, name))
+        elif name in _INDEX_NAMES and kind == "number" and _counts_rows(columns.one(name)):
+            message = f"Column {name!r} only counts the rows; it was left out. Name it in values=[...] to keep it."
+            findings.append(Finding("index", message, name))
+        else:
+            channels.append(name)
+    if not channels:
+        raise DataError(f"{columns.source} has no column of numbers beside {', '.join(map(repr, columns.kinds))}.")
+    return channels, findings
+
+
+def _counts_rows(column: pa.ChunkedArray) -> bool:
+    numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return bool(numbers[0] in (0, 1) and (np.diff(numbers) == 1).all())
+
+
+def _find_series(columns: Columns, series: str | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Which series each row belongs to [n_rows], and their names in order of first appearance."""
+    if series is None:
+        return np.zeros(columns.n_rows, np.int64), ("series",)
+    column = columns.one(series)
+    if column.null_count:
+        row = int(pc.is_null(column).to_numpy().argmax())
+        raise DataError(f"{columns.source}: row {row} has no name in column {series!r}, so its series is unknown.")
+    codes, names = pd.factorize(column.to_pandas())
+    return codes.astype(np.int64), tuple(str(name) for name in names)

@@ -1,0 +1,69 @@
+"""Delimited text as columns: commas, semicolons, tabs or bars, with a header."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pc
+
+from prismts.data.columns import Columns, columns_of_arrow
+from prismts.data.files import as_utf8, read_bytes
+from prismts.errors import DataError
+
+__all__ = ["columns_of_csv"]
+
+_DECIMAL_COMMA = re.compile(rb"(?:^|;)\s*\"?[+-]?\d+,\d+\"?\s*(?=;|$)")
+
+
+def columns_of_csv(path: Path) -> Columns:
+    """The columns of a .csv or .csv.gz file.
+
+    The separator is the one of , ; tab and | that occurs most often in the header. Numbers with a decimal comma are
+    read where the separator is a semicolon.
+    """
+    data, findings = as_utf8(read_bytes(path), path.name)
+    lines = data[: 2**20].lstrip(b"\r\n").splitlines()[:2]
+    separator = max(b",;\t|", key=lines[0].count)
+    decimal_comma = len(lines) > 1 and separator == ord(";") and bool(_DECIMAL_COMMA.search(lines[1]))
+    table = _parse(data, path.name, chr(separator), "," if decimal_comma else ".")
+    names = [name.strip() for name in table.column_names]
+    repeated = next((name for name, n in Counter(names).items() if n > 1), None)
+    if repeated is not None:
+        raise DataError(f"{path.name} has two columns named {repeated!r}. Rename one.")
+    if not table.num_rows:
+        raise DataError(f"{path.name} has a header ({', '.join(names[:5])}{', ...' * (len(names) > 5)}) but no rows.")
+    return columns_of_arrow(table.rename_columns(names), path.name, findings)
+
+
+def _parse(data: bytes, source: str, separator: str, decimal_point: str) -> pa.Table:
+    ragged: list[pc.InvalidRow] = []
+
+    def refuse(row: pc.InvalidRow) -> str:
+        ragged.append(row)
+        return "error"
+
+    parse = pc.ParseOptions(delimiter=separator, invalid_row_handler=refuse)
+    convert = pc.ConvertOptions(null_values=[""], strings_can_be_null=True, decimal_point=decimal_point)
+    # Types are guessed from a block. Where a later block contradicts the first, the second try takes all as one block.
+    for block_size in (2**20, min(len(data) + 1, 2**31 - 1)):
+        try:
+            return pc.read_csv(pa.py_buffer(data), pc.ReadOptions(block_size=block_size), parse, convert)
+        except (pa.ArrowException, OverflowError) as error:
+            failure = error
+            if ragged:
+                break
+    if ragged:
+        row = ragged[0]
+        line = data.count(b"\n", 0, max(0, data.find(row.text.encode()))) + 1
+        raise DataError(
+            f"{source}: line {line} has {row.actual_columns} cell{'s' * (row.actual_columns != 1)}, but the header "
+            "names "
+            f"{row.expected_columns} columns: {row.text[:60]!r}. Correct the line, or quote cells that hold "
+            f"{separator!r}."
+        ) from failure
+    raise DataError(
+        f"{source} cannot be read as delimited text ({str(failure).splitlines()[0].rstrip('.')})."
+    ) from failure

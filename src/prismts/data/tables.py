@@ -1,0 +1,115 @@
+"""Tables of any library: their columns on the way in, and the same kind of table on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from prismts.data.columns import Columns, Kind, kind_of
+from prismts.errors import DataError
+
+__all__ = ["TableKind", "columns_of_frame", "is_frame", "to_table"]
+
+_FRAMES = {"pandas": "pandas", "polars": "polars", "pyarrow": "pyarrow"}
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """What a table was when it came in, so that what goes out can be the same."""
+
+    backend: Literal["pandas", "polars", "pyarrow", "array"]
+    time: str | None = None  # name of the time column, or of the index
+    series: str | None = None  # name of the column that tells series apart
+    time_is_index: bool = False  # pandas only
+
+
+def is_frame(source: object) -> bool:
+    """Whether an object is a table (or column) of pandas, polars or pyarrow."""
+    return type(source).__module__.partition(".")[0] in _FRAMES
+
+
+def to_table(kind: TableKind, columns: Mapping[str, NDArray]) -> Any:
+    """A table of the given kind from columns of equal length: [n_rows] each.
+
+    The kind "array" gives [n_channels, n_rows] and leaves the time and series columns out.
+    """
+    if kind.backend == "array":
+        return np.stack([column for name, column in columns.items() if name not in (kind.time, kind.series)])
+    if kind.backend == "pandas":
+        frame = pd.DataFrame(dict(columns))
+        return frame.set_index(kind.time) if kind.time_is_index and kind.time in columns else frame
+    return nw.from_dict(dict(columns), backend=kind.backend).to_native()
+
+
+def columns_of_frame(frame: Any, time: str | None, series: str | None) -> tuple[Columns, TableKind]:
+    """The columns of a table, which stay where they are. A pandas index counts as columns where it holds the time."""
+    backend = cast(Literal["pandas", "polars", "pyarrow"], type(frame).__module__.partition(".")[0])
+    index: Mapping[str, Any] = {}
+    if backend == "pandas":
+        if isinstance(frame, pd.Series):
+            frame = frame.to_frame("value" if frame.name is None else None)
+        if not isinstance(frame, pd.DataFrame):
+            raise DataError(f"A pandas {type(frame).__name__} is no table. Pass a DataFrame.")
+        index = _index_columns(frame, time, series)
+    wrapped = nw.from_native(frame, allow_series=True)
+    if isinstance(wrapped, nw.Series):
+        wrapped = wrapped.alias(wrapped.name or "value").to_frame()
+    eager = wrapped.collect() if isinstance(wrapped, nw.LazyFrame) else wrapped
+
+    pick: dict[str, Callable[[], pa.ChunkedArray]] = {}
+    kinds: dict[str, Kind] = {}
+    for position, column in enumerate([*index.values(), *(eager[:, i] for i in range(eager.shape[1]))]):
+        name = list(index)[position] if position < len(index) else str(column.name).strip()
+        if name in kinds:
+            raise DataError(f"The table has two columns named {name!r}. Rename one.")
+        kinds[name], pick[name] = _kind_and_fetch(name, column)
+
+    def fetch(names: Sequence[str]) -> Iterator[pa.ChunkedArray]:
+        return (pick[name]() for name in names)
+
+    time_is_index = any(kinds[name] == "time" or name == time for name in index)
+    return Columns("The table", len(eager), kinds, fetch), TableKind(backend, time_is_index=time_is_index)
+
+
+def _index_columns(frame: pd.DataFrame, time: Hashable, series: Hashable) -> dict[str, Any]:
+    """The levels of an index that holds times, or what the caller named."""
+    index = frame.index
+    named = {time, series} & (set(index.names) - {None})
+    times = isinstance(index, pd.DatetimeIndex | pd.PeriodIndex)
+    if isinstance(index, pd.MultiIndex):
+        times = any(isinstance(level, pd.DatetimeIndex | pd.PeriodIndex) for level in index.levels)
+    if not times and not named:
+        return {}
+    levels = [index.get_level_values(i) for i in range(index.nlevels)]
+    levels = [level.to_timestamp() if isinstance(level, pd.PeriodIndex) else level for level in levels]
+    names = [str(level.name) if level.name is not None else "time" for level in levels]
+    return {name: nw.from_native(pd.Series(level), series_only=True) for name, level in zip(names, levels, strict=True)}
+
+
+def _kind_and_fetch(name: str, column: nw.Series[Any]) -> tuple[Kind, Callable[[], pa.ChunkedArray]]:
+    if isinstance(column.to_native(), pd.Series) and isinstance(column.to_native().dtype, pd.PeriodDtype):
+        column = nw.from_native(column.to_native().dt.to_timestamp(), series_only=True)
+    if column.dtype == nw.Object:  # only its cells can tell
+        arrow = _arrow_of_objects(column)
+        dtype = nw.from_native(pa.table({name: arrow})).schema[name]
+        return kind_of(dtype), lambda: arrow
+    return kind_of(column.dtype), lambda: _chunked(column.to_arrow())
+
+
+def _arrow_of_objects(column: nw.Series[Any]) -> pa.ChunkedArray:
+    native = column.to_native()
+    try:
+        return _chunked(column.to_arrow())
+    except (pa.ArrowException, TypeError, ValueError):  # a mixture, such as numbers and words
+        return _chunked(pa.Array.from_pandas(native.astype(str).where(native.notna(), None), type=pa.string()))
+
+
+def _chunked(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])

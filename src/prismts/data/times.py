@@ -1,0 +1,232 @@
+"""From the cells of a time column to whole numbers: nanoseconds since 1970 in UTC, or steps that are only counted."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported, where the checker cannot see them)
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pandas.tseries.api import guess_datetime_format
+
+from prismts.data.series import Finding
+from prismts.errors import DataError
+
+__all__ = ["Times", "times_of", "looks_like_times"]
+
+_DAY_OR_MONTH_FIRST = re.compile(r"^(\d{1,2})([/.\-])(\d{1,2})\2(\d{4}|\d{2})(?P<clock>\D.*)?$")
+_YEAR_FIRST = re.compile(r"^\d{4}([/.\-])\d{1,2}\1\d{1,2}(?P<clock>\D.*)?$")
+_CLOCK = re.compile(r"^(?P<gap>T|,? +)\d{1,2}:\d{2}(?P<second>:\d{2})?(?P<fraction>\.\d+)?(?P<half> ?[AaPp][Mm])?$")
+_QUARTER = re.compile(r"^\d{4}-?[Qq][1-4]$")
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """When each row was taken."""
+
+    ticks: NDArray[np.int64]  # [n_rows]
+    clock: bool = True  # nanoseconds since 1970; False: numbers that only order and space the rows
+    findings: tuple[Finding, ...] = ()
+
+    def show(self, tick: int) -> str:
+        """A tick as a person writes it."""
+        return str(pd.Timestamp(tick)) if self.clock else str(tick)
+
+    def show_step(self, ticks: int) -> str:
+        """A length of time as a person writes it."""
+        return str(pd.Timedelta(ticks)).removeprefix("0 days ") if self.clock else str(ticks)
+
+
+def times_of(column: pa.ChunkedArray, name: str, source: str) -> Times:
+    """Read a time column: timestamps, dates, text in one format throughout, or numbers.
+
+    Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970 (told by their size), dates written
+    20160701, years, or else counts of steps. Times with a zone become UTC. Every cell must hold a time.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    _refuse_empty(column, name, source)
+    kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        zone = kind.tz if pa.types.is_timestamp(kind) else None
+        try:
+            whole = column.cast(pa.timestamp("ns", zone))
+        except pa.ArrowInvalid as error:
+            raise _out_of_range(name, source) from error
+        return Times(whole.cast(pa.int64()).to_numpy(), findings=_utc(name) if zone else ())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return _from_numbers(column, name, source)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return _from_text(column, name, source)
+    raise DataError(f"{source}: column {name!r} holds {kind}, which is not a time. Name the time column with time=...")
+
+
+def looks_like_times(column: pa.ChunkedArray) -> bool:
+    """Whether a text column begins with times."""
+    try:
+        times_of(column.drop_null()[:20], "", "")
+    except DataError as error:
+        return "day or month" in str(error)  # times, if not clear ones: times_of will say so
+    return column.null_count < len(column)
+
+
+def _refuse_empty(column: pa.ChunkedArray, name: str, source: str) -> None:
+    if column.null_count:
+        row = int(pc.is_null(column, nan_is_null=True).to_numpy().argmax())
+        raise DataError(f"{source}: row {row} has no time in column {name!r}. Fill it in, or remove the row.")
+
+
+def _out_of_range(name: str, source: str) -> DataError:
+    return DataError(f"{source}: column {name!r} holds times outside the years 1678 to 2261, which cannot be stored.")
+
+
+def _utc(name: str) -> tuple[Finding, ...]:
+    message = f"Column {name!r} has time zones; its times were converted to UTC and carry no zone from here on."
+    return (Finding("timezone", message, name),)
+
+
+def _from_numbers(column: pa.ChunkedArray, name: str, source: str) -> Times:
+    if pa.types.is_unsigned_integer(column.type) or pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64(), safe=False)
+    numbers = column.to_numpy()
+    if not np.isfinite(numbers).all():
+        row = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise DataError(f"{source}: row {row} has no time in column {name!r}. Fill it in, or remove the row.")
+    whole = np.floor(numbers).astype(np.int64)
+    low, high = int(whole.min()), int(whole.max())
+    counts_whole = bool((numbers == whole).all())
+
+    def noted(ticks: NDArray[np.int64], reading: str, clock: bool = True) -> Times:
+        return Times(ticks, clock, (Finding("time", f"Column {name!r} was read as {reading}.", name),))
+
+    if counts_whole and low >= 19000101 and high <= 22001231:
+        dates = pd.to_datetime(pd.Series(whole.astype(str)), format="%Y%m%d", errors="coerce")
+        if not dates.isna().any():
+            return noted(_nanoseconds(dates, name, source), "dates written YYYYMMDD")
+    if counts_whole and low >= 1700 and high <= 2200:
+        years = (whole - 1970).astype("datetime64[Y]").astype("datetime64[ns]")
+        return noted(years.astype(np.int64), "years")
+    if low >= 10**8:
+        per_tick, unit = next(
+            (scale, unit)
+            for below, scale, unit in (
+                (10**11, 10**9, "seconds"),
+                (10**14, 10**6, "milliseconds"),
+                (10**17, 10**3, "microseconds"),
+                (2**63, 1, "nanoseconds"),
+            )
+            if high < below
+        )
+        if high > (2**63 - 1) // per_tick:
+            raise _out_of_range(name, source)
+        # parts of a unit are kept to the microsecond, which is what a float of that size can hold
+        parts = np.rint((numbers - whole) * per_tick / 1000).astype(np.int64) * 1000 if not counts_whole else 0
+        return noted(whole * per_tick + parts, f"{unit} since 1970")
+    if counts_whole:
+        return noted(whole, "numbers of steps, which order the rows; the series has no timestamps", clock=False)
+    millionths = np.rint(numbers * 1e6).astype(np.int64)
+    return noted(millionths, "elapsed time, which orders the rows; the series has no timestamps", clock=False)
+
+
+def _from_text(column: pa.ChunkedArray, name: str, source: str) -> Times:
+    """Text in the format of its first cell."""
+    text = pd.Series(pc.utf8_trim_whitespace(column).to_numpy(zero_copy_only=False))
+    if not len(text):
+        return Times(np.empty(0, np.int64))
+    first = str(text.iloc[0])
+    findings: tuple[Finding, ...] = ()
+    if match := _DAY_OR_MONTH_FIRST.match(first):
+        parsed, findings = _day_or_month_first(text, match, name, source)
+    elif _QUARTER.match(first):
+        months = text.str.replace("-", "").str.upper()
+        for quarter, month in zip("1234", ("-01", "-04", "-07", "-10"), strict=True):
+            months = months.str.replace(f"Q{quarter}", month)
+        parsed = _parse(months, "ISO8601")
+    else:
+        parsed = _parse(text, "ISO8601")
+        if parsed.isna().any():
+            year_first = _YEAR_FIRST.match(first)
+            clock = _clock_format(year_first["clock"]) if year_first else None
+            if year_first and clock is not None:
+                form = f"%Y{year_first[1]}%m{year_first[1]}%d{clock}"
+            else:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    form = guess_datetime_format(first)
+            again = _parse(text, form) if form else parsed
+            parsed = again if again.isna().sum() < parsed.isna().sum() else parsed
+    if parsed.isna().any():
+        row = int(parsed.isna().to_numpy().argmax())
+        raise DataError(
+            f"{source}: column {name!r} holds {str(text.iloc[row])!r} in row {row}, which is not a time"
+            f"{'' if row == 0 else f' written like {first!r} in row 0'}. "
+            "Write times as 2016-07-01 00:00:00, or name another time column with time=..."
+        )
+    if parsed.dt.tz is not None:
+        parsed, findings = parsed.dt.tz_convert("UTC").dt.tz_localize(None), findings + _utc(name)
+    return Times(_nanoseconds(parsed, name, source), findings=findings)
+
+
+def _parse(text: pd.Series, form: str) -> pd.Series:
+    """Times in one format, NaT where a cell has another; mixed zones become UTC."""
+    try:
+        return pd.to_datetime(text, format=form, errors="coerce")
+    except ValueError:  # more than one zone
+        return pd.to_datetime(text, format=form, errors="coerce", utc=True)
+
+
+def _clock_format(clock: str | None) -> str | None:
+    """The strptime format of a time of day; None where it is none."""
+    if not clock:
+        return ""
+    match = _CLOCK.match(clock)
+    if match is None:
+        return None
+    hours = "%I:%M" if match["half"] else "%H:%M"
+    half = (" " * match["half"].startswith(" ") + "%p") if match["half"] else ""
+    return f"{match['gap']}{hours}{':%S' * bool(match['second'])}{'.%f' * bool(match['fraction'])}{half}"
+
+
+def _day_or_month_first(
+    text: pd.Series, match: re.Match[str], name: str, source: str
+) -> tuple[pd.Series, tuple[Finding, ...]]:
+    """03/04/2020 is read the one way that makes times of all rows, or else the one way that makes them regular."""
+    clock = _clock_format(match["clock"])
+    if clock is None:
+        return _parse(text, "ISO8601"), ()
+    mark, year = match[2], "%Y" if len(match[4]) == 4 else "%y"
+    day_first = _parse(text, f"%d{mark}%m{mark}{year}{clock}")
+    month_first = _parse(text, f"%m{mark}%d{mark}{year}{clock}")
+    if month_first.isna().any() or day_first.isna().any():
+        return (day_first if day_first.isna().sum() < month_first.isna().sum() else month_first), ()
+    if (day_first == month_first).all():
+        return day_first, ()
+    regular = [
+        pd.infer_freq(pd.DatetimeIndex(np.unique(way))) if way.nunique() > 2 else None
+        for way in (day_first, month_first)
+    ]
+    if (regular[0] is None) == (regular[1] is None):
+        raise DataError(
+            f"{source}: it cannot be told whether the day or month comes first in column {name!r} ({text.iloc[0]!r}). "
+            "Write times as 2016-07-01 00:00:00, or parse the column before."
+        )
+    way, which = (month_first, "month") if regular[0] is None else (day_first, "day")
+    message = (
+        f"Column {name!r}: dates such as {text.iloc[0]!r} were read with the {which} first, as only so they are "
+        "regular."
+    )
+    return way, (Finding("time", message, name),)
+
+
+def _nanoseconds(parsed: pd.Series, name: str, source: str) -> NDArray[np.int64]:
+    try:
+        return parsed.dt.as_unit("ns").to_numpy().astype(np.int64)
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise _out_of_range(name, source) from error

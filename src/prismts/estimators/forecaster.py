@@ -1,0 +1,507 @@
+"""Forecast tables and arrays: fit, predict beyond the end, backtest, save."""
+
+from __future__ import annotations
+
+import json
+import time as clock
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from prismts.data.calendar import season_length
+from prismts.data.readers import read_with_kind
+from prismts.data.scaling import StandardScaler
+from prismts.data.series import Collection, Finding, Series
+from prismts.data.splits import Borders
+from prismts.data.tables import TableKind, to_table
+from prismts.errors import DataError, NotFittedError, SettingsError
+from prismts.estimators.conformal import conformal_offsets
+from prismts.estimators.recipes import Recipe, find_recipe
+from prismts.estimators.saved import read_folder, write_folder
+from prismts.evaluation.protocols import data_hash
+from prismts.evaluation.running import RunningForecastScores
+from prismts.evaluation.scores import Scores
+from prismts.layers.normalize import InstanceNorm
+from prismts.models import find_model
+from prismts.models.contract import Encoder
+from prismts.tasks.forecast import Forecast
+from prismts.training.fit import FitConfig, FitResult, fit
+from prismts.windows import Batch, Windows
+
+__all__ = ["Backtest", "Forecaster"]
+
+_SHORTEST_CONTEXT = 8  # observed steps that a window of a series shorter than the context needs
+_ROWS = 8192  # windows times channels that go through the model at once when predicting
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """Forecasts of known stretches, and how far they were off."""
+
+    scores: Scores
+    forecasts: NDArray[np.float32] | None = field(default=None, repr=False)  # [W, C, H] or [W, Q, C, H], own units
+    targets: NDArray[np.float32] | None = field(default=None, repr=False)  # [W, C, H], NaN where unobserved
+    origins: NDArray[np.int64] | None = field(default=None, repr=False)  # [W] step at which each future begins
+
+
+class Forecaster(BaseEstimator):
+    """Learns from one table, or from many series at once, and continues each of them.
+
+    Data may be a table (pandas, polars, pyarrow; wide, or long with ``series``), a path to one, a ``Series``, a
+    ``Collection``, or an array [n_channels, n_timepoints] or [n_cases, n_channels, n_timepoints]. NaN means not
+    observed. Forecasts come back as the kind of table that went in, in its own units.
+
+    Args:
+        model: a name of ``prismts.models.MODELS``.
+        context_length: steps of past the model reads.
+        horizon: steps of future it writes.
+        quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
+        setting: a named recipe of ``FORECAST_SETTINGS``: "default", or "published" (the authors' form).
+        model_settings: settings of the architecture that replace those of the recipe.
+        fit_settings: settings of ``FitConfig`` that replace those of the recipe.
+        time: name of the time column; found by itself if None.
+        series: name of the column that tells the series of a long table apart.
+        values: names of the columns to forecast; all numeric ones if None.
+        frequency: of the timestamps; found by itself if None.
+        warm_start: whether ``fit`` on a fitted forecaster goes on from its weights.
+        random_state: seed of everything random.
+        progress: whether to show a bar.
+        run_folder: keeps checkpoints, so that a killed ``fit`` resumes when it is called again.
+
+    Attributes:
+        model_: the trained network.
+        scaler_: fitted on the training part.
+        fit_result_: best epoch, losses by epoch, seconds.
+        n_channels_, channels_, frequency_: what was learned from.
+    """
+
+    def __init__(
+        self,
+        model: str = "convtimenet",
+        *,
+        context_length: int = 336,
+        horizon: int = 96,
+        quantiles: Sequence[float] | None = None,
+        setting: str = "default",
+        model_settings: Mapping[str, Any] | None = None,
+        fit_settings: Mapping[str, Any] | None = None,
+        time: str | None = None,
+        series: str | None = None,
+        values: Sequence[str] | None = None,
+        frequency: str | None = None,
+        warm_start: bool = False,
+        random_state: int = 0,
+        progress: bool = True,
+        run_folder: str | Path | None = None,
+    ) -> None:
+        self.model = model
+        self.context_length = context_length
+        self.horizon = horizon
+        self.quantiles = quantiles
+        self.setting = setting
+        self.model_settings = model_settings
+        self.fit_settings = fit_settings
+        self.time = time
+        self.series = series
+        self.values = values
+        self.frequency = frequency
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.progress = progress
+        self.run_folder = run_folder
+
+    # ---- learning
+
+    def fit(self, data: Any, *, validation: float | Borders | Any | None = 0.2) -> Self:
+        """Learn from data; ``validation`` decides when to stop and calibrates quantiles.
+
+        validation: a fraction at the end of every series; ``Borders``, of which train and validation are read and the
+        rest is left alone; other data of the same form; or None or 0 for none.
+        """
+        collection, kind = self._read(data)
+        recipe = self._recipe(collection)
+        train_ends, held_out, span = self._split(collection, validation)
+        scaler = StandardScaler.fit(collection, train_ends)
+        train = self._windows(collection, scaler, end=train_ends)
+        check = None
+        if held_out is not None:
+            own = scaler if held_out is collection else self._scaler_for(held_out, scaler, collection.names)
+            check = self._windows(held_out, own, begin=span[0], end=span[1])
+        task = self._task(recipe)
+        go_on = self.warm_start and self._fits(collection)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.random_state)
+            if go_on:
+                model = self.model_.requires_grad_(True).train()
+            else:
+                model = task.build(
+                    self.model, recipe.model, n_channels=collection.n_channels, context_length=self.context_length
+                )
+                task.prepare(model, train, check)
+            if find_model(self.model).is_trained:
+                self.fit_result_ = fit(
+                    model, task, train, check, config=recipe.fit, seed=self.random_state, folder=self.run_folder,
+                    fingerprint=self._fingerprint(collection), progress=self.progress,
+                    title=f"{self.model} on {collection.name}",
+                )  # fmt: skip
+            else:
+                self.fit_result_ = FitResult(0, float("nan"), ())
+        self.model_ = model.eval()
+        self._inference: nn.Module | None = None
+        self.scaler_, self.series_names_, self.kind_ = scaler, collection.names, kind
+        self.channels_, self.n_channels_ = collection.channels, collection.n_channels
+        self.frequency_ = collection.frequency
+        self.season_scale_ = _season_scale(collection, train_ends, season_length(collection.frequency))
+        self.findings_: tuple[Finding, ...] = collection.findings
+        self.n_windows_ = {"train": len(train), "validation": 0 if check is None else len(check)}
+        self.data_hash_ = data_hash(collection)
+        self._keep_tails(collection)
+        self.quantile_offsets_ = self._calibrate(check) if self.quantiles is not None else None
+        return self
+
+    # ---- forecasting
+
+    def predict(self, data: Any = None) -> Any:
+        """Continue every series of ``data`` (the training data, if None) by ``horizon`` steps.
+
+        A series shorter than ``context_length`` is read with the missing past marked as unobserved. Returns the kind of
+        table that came in: wide or long with the times of the future and one column per channel, and for quantiles one
+        more per level (``load_q0.1``), beside the median; an array gives [C, H], [n, C, H], or [(n,) Q, C, H].
+        """
+        self._check_fitted()
+        if data is None:
+            collection, kind, start = self._tails, self.kind_, self._tail_starts
+        else:
+            collection, kind = self._read(data)
+            collection = self._like_training(collection)
+            start = np.zeros(len(collection), dtype=np.int64)
+        scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
+        windows = Windows.at_the_end(collection, self.context_length, scaler=scaler)
+        parts = [self._own_units(forecast, scaler, batch) for batch, forecast in self._forecasts(windows)]
+        forecast = np.concatenate(parts)  # [n, (Q), C, H]
+        if kind.backend == "array":
+            return forecast[0] if self._single(kind, collection, data) else forecast
+        return self._table(forecast, collection, kind, start)
+
+    def backtest(
+        self,
+        data: Any,
+        *,
+        begin: int = 0,
+        end: int | None = None,
+        stride: int = 1,
+        n_windows: int | None = None,
+        keep_forecasts: bool = False,
+        dtw: bool = False,
+    ) -> Backtest:
+        """Forecast every window whose future lies in steps ``begin`` to ``end`` of known data, and score them.
+
+        Contexts may reach back before ``begin``. Scores: mse, mae on standardized values (with the scaler of the
+        training part), and rmse, mae in the series' own units, mase, smape; with quantiles also pinball, crps, coverage
+        and width of the outermost pair. ``n_windows`` scores only the first so many. ``keep_forecasts`` returns them.
+        ``dtw`` adds the mean DTW distance (needs the extra ``bench``).
+        """
+        self._check_fitted()
+        began = clock.perf_counter()
+        collection = self._like_training(self._read(data)[0])
+        scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
+        windows = Windows(
+            collection, self.context_length, self.horizon, scaler=scaler, begin=begin, end=end, stride=stride,
+            min_context=None if begin else min(_SHORTEST_CONTEXT, self.context_length),
+        )  # fmt: skip
+        most = len(windows) if n_windows is None else min(n_windows, len(windows))
+        season_scale = self._season_scale_for(collection)
+        running = RunningForecastScores(self.n_channels_, self.horizon, self.quantiles, dtw=dtw)
+        kept: list[tuple[NDArray, NDArray]] = []
+        for batch, forecast in self._forecasts(windows, most):
+            series = batch.series.numpy()
+            target = batch.target.numpy()
+            if batch.target_observed is not None:
+                target = np.where(batch.target_observed.numpy(), target, np.nan)
+            row = series if len(scaler.mean) > 1 else np.zeros_like(series)
+            running.add(target, forecast, scaler.scale[row], scaler.mean[row], season_scale[series])
+            if keep_forecasts:
+                kept.append((self._own_units(forecast, scaler, batch), scaler.inverse(target, row).astype(np.float32)))
+        scores = Scores(
+            running.values(), most, clock.perf_counter() - began, data=collection.name, channels=self.channels_,
+            per_step=running.per_step(), per_channel=running.per_channel(),
+        )  # fmt: skip
+        if not keep_forecasts:
+            return Backtest(scores)
+        origins = windows.locate(np.arange(most))[1]
+        return Backtest(scores, np.concatenate([f for f, _ in kept]), np.concatenate([t for _, t in kept]), origins)
+
+    # ---- keeping
+
+    def save(self, path: str | Path) -> None:
+        """Write a model folder; an old one at this place is replaced as a whole."""
+        self._check_fitted()
+        tails = self._tails
+        fitted = {
+            "channels": list(self.channels_),
+            "frequency": self.frequency_,
+            "series_names": list(self.series_names_),
+            "kind": asdict(self.kind_),
+            "fit_result": asdict(self.fit_result_),
+            "n_windows": self.n_windows_,
+            "data_hash": self.data_hash_,
+            "data_name": tails.name,
+            "findings": [asdict(finding) for finding in self.findings_],
+            "recipe": _recipe_as_dict(self._recipe_),
+        }
+        arrays = {
+            "scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale, "season_scale": self.season_scale_,
+            "tails.values": tails.values, "tails.offsets": tails.offsets, "tails.starts": self._tail_starts,
+        }  # fmt: skip
+        if tails.timestamps is not None:
+            arrays["tails.timestamps"] = tails.timestamps.astype("datetime64[ns]").astype(np.int64)
+        if self.quantile_offsets_ is not None:
+            arrays["quantile_offsets"] = self.quantile_offsets_
+        params = {**self.get_params(deep=False), "run_folder": None}
+        config = {"estimator": type(self).__name__, "params": json.loads(json.dumps(params)), "fitted": fitted}
+        write_folder(path, config, self.model_.state_dict(), arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The forecaster that was saved in this folder."""
+        config, weights, arrays = read_folder(path)
+        fitted = config["fitted"]
+        self = cls(**config["params"])
+        self.scaler_ = StandardScaler(arrays["scaler.mean"], arrays["scaler.scale"])
+        self.channels_, self.n_channels_ = tuple(fitted["channels"]), len(fitted["channels"])
+        self.frequency_, self.series_names_ = fitted["frequency"], tuple(fitted["series_names"])
+        self.kind_, self.n_windows_, self.data_hash_ = TableKind(**fitted["kind"]), fitted["n_windows"], fitted["data_hash"]
+        self.fit_result_ = FitResult(**{**fitted["fit_result"], "history": tuple(fitted["fit_result"]["history"])})
+        self.findings_ = tuple(Finding(**finding) for finding in fitted["findings"])
+        self.season_scale_ = arrays["season_scale"]
+        self.quantile_offsets_ = arrays.get("quantile_offsets")
+        recipe = fitted["recipe"]
+        self._recipe_ = Recipe(**{**recipe, "fit": FitConfig(**recipe["fit"])})
+        self.model_ = self._task(self._recipe_).build(
+            self.model, self._recipe_.model, n_channels=self.n_channels_, context_length=self.context_length
+        )
+        self.model_.load_state_dict(weights)
+        self.model_.eval()
+        self._inference = None
+        times = arrays.get("tails.timestamps")
+        self._tails = Collection(
+            arrays["tails.values"], arrays["tails.offsets"], self.series_names_, self.channels_,
+            None if times is None else times.astype("datetime64[ns]"), self.frequency_, name=fitted["data_name"],
+        )  # fmt: skip
+        self._tail_starts = arrays["tails.starts"]
+        return self
+
+    # ---- inside
+
+    def _read(self, data: Any) -> tuple[Collection, TableKind]:
+        values = None if self.values is None else list(self.values)
+        read, kind = read_with_kind(
+            data, time=self.time, series=self.series, values=values, frequency=self.frequency
+        )
+        return (Collection.of(read) if isinstance(read, Series) else read), kind
+
+    def _recipe(self, data: Collection) -> Recipe:
+        recipe = find_recipe(self.setting, self.model_settings, self.fit_settings)
+        if self.model != "convtimenet":
+            settings = dict(self.model_settings or {})
+            if self.model == "seasonal_naive":
+                settings.setdefault("season", season_length(data.frequency))
+            recipe = replace(recipe, model=settings)
+        self._recipe_ = recipe
+        return recipe
+
+    def _task(self, recipe: Recipe) -> Forecast:
+        return Forecast(
+            self.horizon, quantiles=self.quantiles, loss=recipe.loss, line=recipe.line,  # type: ignore[arg-type]
+            head_dropout=recipe.head_dropout,
+        )  # fmt: skip
+
+    def _split(
+        self, data: Collection, validation: Any
+    ) -> tuple[NDArray[np.int64], Collection | None, tuple[Any, Any]]:
+        """Where train ends in each series, the data validation is read from, and its first and last step there."""
+        lengths = data.lengths
+        if isinstance(validation, Borders):
+            ends = np.minimum(validation.train_end, lengths)
+            some = validation.validation_end > validation.train_end
+            return ends, data if some else None, validation.validation
+        if validation is None or (isinstance(validation, int | float) and validation == 0):
+            return lengths, None, (0, None)
+        if isinstance(validation, int | float):
+            if not 0 < validation < 1:
+                raise SettingsError(f"validation is a fraction from 0 to below 1, but got {validation}.")
+            ends = lengths - np.round(lengths * validation).astype(np.int64)
+            room = (lengths - ends >= self.horizon).any()
+            if not room:
+                raise DataError(
+                    f"A validation part of {validation:.0%} has at most {int((lengths - ends).max())} steps, fewer than the "
+                    f"horizon of {self.horizon}. Give a larger fraction, a shorter horizon, or validation=0 for none."
+                )
+            return ends, data, (ends, lengths)
+        other, _ = self._read(validation)
+        return lengths, _reordered(other, data.channels, "validation"), (0, None)
+
+    def _windows(self, data: Collection, scaler: StandardScaler, **part: Any) -> Windows:
+        shortest = min(_SHORTEST_CONTEXT, self.context_length)
+        return Windows(data, self.context_length, self.horizon, scaler=scaler, min_context=shortest, **part)
+
+    def _fits(self, data: Collection) -> bool:
+        """Whether a fitted model can go on with these data."""
+        if not hasattr(self, "model_"):
+            return False
+        if getattr(self.model_, "n_channels", None) not in (None, data.n_channels):
+            raise DataError(
+                f"warm_start goes on with a model of {self.n_channels_} channels, but the data have {data.n_channels}. "
+                "Set warm_start=False to begin anew."
+            )
+        return True
+
+    def _fingerprint(self, data: Collection) -> str:
+        params = {name: value for name, value in self.get_params(deep=False).items()
+                  if name not in ("run_folder", "progress")}  # fmt: skip
+        return json.dumps([data_hash(data), params], default=str, sort_keys=True)
+
+    def _like_training(self, data: Collection) -> Collection:
+        return _reordered(data, self.channels_, "predict")
+
+    def _scaler_for(self, data: Collection, scaler: StandardScaler, names: Sequence[str]) -> StandardScaler:
+        """Rows of the fitted scaler by the name of the series; a series it has not met is scaled by itself."""
+        if len(names) == 1 and len(data) == 1:
+            return scaler
+        known = {name: i for i, name in enumerate(names)}
+        rows = [known.get(name) for name in data.names]
+        if None not in rows:
+            return StandardScaler(scaler.mean[rows], scaler.scale[rows])  # type: ignore[index]
+        own = StandardScaler.fit(data)
+        mean, scale = own.mean.copy(), own.scale.copy()
+        for i, row in enumerate(rows):
+            if row is not None:
+                mean[i], scale[i] = scaler.mean[row], scaler.scale[row]
+        return StandardScaler(mean, scale)
+
+    def _season_scale_for(self, data: Collection) -> NDArray[np.float64]:
+        known = {name: i for i, name in enumerate(self.series_names_)}
+        if len(known) == 1 and len(data) == 1:
+            return self.season_scale_
+        unknown = np.full(self.n_channels_, np.nan)
+        return np.stack([self.season_scale_[known[n]] if n in known else unknown for n in data.names])
+
+    def _forecasts(self, windows: Windows, most: int | None = None) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+        """Batches in order with their scaled forecasts, [B, C, H] or [B, Q, C, H] with levels in order."""
+        if self._inference is None:
+            device = torch.accelerator.current_accelerator(check_available=True)
+            model = self.model_.merged() if isinstance(self.model_, Encoder) else self.model_
+            self._inference = model.to(device) if device is not None else model
+        model = self._inference
+        place = next((p.device for p in model.parameters()), torch.device("cpu"))
+        most = len(windows) if most is None else most
+        size = max(1, _ROWS // windows.n_channels)
+        with torch.inference_mode():
+            for begin in range(0, most, size):
+                batch = windows.batch(np.arange(begin, min(begin + size, most)))
+                observed = None if batch.context_observed is None else batch.context_observed.to(place)
+                forecast = model(batch.context.to(place), observed)
+                if self.quantiles is not None and getattr(self, "quantile_offsets_", None) is not None:
+                    scale = InstanceNorm()(batch.context, batch.context_observed)[1].scale[:, None]  # [B, 1, C, 1]
+                    offsets = torch.from_numpy(self.quantile_offsets_).float()
+                    forecast = (forecast.cpu() + scale * offsets).sort(dim=1).values
+                yield batch, forecast.float().cpu().numpy()
+
+    def _calibrate(self, check: Windows | None) -> NDArray[np.float64] | None:
+        self.quantile_offsets_ = None
+        if check is None:
+            return None
+        return conformal_offsets(self._forecasts(check), np.asarray(self.quantiles, dtype=float))
+
+    def _own_units(self, forecast: NDArray, scaler: StandardScaler, batch: Batch) -> NDArray[np.float32]:
+        series = batch.series.numpy()
+        row = series if len(scaler.mean) > 1 else np.zeros_like(series)
+        if forecast.ndim == 3:
+            return scaler.inverse(forecast, row).astype(np.float32)
+        mean, scale = scaler.mean[row][:, None, :, None], scaler.scale[row][:, None, :, None]
+        return (forecast * scale + mean).astype(np.float32)
+
+    def _keep_tails(self, data: Collection) -> None:
+        """The last context of every series, so that ``predict()`` works without data."""
+        tails = [case.part(max(0, len(case) - self.context_length), len(case)) for case in data]
+        self._tail_starts = np.array([len(case) for case in data]) - np.array([len(tail) for tail in tails])
+        tails = [replace(tail, values=tail.values.copy()) for tail in tails]
+        self._tails = replace(Collection.of(tails, name=data.name), frequency=data.frequency)
+
+    def _single(self, kind: TableKind, data: Collection, given: Any) -> bool:
+        if given is None:
+            return len(data) == 1 and data.names[0] != "0"
+        return isinstance(given, np.ndarray) and given.ndim == 2
+
+    def _table(self, forecast: NDArray, data: Collection, kind: TableKind, start: NDArray[np.int64]) -> Any:
+        """A table of forecasts [n, (Q), C, H]."""
+        time = kind.time or "step"
+        times = []
+        for case, first in zip(data, start, strict=True):
+            future = case.future_timestamps(self.horizon)
+            times.append(future + first if case.timestamps is None else future)
+        columns: dict[str, NDArray] = {}
+        if len(data) > 1 or kind.series is not None:
+            columns[kind.series or "series"] = np.repeat(np.array(data.names, dtype=object), self.horizon)
+        columns[time] = np.concatenate(times)
+        levels = None if self.quantiles is None else [float(q) for q in self.quantiles]
+        for c, channel in enumerate(self.channels_):
+            if levels is None:
+                columns[channel] = forecast[:, c].reshape(-1)
+                continue
+            columns[channel] = forecast[:, _middle(levels), c].reshape(-1)
+            for q, level in enumerate(levels):
+                columns[f"{channel}_q{level:g}"] = forecast[:, q, c].reshape(-1)
+        return to_table(replace(kind, time=time, series=kind.series or "series"), columns)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError("This Forecaster has not learned anything yet. Call fit(data) first, or prismts.load(path).")
+
+
+def _middle(levels: Sequence[float]) -> int:
+    """The level nearest to the median."""
+    return int(np.argmin([abs(level - 0.5) for level in levels]))
+
+
+def _reordered(data: Collection, channels: tuple[str, ...], what: str) -> Collection:
+    """The channels in the order of training; by name where names were given, else by number."""
+    if data.channels == channels:
+        return data
+    unnamed = all(name == f"channel_{i}" for i, name in enumerate(data.channels))
+    if data.n_channels == len(channels) and (unnamed or all(n == f"channel_{i}" for i, n in enumerate(channels))):
+        return replace(data, channels=channels)
+    lacking = [name for name in channels if name not in data.channels]
+    if lacking:
+        raise DataError(
+            f"The data for {what} lack channel {lacking[0]!r} ({len(lacking)} of {len(channels)} are missing). The model "
+            f"learned: {', '.join(channels)}."
+        )
+    order = [data.channels.index(name) for name in channels]
+    return replace(data, values=data.values[order], channels=channels)
+
+
+def _season_scale(data: Collection, ends: NDArray[np.int64], season: int) -> NDArray[np.float64]:
+    """Mean absolute error of the seasonal naive forecast within each training part, for MASE: [n, C], own units."""
+    scales = np.full((len(data), data.n_channels), np.nan)
+    for i, case in enumerate(data):
+        for c, channel in enumerate(case.values):
+            history = channel[: ends[i]].astype(np.float64)
+            if len(history) > season:
+                step = np.abs(history[season:] - history[:-season])
+                seen = step[~np.isnan(step)]
+                if seen.size and seen.mean() > 0:
+                    scales[i, c] = seen.mean()
+    return scales
+
+
+def _recipe_as_dict(recipe: Recipe) -> dict[str, Any]:
+    return {**asdict(replace(recipe, model={})), "model": json.loads(json.dumps(dict(recipe.model)))}

@@ -1,0 +1,28 @@
+"""Any saved estimator, as it was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prismts.errors import SavedModelError
+from prismts.estimators.forecaster import Forecaster
+from prismts.estimators.saved import read_config
+
+__all__ = ["ESTIMATORS", "load"]
+
+ESTIMATORS: dict[str, Any] = {"Forecaster": Forecaster}
+
+
+def load(path: str | Path) -> Any:
+    """The estimator saved in this folder, ready to predict.
+
+    Raises:
+        SavedModelError: the folder is missing, foreign, altered, or written by a newer version.
+    """
+    name = read_config(path).get("estimator")
+    if name not in ESTIMATORS:
+        raise SavedModelError(
+            f"{path} holds a {name!r}, which this version does not know. It knows: {', '.join(ESTIMATORS)}."
+        )
+    return ESTIMATORS[name].load(path)

@@ -1,0 +1,71 @@
+"""Named settings: how a model is built and trained, as one value that can be printed, compared and overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from prismts.errors import SettingsError, unknown_name
+from prismts.training.fit import FitConfig
+
+__all__ = ["FORECAST_SETTINGS", "Recipe", "find_recipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything about a forecaster that is not its data, its context or its horizon."""
+
+    title: str
+    model: Mapping[str, Any] = field(default_factory=dict)  # settings of the architecture
+    fit: FitConfig = field(default_factory=FitConfig)
+    line: bool = True  # a straight line from closed-form ridge regression beside the network
+    loss: str = "mse"
+    head_dropout: float = 0.0
+
+
+def _published(dataset: str, kernels: tuple[int, ...], dropout: float, batch: int, rate: float) -> Recipe:
+    """The authors' recipe for one data set (their scripts; also REFERENCES in the documentation)."""
+    return Recipe(
+        title=f"the ConvTimeNet authors' setting for {dataset}",
+        model={"kernel_sizes": kernels, "dropout": dropout, "zero_init": "all"},
+        fit=FitConfig(
+            max_epochs=10, patience=3, batch_size=batch, learning_rate=rate, schedule="paper", gradient_clip=None,
+            drop_last=True,
+        ),
+        line=False,
+    )  # fmt: skip
+
+
+_SIX = (9, 11, 15, 21, 29, 39)
+_PUBLISHED = {
+    "ETTh1": _published("ETTh1", _SIX, 0.2, 256, 5e-4),
+    "ETTh2": _published("ETTh2", (5, 7, 9, 11, 13, 15), 0.1, 256, 5e-4),
+    "ETTm1": _published("ETTm1", _SIX, 0.2, 256, 5e-4),
+    "ETTm2": _published("ETTm2", (11, 15, 19, 25, 33, 43, 55), 0.5, 256, 3e-4),
+    "Weather": _published("Weather", (9, 11, 15, 19, 25, 33, 43), 0.5, 256, 5e-3),
+    "Exchange": _published("Exchange", _SIX, 0.4, 16, 1e-4),
+    "ILI": _published("ILI", _SIX, 0.5, 64, 5e-3),
+}
+
+FORECAST_SETTINGS: dict[str, Recipe] = {
+    "default": Recipe(title="a ridge-started line beside ConvTimeNet"),
+    "published": replace(_PUBLISHED["ETTh1"], title="the ConvTimeNet authors' form"),
+    **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
+}
+
+
+def find_recipe(name: str, model: Mapping[str, Any] | None, fit: Mapping[str, Any] | None) -> Recipe:
+    """The named recipe, with some of its settings replaced."""
+    if name not in FORECAST_SETTINGS:
+        raise unknown_name("setting", name, FORECAST_SETTINGS)
+    recipe = FORECAST_SETTINGS[name]
+    known = FitConfig.__dataclass_fields__
+    for key in fit or {}:
+        if key not in known:
+            raise unknown_name("training setting", key, known)
+    try:
+        trained = replace(recipe.fit, **(fit or {}))
+    except TypeError as error:
+        raise SettingsError(f"A training setting has a value of the wrong type: {error}.") from error
+    return replace(recipe, model={**recipe.model, **(model or {})}, fit=trained)

@@ -1,0 +1,160 @@
+"""A saved model is a folder: weights and arrays as safetensors, everything else as readable JSON, nothing that runs.
+
+``config.json`` says what the folder is and holds the checksums of the other files, so an altered or foreign folder is
+an error and never a wrong answer. The folder is written beside its place and moved there whole, so a killed save leaves
+the old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from prismts.errors import SavedModelError
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "read_config", "read_folder", "write_folder"]
+
+FORMAT = "prismts-model"
+FORMAT_VERSION = 1
+_WEIGHTS, _ARRAYS, _CONFIG = "model.safetensors", "arrays.safetensors", "config.json"
+
+
+def write_folder(
+    path: Path | str, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], arrays: Mapping[str, NDArray]
+) -> None:
+    """Write a model folder, replacing an old one of ours as a whole; other folders and files are never replaced."""
+    path = Path(path)
+    if path.exists() and (path.is_file() or (any(path.iterdir()) and not _is_ours(path))):
+        raise SavedModelError(f"{path} exists and is no model folder of PrismTS. Save to another place.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        partial.chmod(0o777 & ~_umask())
+        save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, partial / _WEIGHTS)
+        save_arrays({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial / _ARRAYS)
+        whole = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "written_by": {"prismts": package_version(), "torch": torch.__version__},
+            **config,
+            "sha256": {name: _sha256(partial / name) for name in (_WEIGHTS, _ARRAYS)},
+        }
+        whole["checksum"] = _checksum(whole)
+        (partial / _CONFIG).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for file in partial.iterdir():
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+        old = _old(path)
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        recover(path)
+        raise
+
+
+def read_folder(path: Path | str) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, NDArray]]:
+    """Config, weights and arrays of a model folder.
+
+    Raises:
+        SavedModelError: the folder is missing, foreign, altered, incomplete, or of a newer format.
+    """
+    path = Path(path)
+    config = read_config(path)
+    for name, expected in config["sha256"].items():
+        if not (path / name).is_file():
+            raise SavedModelError(f"{path} lacks the file {name}. Save the model again, or copy the whole folder.")
+        if _sha256(path / name) != expected:
+            raise SavedModelError(
+                f"{path / name} was altered after it was saved (its checksum differs). Copy the whole folder again from "
+                "where it was saved."
+            )
+    try:
+        return config, load_file(path / _WEIGHTS), load_arrays(path / _ARRAYS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SavedModelError(f"{path} holds weights that cannot be read ({error}).") from error
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """The checked ``config.json`` of a model folder."""
+    path = Path(path)
+    recover(path)
+    if not path.is_dir():
+        raise SavedModelError(f"There is no model folder at {path}.")
+    file = path / _CONFIG
+    if not file.is_file():
+        raise SavedModelError(f"{path} is no model folder of PrismTS: it has no {_CONFIG}.")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise SavedModelError(f"{file} cannot be read as JSON ({error}). Save the model again.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise SavedModelError(f"{path} is no model folder of PrismTS: its {_CONFIG} does not say so.")
+    if int(config.get("format_version", 0)) > FORMAT_VERSION:
+        raise SavedModelError(
+            f"{path} was written by a newer PrismTS (format {config['format_version']}, this one reads up to "
+            f"{FORMAT_VERSION}). Upgrade: pip install -U prismts."
+        )
+    if config.pop("checksum", None) != _checksum(config):
+        raise SavedModelError(f"{file} was altered after it was saved (its checksum differs).")
+    return config
+
+
+def recover(path: Path) -> None:
+    """Bring back the old folder, where a save was killed in the one moment between two renames."""
+    old = _old(path)
+    if old.is_dir() and not path.exists():
+        old.rename(path)
+    elif old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def package_version() -> str:
+    """The version of this package."""
+    with contextlib.suppress(PackageNotFoundError):
+        return version("prismts")
+    return "unknown"
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _is_ours(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((path / _CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT
+    return False
+
+
+def _checksum(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

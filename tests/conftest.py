@@ -1,0 +1,15 @@
+"""What several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """The folder of real data that PRISMTS_DATA names; tests that need it are skipped where there is none."""
+    folder = os.environ.get("PRISMTS_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("PRISMTS_DATA names no folder of data sets")
+    return Path(folder)
