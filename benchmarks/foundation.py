@@ -1,7 +1,7 @@
 """The forecasting table of the README: fit once, score under both protocols, one file per cell; a killed run resumes.
 
-    python benchmarks/foundation.py run            # what is missing; see --only
-    python benchmarks/foundation.py table          # Markdown from the cells
+python benchmarks/foundation.py run            # what is missing; see --only
+python benchmarks/foundation.py table          # Markdown from the cells
 """
 
 import argparse

@@ -3,7 +3,16 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["PrismError", "DataError", "ShapeError", "SettingsError", "NotFittedError", "SavedModelError", "MissingExtraError", "unknown_name"]
+__all__ = [
+    "PrismError",
+    "DataError",
+    "ShapeError",
+    "SettingsError",
+    "NotFittedError",
+    "SavedModelError",
+    "MissingExtraError",
+    "unknown_name",
+]
 
 
 class PrismError(Exception):

@@ -23,7 +23,7 @@ def expect(x: _Shaped, axes: str, *, who: str = "This function", **sizes: int | 
     Where the sizes would fit with the last two axes exchanged, the error says so, since that is the usual slip.
     """
     letters = axes.split()
-    shape = tuple(int(n) for n in x.shape)
+    shape = tuple(x.shape)  # not turned into int, which would fix the batch size of an exported model
 
     def fits(candidate: tuple[int, ...]) -> bool:
         return len(candidate) == len(letters) and all(

@@ -113,7 +113,7 @@ class Windows:
     def batch(self, index: NDArray[np.int64], channels: slice = slice(None)) -> Batch:
         """The windows of these numbers [B], all channels or a slice of them, in one gather."""
         index = np.asarray(index)
-        if index.size and not (0 <= index.min() and index.max() < len(self)):
+        if index.size and not (index.min() >= 0 and index.max() < len(self)):
             raise IndexError(f"Windows are numbered 0 to {len(self) - 1}, but got {index.min()} to {index.max()}.")
         series, future = self.locate(index)
         start = torch.from_numpy(self.data.offsets[series] + future - self.context_length)
@@ -131,7 +131,7 @@ class Windows:
         mean = self._mean[row][:, channels, None]  # [B, C, 1]
         scale = self._scale[row][:, channels, None]
         # scaled in the precision the values are stored in, which is float64 where float32 would lose the movement
-        dtype = values.dtype
+        dtype = torch.promote_types(values.dtype, torch.float32)
         cut = ((cut.transpose(0, 1) - mean.to(dtype)) / scale.to(dtype)).float()  # [B, C, T+H]
         context, target = cut[..., : self.context_length], cut[..., self.context_length :]
         which = torch.from_numpy(series)

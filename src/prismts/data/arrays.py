@@ -28,6 +28,8 @@ def of_array(
 ) -> Series | Collection:
     """A Series from [C, T], a Collection from [n, C, T]. The numbers are copied only where something changes."""
     x = _floating(np.asarray(x), source)
+    if not x.size:
+        raise ShapeError(f"{source} has shape {list(x.shape)}, that is, no values.")
     if x.ndim == 3:
         whole = Collection.from_array(x, name=name)
         values, findings = _checked(whole.values, whole.channels, source, missing_codes)
@@ -45,6 +47,8 @@ def of_array(
 
 def of_arrays(cases: Sequence[NDArray], missing_codes: Sequence[float] | None = None) -> Collection:
     """A Collection from arrays [C, T_i] of any lengths."""
+    if not all(np.size(x) for x in cases):
+        raise ShapeError(f"Case {next(i for i, x in enumerate(cases) if not np.size(x))} of the list has no values.")
     whole = Collection.of([Series(_floating(np.asarray(x), f"Case {i}"), name=str(i)) for i, x in enumerate(cases)])
     values, findings = _checked(whole.values, whole.channels, "The list of arrays", missing_codes)
     return replace(whole, values=values, findings=findings)
@@ -123,6 +127,10 @@ def _train_then_test(arrays: dict[str, NDArray], path: Path, missing_codes: Sequ
             )
         parts.append(x[None, :] if x.ndim == 1 else x.T)  # [C, T]
     train, test = parts
+    if not train.size or not test.size:
+        raise ShapeError(
+            f"{path.name}: train has shape {list(train.shape)} and test {list(test.shape)}; both need values."
+        )
     if len(train) != len(test):
         raise ShapeError(f"{path.name}: train has {len(train)} variables and test has {len(test)}.")
     n_train, n_test = train.shape[1], test.shape[1]

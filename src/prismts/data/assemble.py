@@ -65,7 +65,8 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
         series = Series(values, tuple(channels), layout.timestamps, layout.frequency, name, findings=findings)
         return series, time
     collection = Collection(
-        values, layout.offsets, names, tuple(channels), layout.timestamps, layout.frequency, name=name, findings=findings,
+        values, layout.offsets, names, tuple(channels), layout.timestamps, layout.frequency, name=name,
+        findings=findings,
     )  # fmt: skip
     return collection, time
 
@@ -119,7 +120,7 @@ def _could_be_time(columns: Columns, name: str) -> bool:
     """Whether a column that is called time holds any: it may also be a measured duration."""
     kind = columns.kinds[name]
     if kind == "text":
-        return looks_like_times(columns.one(name))
+        return looks_like_times(columns.one(name), n_cells=1)  # what is wrong further down is told as such
     if kind == "number":
         numbers = columns.one(name).cast(pa.float64(), safe=False).to_numpy()
         return bool(
@@ -145,6 +146,8 @@ def _find_channels(columns: Columns, options: Options, time: str | None) -> tupl
         if kind == "time":
             message = f"Column {name!r} holds times but is not the time column; it was left out."
             findings.append(Finding("time", message, name))
+        elif not name and columns.one(name).null_count == columns.n_rows:  # every line ends in a separator
+            continue
         elif name in _INDEX_NAMES and kind == "number" and _counts_rows(columns.one(name)):
             message = f"Column {name!r} only counts the rows; it was left out. Name it in values=[...] to keep it."
             findings.append(Finding("index", message, name))

@@ -20,20 +20,7 @@ __all__ = ["MISSING_SPELLINGS", "MISSING_CODES", "channel_of", "mark_missing", "
 # what people write where a number is missing, in lower case
 MISSING_SPELLINGS = (
     "",
-    "-",
-    "--",
-    ".",
-    "?",
-    "na",
-    "n/a",
-    "#n/a",
-    "#na",
-    "<na>",
-    "nan",
-    "nil",
-    "none",
-    "null",
-    "missing",
+    *["-", "--", ".", "?", "na", "n/a", "#n/a", "#na", "<na>", "nan", "nil", "none", "null", "missing"],
 )
 
 # numbers that loggers and archives write where one is missing

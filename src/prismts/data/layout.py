@@ -124,7 +124,7 @@ def lay_out(
         grid = None
     place = origin = None
     if grid is not None:
-        ordered = _Ordered(source, times, rows, ticks, same, grid.alias or str(grid.step))
+        ordered = _Ordered(source, times, rows, ticks, same, grid.alias or times.show_step(grid.step))
         place, origin, moved = _on_grid(grid, ticks, starts, lengths, snap=frequency is not None and gaps != "keep")
         if gaps == "keep" and (moved.any() or (np.diff(place)[same] != 1).any()):
             grid = None
@@ -182,7 +182,7 @@ def _settle(
         row = int(rows[later[~differ]].min())
         done = "kept" if duplicates == "keep" else "dropped"
         message = (
-            f"{_rows((~differ).sum())} equal to another one in time and values: {done} (first: row {row}, "
+            f"{_rows(int((~differ).sum()))} equal to another one in time and values: {done} (first: row {row}, "
             f"{times.show(times.ticks[row])})."
         )
         findings.append(Finding("duplicate", message, row=row))
@@ -198,7 +198,7 @@ def _settle(
                 "name the column that tells them apart with series=..."
             )
         message = (
-            f"{_rows(differ.sum())} equal to another one in time but not in values: {_SETTLED[duplicates]} "
+            f"{_rows(int(differ.sum()))} equal to another one in time but not in values: {_SETTLED[duplicates]} "
             f"(first: rows {a} and {b}, {time}, column {columns[i]!r})."
         )
         findings.append(Finding("duplicate", message, columns[i], b))
@@ -264,8 +264,8 @@ def _moved(ordered: _Ordered, moved: NDArray[np.int64], place: NDArray[np.int64]
             f"frequency={ordered.usual!r}. Give a finer frequency, or aggregate the table to this one first."
         )
     message = (
-        f"{_rows((moved != 0).sum())} lay between two steps of {ordered.usual!r} and were moved to the nearest one "
-        f"(first: {ordered.row(i)})."
+        f"{_rows(int((moved != 0).sum()))} lay between two steps of {ordered.usual!r} and were moved to the nearest "
+        f"one (first: {ordered.row(i)})."
     )
     return Finding("frequency", message, row=int(ordered.rows[i]))
 

@@ -103,7 +103,7 @@ def read_with_kind(
     if isinstance(source, Collection):
         return source, TableKind("pandas", None if source.timestamps is None else "time", "series")
     if isinstance(source, str | Path):
-        return _read_file(Path(source), options)
+        return _read_file(Path(source).expanduser(), options)
     if is_frame(source):
         columns, kind = columns_of_frame(source, time, series)
         data, found = assemble(columns, options, "series" if series is None else "collection")

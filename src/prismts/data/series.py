@@ -41,7 +41,7 @@ def storage_dtype(values: NDArray[np.floating]) -> np.dtype:
         return values.dtype
     for channel in values:
         seen = channel[np.isfinite(channel)]
-        if seen.size and 0 < seen.std() < 1000 * np.spacing(np.float32(np.abs(seen).max())):
+        if seen.size and seen.min() < seen.max() and seen.std() < 1000 * np.spacing(np.float32(np.abs(seen).max())):
             return np.dtype(np.float64)
     return np.dtype(np.float32)
 

@@ -54,11 +54,16 @@ def columns_of_frame(frame: Any, time: str | None, series: str | None) -> tuple[
     index: Mapping[str, Any] = {}
     if backend == "pandas":
         if isinstance(frame, pd.Series):
-            frame = frame.to_frame("value" if frame.name is None else None)
+            frame = frame.to_frame("value") if frame.name is None else frame.to_frame()
         if not isinstance(frame, pd.DataFrame):
             raise DataError(f"A pandas {type(frame).__name__} is no table. Pass a DataFrame.")
         index = _index_columns(frame, time, series)
-    wrapped = nw.from_native(frame, allow_series=True)
+    if isinstance(frame, pa.RecordBatch):
+        frame = pa.table(frame)
+    try:
+        wrapped = nw.from_native(frame, allow_series=True)
+    except TypeError as error:
+        raise DataError(f"A {backend} {type(frame).__name__} is no table. Pass a table or a column of one.") from error
     if isinstance(wrapped, nw.Series):
         wrapped = wrapped.alias(wrapped.name or "value").to_frame()
     eager = wrapped.collect() if isinstance(wrapped, nw.LazyFrame) else wrapped

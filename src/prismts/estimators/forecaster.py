@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
@@ -56,8 +55,8 @@ class Forecaster(BaseEstimator):
     """Learns from one table, or from many series at once, and continues each of them.
 
     Data may be a table (pandas, polars, pyarrow; wide, or long with ``series``), a path to one, a ``Series``, a
-    ``Collection``, or an array [n_channels, n_timepoints] or [n_cases, n_channels, n_timepoints]. NaN means not
-    observed. Forecasts come back as the kind of table that went in, in its own units.
+    ``Collection``, an array [n_channels, n_timepoints] or [n_cases, n_channels, n_timepoints], or the pair that
+    ``read_with_kind`` returns. NaN means not observed. Forecasts come back as the kind of table that went in, in its own units.
 
     Args:
         model: a name of ``prismts.models.MODELS``.
@@ -81,6 +80,8 @@ class Forecaster(BaseEstimator):
         scaler_: fitted on the training part.
         fit_result_: best epoch, losses by epoch, seconds.
         n_channels_, channels_, frequency_: what was learned from.
+        train_ends_, test_begins_: for each series, the step after its training part, and the first step that neither
+            training nor validation has read.
     """
 
     def __init__(
@@ -120,15 +121,16 @@ class Forecaster(BaseEstimator):
 
     # ---- learning
 
-    def fit(self, data: Any, *, validation: float | Borders | Any | None = 0.2) -> Self:
+    def fit(self, data: Any, *, validation: float | Borders | Any | None = 0.2, test: float = 0.0) -> Self:
         """Learn from data; ``validation`` decides when to stop and calibrates quantiles.
 
         validation: a fraction at the end of every series; ``Borders``, of which train and validation are read and the
         rest is left alone; other data of the same form; or None or 0 for none.
+        test: a fraction at the very end of every series that is not looked at (see ``test_begins_``).
         """
         collection, kind = self._read(data)
         recipe = self._recipe(collection)
-        train_ends, held_out, span = self._split(collection, validation)
+        train_ends, held_out, span = self._split(collection, validation, test)
         scaler = StandardScaler.fit(collection, train_ends)
         train = self._windows(collection, scaler, end=train_ends)
         check = None
@@ -157,6 +159,7 @@ class Forecaster(BaseEstimator):
         self.model_ = model.eval()
         self._inference: nn.Module | None = None
         self.scaler_, self.series_names_, self.kind_ = scaler, collection.names, kind
+        self.train_ends_ = train_ends
         self.channels_, self.n_channels_ = collection.channels, collection.n_channels
         self.frequency_ = collection.frequency
         self.season_scale_ = _season_scale(collection, train_ends, season_length(collection.frequency))
@@ -195,8 +198,8 @@ class Forecaster(BaseEstimator):
         self,
         data: Any,
         *,
-        begin: int = 0,
-        end: int | None = None,
+        begin: int | NDArray[np.int64] = 0,
+        end: int | NDArray[np.int64] | None = None,
         stride: int = 1,
         n_windows: int | None = None,
         keep_forecasts: bool = False,
@@ -204,7 +207,7 @@ class Forecaster(BaseEstimator):
     ) -> Backtest:
         """Forecast every window whose future lies in steps ``begin`` to ``end`` of known data, and score them.
 
-        Contexts may reach back before ``begin``. Scores: mse, mae on standardized values (with the scaler of the
+        Contexts may reach back before ``begin`` (one step for all series, or one for each). Scores: mse, mae on standardized values (with the scaler of the
         training part), and rmse, mae in the series' own units, mase, smape; with quantiles also pinball, crps, coverage
         and width of the outermost pair. ``n_windows`` scores only the first so many. ``keep_forecasts`` returns them.
         ``dtw`` adds the mean DTW distance (needs the extra ``bench``).
@@ -215,7 +218,7 @@ class Forecaster(BaseEstimator):
         scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
         windows = Windows(
             collection, self.context_length, self.horizon, scaler=scaler, begin=begin, end=end, stride=stride,
-            min_context=None if begin else min(_SHORTEST_CONTEXT, self.context_length),
+            min_context=min(_SHORTEST_CONTEXT, self.context_length),
         )  # fmt: skip
         most = len(windows) if n_windows is None else min(n_windows, len(windows))
         season_scale = self._season_scale_for(collection)
@@ -259,7 +262,7 @@ class Forecaster(BaseEstimator):
         }
         arrays = {
             "scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale, "season_scale": self.season_scale_,
-            "tails.values": tails.values, "tails.offsets": tails.offsets, "tails.starts": self._tail_starts,
+            "train_ends": self.train_ends_, "test_begins": self.test_begins_, "tails.values": tails.values, "tails.offsets": tails.offsets, "tails.starts": self._tail_starts,
         }  # fmt: skip
         if tails.timestamps is not None:
             arrays["tails.timestamps"] = tails.timestamps.astype("datetime64[ns]").astype(np.int64)
@@ -278,19 +281,20 @@ class Forecaster(BaseEstimator):
         self.scaler_ = StandardScaler(arrays["scaler.mean"], arrays["scaler.scale"])
         self.channels_, self.n_channels_ = tuple(fitted["channels"]), len(fitted["channels"])
         self.frequency_, self.series_names_ = fitted["frequency"], tuple(fitted["series_names"])
-        self.kind_, self.n_windows_, self.data_hash_ = TableKind(**fitted["kind"]), fitted["n_windows"], fitted["data_hash"]
+        self.kind_, self.n_windows_, self.data_hash_ = (
+            TableKind(**fitted["kind"]),
+            fitted["n_windows"],
+            fitted["data_hash"],
+        )
         self.fit_result_ = FitResult(**{**fitted["fit_result"], "history": tuple(fitted["fit_result"]["history"])})
         self.findings_ = tuple(Finding(**finding) for finding in fitted["findings"])
         self.season_scale_ = arrays["season_scale"]
+        self.train_ends_, self.test_begins_ = arrays["train_ends"], arrays["test_begins"]
         self.quantile_offsets_ = arrays.get("quantile_offsets")
         recipe = fitted["recipe"]
         self._recipe_ = Recipe(**{**recipe, "fit": FitConfig(**recipe["fit"])})
-        self.model_ = self._task(self._recipe_).build(
-            self.model, self._recipe_.model, n_channels=self.n_channels_, context_length=self.context_length
-        )
+        self.build_(self._recipe_.model)
         self.model_.load_state_dict(weights)
-        self.model_.eval()
-        self._inference = None
         times = arrays.get("tails.timestamps")
         self._tails = Collection(
             arrays["tails.values"], arrays["tails.offsets"], self.series_names_, self.channels_,
@@ -301,11 +305,21 @@ class Forecaster(BaseEstimator):
 
     # ---- inside
 
+    def build_(self, settings: Mapping[str, Any]) -> None:
+        """An untrained model of this forecaster's name and sizes in the place of the trained one."""
+        self.task_ = self._task(self._recipe_)
+        self.model_ = self.task_.build(
+            self.model, settings, n_channels=self.n_channels_, context_length=self.context_length
+        ).eval()
+        self._inference = None
+        if self.quantiles is None:
+            self.quantile_offsets_ = None
+
     def _read(self, data: Any) -> tuple[Collection, TableKind]:
+        if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], TableKind):
+            return Collection.of(data[0]) if isinstance(data[0], Series) else data[0], data[1]
         values = None if self.values is None else list(self.values)
-        read, kind = read_with_kind(
-            data, time=self.time, series=self.series, values=values, frequency=self.frequency
-        )
+        read, kind = read_with_kind(data, time=self.time, series=self.series, values=values, frequency=self.frequency)
         return (Collection.of(read) if isinstance(read, Series) else read), kind
 
     def _recipe(self, data: Collection) -> Recipe:
@@ -325,10 +339,15 @@ class Forecaster(BaseEstimator):
         )  # fmt: skip
 
     def _split(
-        self, data: Collection, validation: Any
+        self, data: Collection, validation: Any, test: float
     ) -> tuple[NDArray[np.int64], Collection | None, tuple[Any, Any]]:
         """Where train ends in each series, the data validation is read from, and its first and last step there."""
-        lengths = data.lengths
+        if not 0 <= test < 1:
+            raise SettingsError(f"test is a fraction from 0 to below 1, but got {test}.")
+        lengths = data.lengths - np.round(data.lengths * test).astype(np.int64)
+        self.test_begins_ = (
+            np.minimum(validation.validation_end, lengths) if isinstance(validation, Borders) else lengths
+        )
         if isinstance(validation, Borders):
             ends = np.minimum(validation.train_end, lengths)
             some = validation.validation_end > validation.train_end
@@ -338,7 +357,7 @@ class Forecaster(BaseEstimator):
         if isinstance(validation, int | float):
             if not 0 < validation < 1:
                 raise SettingsError(f"validation is a fraction from 0 to below 1, but got {validation}.")
-            ends = lengths - np.round(lengths * validation).astype(np.int64)
+            ends = lengths - np.round(data.lengths * validation).astype(np.int64)
             room = (lengths - ends >= self.horizon).any()
             if not room:
                 raise DataError(
@@ -464,7 +483,9 @@ class Forecaster(BaseEstimator):
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
-            raise NotFittedError("This Forecaster has not learned anything yet. Call fit(data) first, or prismts.load(path).")
+            raise NotFittedError(
+                "This Forecaster has not learned anything yet. Call fit(data) first, or prismts.load(path)."
+            )
 
 
 def _middle(levels: Sequence[float]) -> int:

@@ -47,7 +47,9 @@ def write_folder(
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         partial.chmod(0o777 & ~_umask())
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, partial / _WEIGHTS)
+        save_file(
+            {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, partial / _WEIGHTS
+        )
         save_arrays({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial / _ARRAYS)
         whole = {
             "format": FORMAT,

@@ -7,6 +7,7 @@ normalization is a statistic of D contiguous rows: nothing is transposed or copi
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -97,6 +98,6 @@ class TwoKernelConv(nn.Module):
     def merged(self) -> DepthwiseConv:
         """A single convolution with the same output; this one is left as it is."""
         weight, bias = self.kernel()
-        one = DepthwiseConv(*weight.shape)
-        one.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
-        return one.to(weight.device, weight.dtype).train(self.training)
+        one = copy.deepcopy(self.long)  # and not a new one, whose initialization would draw random numbers
+        one.weight, one.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+        return one

@@ -18,14 +18,15 @@ def drop_mask(x: Tensor, p: float) -> Tensor:
     n = x.numel()
     draws = torch.empty(-(-n // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
     bits = draws.view(torch.int16)[:n].view(x.shape)
-    keep = torch.ge(bits, round(p * 2**16) - 2**15, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+    lowest = min(round(p * 2**16), 2**16 - 1) - 2**15  # within 16 bits, however near to 1 p is
+    keep = torch.ge(bits, lowest, out=torch.empty_like(x, memory_format=torch.contiguous_format))
     return keep.mul_(1 / (1 - p))
 
 
 class Dropout(nn.Dropout):
     """torch's dropout, with cheap masks on a CPU; elsewhere it is torch's own, which is fast there."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         """Any shape to the same shape."""
         if not self.training or self.p == 0:
             return input

@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from prismts.errors import unknown_name
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.linear import RidgeMap
@@ -54,7 +55,9 @@ class FlattenHead(nn.Module):
         x = rearrange(self.dropout(tokens), "b g n d -> b g (d n)")
         y = rearrange(self.linear(x), "b g (q c h) -> b q (g c) h", q=self.n_quantiles or 1, c=self.n_series)
         if self.line is not None:
-            y = y + self.line(window)[:, None]
+            # whatever the model normalizes by, the line reads the window relative to its mean, as it was solved
+            level = window.mean(-1, keepdim=True)
+            y = y + (self.line(window - level, stats.scale) + level)[:, None]
         y = InstanceNorm.inverse(y, Stats(stats.mean[:, None], stats.scale[:, None]))  # [B, Q, C, H]
         return y if self.n_quantiles else y[:, 0]
 
@@ -75,16 +78,22 @@ class PoolHead(nn.Module):
 
     def __init__(self, width: int, n_classes: int, *, pooling: str = "max", dropout: float = 0.0) -> None:
         super().__init__()
+        if pooling not in ("max", "mean"):
+            raise unknown_name("pooling", pooling, ("max", "mean"))
         self.pooling = pooling
         self.dropout = Dropout(dropout)
         self.linear = nn.Linear(width, n_classes)
 
     def forward(self, features: Features) -> Tensor:
         """Features to [B, K]; tokens that saw nothing do not count."""
-        tokens, valid = features.tokens.flatten(1, 2), features.valid.flatten(1, 2)[..., None]  # [B, G*N, D], [B, G*N, 1]
+        tokens, valid = (
+            features.tokens.flatten(1, 2),
+            features.valid.flatten(1, 2)[..., None],
+        )  # [B, G*N, D], [B, G*N, 1]
         if self.pooling == "max":
             lowest = torch.finfo(tokens.dtype).min
             pooled = tokens.masked_fill(~valid, lowest).amax(1)
+            pooled = pooled * valid.any(1)  # 0 where no token saw anything
         else:
             pooled = (tokens * valid).sum(1) / valid.sum(1).clamp(min=1)
         return self.linear(self.dropout(pooled))

@@ -21,9 +21,9 @@ class RidgeMap(nn.Module):
     """One linear map from context to future for all channels, which begins at the least-squares solution.
 
     Both sides stand relative to the mean of the context. The penalty is the best of five on the validation windows;
-    where there are none, the middle one is taken. Unobserved context is bridged. Unobserved targets do not count: they
-    are filled with the map's own prediction and the map is solved again, which converges to the solution over the
-    observed ones.
+    where there are none, the middle one is taken. Unobserved context is bridged. Unobserved targets do not count: each
+    step of the horizon is solved over the rows in which it was observed, all steps together by conjugate gradients,
+    which the solution of the complete problem preconditions.
     """
 
     def __init__(self, context_length: int, horizon: int) -> None:
@@ -31,9 +31,9 @@ class RidgeMap(nn.Module):
         self.weight = nn.Parameter(torch.zeros(horizon, context_length))  # [H, T]
         self.bias = nn.Parameter(torch.zeros(horizon))  # [H]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., T] relative to its mean to [..., H] relative to the same mean."""
-        return x @ self.weight.T + self.bias
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """[..., T] relative to its mean to [..., H] relative to the same mean, both divided by ``scale`` [..., 1]."""
+        return x @ self.weight.T + self.bias / scale
 
     @torch.no_grad()
     def solve(self, train: Windows, validation: Windows | None) -> float:
@@ -76,25 +76,48 @@ def _solve(train: Windows, max_rounds: int = 20) -> tuple[Tensor, list[float]]:
         missing |= seen is not None
     level = float(xx.diagonal()[:-1].mean())
     penalties = [share * level for share in PENALTIES]
+    shrink = torch.ones(len(penalties), size, 1, dtype=torch.float64)
+    shrink *= torch.tensor(penalties, dtype=torch.float64)[:, None, None]
+    shrink[:, -1] = 0.0  # the constant is not shrunk
+    shrink += 1e-10 * max(level, 1.0)
+    systems = torch.linalg.lu_factor(xx + torch.diag_embed(shrink[..., 0]))
 
-    def solutions(moments: Tensor) -> Tensor:
-        free = torch.ones(size, dtype=torch.float64)
-        free[-1] = 0.0  # the constant is not shrunk
-        tiny = 1e-10 * max(level, 1.0)
-        stack = torch.stack([xx + torch.diag(free * penalty + tiny) for penalty in penalties])
-        return torch.linalg.solve(stack, moments.expand(len(penalties), -1, -1)).mT  # [n, H, T+1]
+    def solve_complete(moments: Tensor) -> Tensor:
+        return torch.linalg.lu_solve(*systems, moments.expand(len(penalties), -1, -1))  # [n, T+1, H]
 
-    found = solutions(xy)
-    middle = len(penalties) // 2
-    for _ in range(max_rounds if missing else 0):
-        filled = torch.zeros_like(xy)
-        guess = found[middle].float()
-        for x, y, seen in _rows(train):
-            filled += (x.T @ (y if seen is None else torch.where(seen, y, x @ guess.T))).double()
-        before, found = found[middle], solutions(filled)
-        if (found[middle] - before).norm() <= 1e-4 * before.norm():
+    if not missing:
+        return solve_complete(xy).mT, penalties
+    found = torch.zeros_like(solve_complete(xy))
+    residual = xy.expand_as(found).clone()
+    nearer = solve_complete(residual)
+    direction, size_before = nearer, (residual * nearer).sum(1, keepdim=True)  # [n, T+1, H], [n, 1, H]
+    size_first = size_before.sum()
+    for _ in range(max_rounds):
+        moved = xx @ direction - _unobserved_moments(train, direction) + shrink * direction
+        step = size_before / (direction * moved).sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        found, residual = found + step * direction, residual - step * moved
+        nearer = solve_complete(residual)
+        size_now = (residual * nearer).sum(1, keepdim=True).clamp(min=0.0)
+        if size_now.sum() <= 1e-10 * size_first:
             break
-    return found, penalties
+        direction = nearer + size_now / size_before.clamp(min=torch.finfo(torch.float64).tiny) * direction
+        size_before = size_now
+    return found.mT, penalties
+
+
+def _unobserved_moments(windows: Windows, weights: Tensor) -> Tensor:
+    """What rows with unobserved targets would add to X'XW [n, T+1, H] for some weights W of the same shape."""
+    n, size, horizon = weights.shape
+    flat = weights.transpose(0, 1).reshape(size, n * horizon).float()
+    total = torch.zeros(size, n * horizon, dtype=torch.float64)
+    for x, _, seen in _rows(windows):
+        if seen is None:
+            continue
+        some = ~seen.all(1)
+        x, seen = x[some], seen[some]
+        there = (x @ flat).unflatten(1, (n, horizon)).masked_fill(seen[:, None], 0.0)  # [R, n, H]
+        total += (x.T @ there.flatten(1)).double()
+    return total.unflatten(1, (n, horizon)).transpose(0, 1)
 
 
 def _squared_errors(solutions: Tensor, windows: Windows) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prismts.errors import unknown_name
+
 __all__ = ["DePatch", "PatchBounds", "UniformPatch", "n_patches", "pad_end", "sample_linear"]
 
 
@@ -85,7 +87,10 @@ class DePatch(nn.Module):
         self.patch_length, self.stride, self.n_channels = patch_length, stride, n_channels
         self.look = nn.Conv1d(n_channels, self.width, patch_length, stride=stride)
         self.move = nn.Conv1d(self.width, 2, 1)
-        for layer in {"none": [], "last": [self.move], "all": [self.look, self.move]}[zero_init]:
+        zeroed = {"none": [], "last": [self.move], "all": [self.look, self.move]}
+        if zero_init not in zeroed:
+            raise unknown_name("zero_init", zero_init, zeroed)
+        for layer in zeroed[zero_init]:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 

@@ -33,7 +33,9 @@ class Architecture:
 
 
 MODELS: dict[str, Architecture] = {
-    "convtimenet": Architecture(ConvTimeNet, ConvTimeNetConfig, "ConvTimeNet (2024): deformable patches, large kernels"),
+    "convtimenet": Architecture(
+        ConvTimeNet, ConvTimeNetConfig, "ConvTimeNet (2024): deformable patches, large kernels"
+    ),
     "ridge": Architecture(Ridge, RidgeConfig, "one closed-form line for all channels", False, False),
     "seasonal_naive": Architecture(SeasonalNaive, SeasonalNaiveConfig, "the last season again", False, False),
     "last_value": Architecture(LastValue, LastValueConfig, "the last value again", False, False),

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prismts.errors import SettingsError
+from prismts.errors import SettingsError, unknown_name
 from prismts.layers.convolve import DepthwiseConv, TwoKernelConv
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
@@ -40,6 +40,11 @@ from prismts.models.contract import Encoder
 from prismts.shapes import expect
 
 __all__ = ["Block", "ConvTimeNet", "ConvTimeNetConfig", "from_reference"]
+
+_CHOICES = {
+    "patches": ("deformable", "uniform", "points"), "norm": ("batch", "layer"), "channels": ("independent", "mixed"),
+    "zero_init": ("last", "all", "none"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,9 @@ class ConvTimeNetConfig:
     zero_init: Literal["last", "all", "none"] = "last"  # of the patch predictor, see DePatch
 
     def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
         if not self.kernel_sizes or min(self.kernel_sizes) < 1:
             raise SettingsError(f"kernel_sizes names one large kernel per block, but got {self.kernel_sizes}.")
         if self.patch_length < 1 or self.stride < 1 or self.width < 1 or self.feed_forward < 0:
@@ -98,7 +106,7 @@ class ConvTimeNetConfig:
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalization of [D, M, N]: statistics of D rows, so nothing has to be transposed."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         """[D, M, N] to the same."""
         return super().forward(input.flatten(1)[None])[0].view_as(input)
 
@@ -106,7 +114,7 @@ class BatchNorm(nn.BatchNorm1d):
 class LayerNorm(nn.LayerNorm):
     """Layer normalization of [D, M, N] over the width."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         """[D, M, N] to the same."""
         return super().forward(input.permute(1, 2, 0)).permute(2, 0, 1)
 
@@ -237,7 +245,7 @@ class ConvTimeNet(Encoder):
         if observed is None:
             return torch.ones(tokens.shape[:3], dtype=torch.bool, device=tokens.device)
         seen = observed.any(1, keepdim=True) if self.mixed else observed
-        seen = F.pad(seen, (0, padding))
+        seen = pad_end(seen, padding)  # what repeats an observed point counts as observed, as without a mask
         length, stride = (1, 1) if self.config.patches == "points" else (self.config.patch_length, self.config.stride)
         return seen.unfold(-1, length, stride).any(-1)  # [B, G, N]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prismts.errors import SettingsError
+from prismts.errors import SettingsError, unknown_name
 from prismts.layers.heads import FlattenHead
 from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm
@@ -49,6 +49,8 @@ class Forecast:
             if not levels or not all(0 < q < 1 for q in levels) or list(levels) != sorted(set(levels)):
                 raise SettingsError(f"quantiles are rising levels between 0 and 1, but got {tuple(quantiles)}.")
             quantiles = levels
+        if loss not in get_args(Loss):
+            raise unknown_name("loss", loss, get_args(Loss))
         self.horizon, self.quantiles, self.loss_name, self.line = horizon, quantiles, loss, line
         self.head_dropout = head_dropout
 
@@ -116,16 +118,21 @@ class Forecast:
         return each.masked_fill(~seen, 0.0).sum(), seen.sum()
 
     @torch.no_grad()
-    def _residual_quantiles(self, model: nn.Module, train: Windows, n_windows: int = 2000) -> Tensor:
-        """Quantiles [Q, H] of what the model's point forecast misses, in units of each window's own scale."""
-        index = np.unique(np.linspace(0, len(train) - 1, min(n_windows, len(train))).astype(int))
+    def _residual_quantiles(self, model: nn.Module, train: Windows, n_rows: int = 200_000) -> Tensor:
+        """Quantiles [Q, H] of what the model's point forecast misses, in units of the scale the model takes away."""
+        # a wide table needs fewer windows for as many rows, and torch sorts no more than 2^24 of them
+        n_windows = min(2000, max(1, n_rows // train.n_channels), len(train))
+        index = np.unique(np.linspace(0, len(train) - 1, n_windows).astype(int))
         misses: list[Tensor] = []
         model.eval()
         for part in np.array_split(index, max(1, len(index) * train.n_channels // 4000)):
             batch = train.batch(part)
             error = batch.target - model(batch.context, batch.context_observed)[:, 0]  # [B, C, H]
-            scale = _window_scale(batch.context, batch.context_observed)
-            error = error / scale
+            if isinstance(model, Encoder):
+                scale = model.encode(batch.context, batch.context_observed).stats.scale
+            else:
+                scale = _window_scale(batch.context, batch.context_observed)
+            error = error / scale  # [B, C, H]
             if batch.target_observed is not None:
                 error = error.masked_fill(~batch.target_observed, torch.nan)
             misses.append(error.flatten(0, 1))

@@ -35,9 +35,7 @@ class TrainingBar(pl.Callback):
         """One step on."""
         if self._bar is not None:
             done = trainer.current_epoch * self.per_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.completed
-            self._bar.update(
-                self._task, completed=done, description=f"{self.title}, epoch {trainer.current_epoch + 1}"
-            )
+            self._bar.update(self._task, completed=done, description=f"{self.title}, epoch {trainer.current_epoch + 1}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the newest losses."""

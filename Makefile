@@ -1,0 +1,46 @@
+# Two commands from nothing: `make demo` runs the main job, `make test` passes the tests. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+# real data, if they lie here: see docs/data.md
+export PRISMTS_DATA ?= $(firstword $(wildcard ../shared/data data))
+
+.PHONY: demo test lint types fast slow gpu bench clean
+
+demo: .venv/demo
+	$(BIN)/prism demo --out demo
+
+test: lint types fast
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev
+	$(BIN)/pyright
+
+fast: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
+
+gpu: .venv/dev
+	$(BIN)/python -m pytest -m gpu
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "PrismTS needs Python 3.11 or newer; set PYTHON=python3.11"'
+	$(PYTHON) -m venv .venv
+
+# torch comes first and from the pinned version, so that nothing else can pull another build in
+.venv/demo: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@ .venv/demo
+
+clean:
+	rm -rf .venv demo dist .pytest_cache .ruff_cache .hypothesis

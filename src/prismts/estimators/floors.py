@@ -1,0 +1,48 @@
+"""The floors beside a fitted forecaster: same data, same scaler, same windows."""
+
+from __future__ import annotations
+
+import copy
+
+from prismts.data.calendar import season_length
+from prismts.data.series import Collection
+from prismts.estimators.forecaster import Forecaster
+from prismts.evaluation.protocols import data_hash
+from prismts.training.fit import FitResult
+from prismts.windows import Windows
+
+__all__ = ["fit_floors"]
+
+
+def fit_floors(forecaster: Forecaster, data: Collection) -> dict[str, Forecaster]:
+    """Last value, last season, and ridge, each a forecaster that predicts and backtests like the given one.
+
+    They are scaled by the given forecaster's scaler, so that standardized scores can be compared. Ridge is solved on the
+    same training part and needs the data the forecaster was fitted on; other data give the first two only. A forecaster
+    that is a floor itself is not repeated.
+    """
+    floors: dict[str, Forecaster] = {}
+    if forecaster.model != "last_value":
+        floors["last value"] = _like(forecaster, "last_value", {})
+    season = season_length(data.frequency)
+    if 1 < season <= forecaster.context_length and forecaster.model != "seasonal_naive":
+        floors["last season"] = _like(forecaster, "seasonal_naive", {"season": season})
+    if forecaster.model != "ridge" and data_hash(data) == forecaster.data_hash_:
+        ridge = _like(forecaster, "ridge", {})
+        parts = {"scaler": forecaster.scaler_, "min_context": 8}
+        size = forecaster.context_length, forecaster.horizon
+        train = Windows(data, *size, end=forecaster.train_ends_, **parts)
+        check = None
+        if (forecaster.test_begins_ > forecaster.train_ends_).any():
+            check = Windows(data, *size, begin=forecaster.train_ends_, end=forecaster.test_begins_, **parts)
+        ridge.task_.prepare(ridge.model_, train, check)
+        floors["ridge"] = ridge
+    return floors
+
+
+def _like(forecaster: Forecaster, model: str, settings: dict[str, int]) -> Forecaster:
+    floor = copy.copy(forecaster)
+    floor.set_params(model=model, model_settings=settings, quantiles=None)
+    floor.build_(settings)
+    floor.fit_result_ = FitResult(0, float("nan"), ())
+    return floor
