@@ -82,7 +82,8 @@ def table() -> str:
         groups.setdefault(key, []).append(cell)
     titles = {"ridge": "ridge (floor)", "last_value": "last value (floor)", "seasonal_naive": "last season (floor)"}
     lines = [
-        "| data | horizon | context | model | seeds | honest: MSE / MAE, all windows | published: MSE / MAE, last batch dropped |",
+        "| data | horizon | context | model | seeds | honest: MSE / MAE, all windows "
+        "| published: MSE / MAE, last batch dropped |",
         "|---|---|---|---|---|---|---|",
     ]
     order = {"last_value": 0, "seasonal_naive": 1, "ridge": 2, "convtimenet": 3}

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Forecaster", "load", "evaluate", "Scores", "read", "load_dataset", "list_datasets", "Series", "Collection", "Borders",
+    "Forecaster", "load", "evaluate", "Scores", "read", "load_dataset", "list_datasets",
+    "Series", "Collection", "Borders",
 ]  # fmt: skip
 
 _HOMES = {

@@ -38,8 +38,8 @@ app = App(
         prism predict model/ --out next.csv --plot next.html
         prism evaluate model/ data.csv
 
-    A table has time down the rows: wide, with one column per channel, or long, with a column that tells the series apart
-    (--series). Files: .csv, .csv.gz, .parquet, .npz, .ts. Empty cells mean "not observed".
+    A table has time down the rows: wide, with one column per channel, or long, with a column that tells the series
+    apart (--series). Files: .csv, .csv.gz, .parquet, .npz, .ts. Empty cells mean "not observed".
     """,
 )
 fit_app = App(name="fit", help="Learn from a table and write a model folder.")
@@ -261,7 +261,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
     seed: Of everything random.
     """
     from prismts.data.catalog import load_dataset
-    from prismts.data.series import Collection
+    from prismts.data.series import Collection, Series
     from prismts.data.splits import by_fraction
     from prismts.data.synthetic import simulated_plant
     from prismts.errors import DataError
@@ -271,11 +271,12 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
     console = Console(stderr=True, quiet=quiet)
     try:
         series = load_dataset("ETTh2")
+        assert isinstance(series, Series)
         console.print("ETTh2: a power transformer in China, hourly, 2016-2018")
     except DataError as error:
         series = simulated_plant()
         console.print(f"[bold]SIMULATED DATA[/bold]: ETTh2 is not to be had here ({escape(str(error))})")
-    borders = series.borders or by_fraction(len(series))  # type: ignore[union-attr]
+    borders = series.borders or by_fraction(len(series))
     forecaster = Forecaster(random_state=seed, progress=not quiet).fit(series, validation=borders)
     table = Collection.of(series)
     scores, part = _scores_beside_floors(forecaster, table, borders.test_end)

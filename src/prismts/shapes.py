@@ -1,4 +1,4 @@
-"""Axes have letters: B batch, C channel, T context, H horizon, N patch, P step in a patch, D width, K class, G group."""
+"""Axes have letters: B batch, C channel, T context, H horizon, N patch, P step, D width, K class, G group."""
 
 from typing import Protocol
 

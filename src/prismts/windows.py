@@ -7,6 +7,7 @@ indexing operation on a strided view, followed by scaling. Nothing else is ever 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection
-from prismts.errors import DataError, SettingsError
+from prismts.errors import DataError, SettingsError, ShapeError
 
 __all__ = ["Batch", "Windows"]
 
@@ -67,11 +68,17 @@ class Windows:
     ) -> None:
         if context_length < 1 or horizon < 0 or stride < 1:
             raise SettingsError(
-                f"A window needs context_length >= 1, horizon >= 0 and stride >= 1, but got {context_length}, {horizon} "
-                f"and {stride}."
+                f"A window needs context_length >= 1, horizon >= 0 and stride >= 1, but got {context_length}, "
+                f"{horizon} and {stride}."
             )
         self.data, self.context_length, self.horizon, self.stride = data, context_length, horizon, stride
         self.scaler = scaler or StandardScaler.identity(data.n_channels)
+        n_rows, n_scaled = self.scaler.mean.shape
+        if n_rows not in (1, len(data)) or n_scaled != data.n_channels:
+            raise ShapeError(
+                f"A scaler has one row for all series or one for each, and one column per channel: (1 or {len(data)}, "
+                f"{data.n_channels}), but this one has {(n_rows, n_scaled)}. Fit it on these series."
+            )
         lengths = data.lengths
         begins = np.broadcast_to(np.asarray(begin), lengths.shape)
         ends = np.minimum(lengths if end is None else np.broadcast_to(np.asarray(end), lengths.shape), lengths)
@@ -91,8 +98,10 @@ class Windows:
                 f"({longest} of them in this part). Shorten context_length or horizon, or give more data."
             )
         self._padded = bool((self.first_future[self.counts > 0] < context_length).any())
-        values = data.values if data.values.flags.writeable else data.values.copy()
-        self._values = torch.from_numpy(values)
+        values = data.values if min(data.values.strides) >= 0 else np.ascontiguousarray(data.values)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only arrays; nothing here writes
+            self._values = torch.from_numpy(values)
         self.complete = not self._padded and not any(bool(np.isnan(channel).any()) for channel in data.values)
         self._mean = torch.from_numpy(self.scaler.mean)
         self._scale = torch.from_numpy(self.scaler.scale)

@@ -38,8 +38,9 @@ class StandardScaler:
                 seen = seen[~np.isnan(seen)]
                 if not seen.size:
                     raise DataError(
-                        f"Channel {data.channels[c]!r} of series {data.names[i]!r} has no observed value in its training "
-                        f"part (steps 0 to {int(ends[i])}), so it has no scale. Leave the channel out, or train on more."
+                        f"Channel {data.channels[c]!r} of series {data.names[i]!r} has no observed value in its "
+                        f"training part (steps 0 to {int(ends[i])}), so it has no scale. Leave the channel out, or "
+                        "train on more."
                     )
                 spread = seen.std()
                 flat = spread <= 1e-12 * max(1.0, np.abs(seen).max())

@@ -76,8 +76,8 @@ class Series:
         channels = tuple(str(c) for c in self.channels) or tuple(f"channel_{i}" for i in range(len(values)))
         if len(channels) != len(values):
             raise ShapeError(
-                f"{len(channels)} channel names came with values of {len(values)} channels (shape {list(values.shape)}). "
-                "Values are [channel, time]; pass values.T if time comes first."
+                f"{len(channels)} channel names came with values of {len(values)} channels (shape "
+                f"{list(values.shape)}). Values are [channel, time]; pass values.T if time comes first."
             )
         n = values.shape[1]
         for what, array in (("timestamps", self.timestamps), ("labels", self.labels)):
@@ -129,8 +129,8 @@ class Series:
             return np.arange(self.n_timepoints, self.n_timepoints + horizon)
         if self.frequency is None:
             raise DataError(
-                f"Series {self.name!r} has timestamps but no regular frequency, so the times after its end are unknown. "
-                "Read it with a frequency, such as frequency='h'."
+                f"Series {self.name!r} has timestamps but no regular frequency, so the times after its end are "
+                "unknown. Read it with a frequency, such as frequency='h'."
             )
         last = pd.Timestamp(self.timestamps[-1])
         return pd.date_range(last, periods=horizon + 1, freq=self.frequency)[1:].to_numpy()

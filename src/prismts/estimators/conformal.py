@@ -18,8 +18,8 @@ def conformal_offsets(
 ) -> NDArray[np.float64]:
     """What to add to each quantile [Q, C, 1], in units of a window's own scale.
 
-    ``forecasts`` are validation batches with their quantile forecasts [B, Q, C, H]. The offset of a level is the quantile
-    of this very level of (target - forecast) / scale, over all windows and steps of a channel.
+    ``forecasts`` are validation batches with their quantile forecasts [B, Q, C, H]. The offset of a level is the
+    quantile of this very level of (target - forecast) / scale, over all windows and steps of a channel.
     Source: one-sided split conformal prediction (Romano et al., Conformalized Quantile Regression, NeurIPS 2019), with
     the score taken relative to the window's scale. Windows overlap and series drift, so its guarantee holds
     approximately; the coverage on test is reported, not promised.

@@ -9,7 +9,6 @@ from prismts.data.series import Collection
 from prismts.estimators.forecaster import Forecaster
 from prismts.evaluation.protocols import data_hash
 from prismts.training.fit import FitResult
-from prismts.windows import Windows
 
 __all__ = ["fit_floors"]
 
@@ -17,9 +16,9 @@ __all__ = ["fit_floors"]
 def fit_floors(forecaster: Forecaster, data: Collection) -> dict[str, Forecaster]:
     """Last value, last season, and ridge, each a forecaster that predicts and backtests like the given one.
 
-    They are scaled by the given forecaster's scaler, so that standardized scores can be compared. Ridge is solved on the
-    same training part and needs the data the forecaster was fitted on; other data give the first two only. A forecaster
-    that is a floor itself is not repeated.
+    They are scaled by the given forecaster's scaler, so that standardized scores can be compared. Ridge is solved on
+    the same training part and needs the data the forecaster was fitted on; other data give the first two only. A
+    forecaster that is a floor itself is not repeated.
     """
     floors: dict[str, Forecaster] = {}
     if forecaster.model != "last_value":
@@ -29,12 +28,11 @@ def fit_floors(forecaster: Forecaster, data: Collection) -> dict[str, Forecaster
         floors["last season"] = _like(forecaster, "seasonal_naive", {"season": season})
     if forecaster.model != "ridge" and data_hash(data) == forecaster.data_hash_:
         ridge = _like(forecaster, "ridge", {})
-        parts = {"scaler": forecaster.scaler_, "min_context": 8}
-        size = forecaster.context_length, forecaster.horizon
-        train = Windows(data, *size, end=forecaster.train_ends_, **parts)
+        train = forecaster.windows_(data, forecaster.scaler_, end=forecaster.train_ends_)
         check = None
-        if (forecaster.test_begins_ > forecaster.train_ends_).any():
-            check = Windows(data, *size, begin=forecaster.train_ends_, end=forecaster.test_begins_, **parts)
+        if (forecaster.test_begins_ - forecaster.train_ends_ >= forecaster.horizon).any():
+            span = {"begin": forecaster.train_ends_, "end": forecaster.test_begins_}
+            check = forecaster.windows_(data, forecaster.scaler_, **span)
         ridge.task_.prepare(ridge.model_, train, check)
         floors["ridge"] = ridge
     return floors

@@ -56,7 +56,8 @@ class Forecaster(BaseEstimator):
 
     Data may be a table (pandas, polars, pyarrow; wide, or long with ``series``), a path to one, a ``Series``, a
     ``Collection``, an array [n_channels, n_timepoints] or [n_cases, n_channels, n_timepoints], or the pair that
-    ``read_with_kind`` returns. NaN means not observed. Forecasts come back as the kind of table that went in, in its own units.
+    ``read_with_kind`` returns. NaN means not observed. Forecasts come back as the kind of table that went in, in its own
+    units.
 
     Args:
         model: a name of ``prismts.models.MODELS``.
@@ -132,11 +133,11 @@ class Forecaster(BaseEstimator):
         recipe = self._recipe(collection)
         train_ends, held_out, span = self._split(collection, validation, test)
         scaler = StandardScaler.fit(collection, train_ends)
-        train = self._windows(collection, scaler, end=train_ends)
+        train = self.windows_(collection, scaler, end=train_ends)
         check = None
         if held_out is not None:
             own = scaler if held_out is collection else self._scaler_for(held_out, scaler, collection.names)
-            check = self._windows(held_out, own, begin=span[0], end=span[1])
+            check = self.windows_(held_out, own, begin=span[0], end=span[1])
         task = self._task(recipe)
         go_on = self.warm_start and self._fits(collection)
         with torch.random.fork_rng():
@@ -207,9 +208,10 @@ class Forecaster(BaseEstimator):
     ) -> Backtest:
         """Forecast every window whose future lies in steps ``begin`` to ``end`` of known data, and score them.
 
-        Contexts may reach back before ``begin`` (one step for all series, or one for each). Scores: mse, mae on standardized values (with the scaler of the
-        training part), and rmse, mae in the series' own units, mase, smape; with quantiles also pinball, crps, coverage
-        and width of the outermost pair. ``n_windows`` scores only the first so many. ``keep_forecasts`` returns them.
+        Contexts may reach back before ``begin`` (one step for all series, or one for each). Scores: mse, mae on
+        standardized values (with the scaler of the training part), and rmse, mae in the series' own units, mase, smape;
+        with quantiles also pinball, crps, coverage and width of the outermost pair. ``n_windows`` scores only the first
+        so many. ``keep_forecasts`` returns them.
         ``dtw`` adds the mean DTW distance (needs the extra ``bench``).
         """
         self._check_fitted()
@@ -262,7 +264,8 @@ class Forecaster(BaseEstimator):
         }
         arrays = {
             "scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale, "season_scale": self.season_scale_,
-            "train_ends": self.train_ends_, "test_begins": self.test_begins_, "tails.values": tails.values, "tails.offsets": tails.offsets, "tails.starts": self._tail_starts,
+            "train_ends": self.train_ends_, "test_begins": self.test_begins_, "tails.values": tails.values,
+            "tails.offsets": tails.offsets, "tails.starts": self._tail_starts,
         }  # fmt: skip
         if tails.timestamps is not None:
             arrays["tails.timestamps"] = tails.timestamps.astype("datetime64[ns]").astype(np.int64)
@@ -286,13 +289,14 @@ class Forecaster(BaseEstimator):
             fitted["n_windows"],
             fitted["data_hash"],
         )
-        self.fit_result_ = FitResult(**{**fitted["fit_result"], "history": tuple(fitted["fit_result"]["history"])})
+        self.fit_result_ = FitResult(**fitted["fit_result"])
         self.findings_ = tuple(Finding(**finding) for finding in fitted["findings"])
         self.season_scale_ = arrays["season_scale"]
         self.train_ends_, self.test_begins_ = arrays["train_ends"], arrays["test_begins"]
         self.quantile_offsets_ = arrays.get("quantile_offsets")
-        recipe = fitted["recipe"]
-        self._recipe_ = Recipe(**{**recipe, "fit": FitConfig(**recipe["fit"])})
+        recipe: dict[str, Any] = dict(fitted["recipe"])
+        recipe["fit"] = FitConfig(**recipe["fit"])
+        self._recipe_ = Recipe(**recipe)
         self.build_(self._recipe_.model)
         self.model_.load_state_dict(weights)
         times = arrays.get("tails.timestamps")
@@ -361,14 +365,15 @@ class Forecaster(BaseEstimator):
             room = (lengths - ends >= self.horizon).any()
             if not room:
                 raise DataError(
-                    f"A validation part of {validation:.0%} has at most {int((lengths - ends).max())} steps, fewer than the "
-                    f"horizon of {self.horizon}. Give a larger fraction, a shorter horizon, or validation=0 for none."
+                    f"A validation part of {validation:.0%} has at most {int((lengths - ends).max())} steps, fewer than "
+                    f"the horizon of {self.horizon}. Give a larger fraction, a shorter horizon, or validation=0 for none."
                 )
             return ends, data, (ends, lengths)
         other, _ = self._read(validation)
         return lengths, _reordered(other, data.channels, "validation"), (0, None)
 
-    def _windows(self, data: Collection, scaler: StandardScaler, **part: Any) -> Windows:
+    def windows_(self, data: Collection, scaler: StandardScaler, **part: Any) -> Windows:
+        """The windows of one part of some data, as this forecaster reads them."""
         shortest = min(_SHORTEST_CONTEXT, self.context_length)
         return Windows(data, self.context_length, self.horizon, scaler=scaler, min_context=shortest, **part)
 
@@ -503,8 +508,8 @@ def _reordered(data: Collection, channels: tuple[str, ...], what: str) -> Collec
     lacking = [name for name in channels if name not in data.channels]
     if lacking:
         raise DataError(
-            f"The data for {what} lack channel {lacking[0]!r} ({len(lacking)} of {len(channels)} are missing). The model "
-            f"learned: {', '.join(channels)}."
+            f"The data for {what} lack channel {lacking[0]!r} ({len(lacking)} of {len(channels)} are missing). The "
+            f"model learned: {', '.join(channels)}."
         )
     order = [data.channels.index(name) for name in channels]
     return replace(data, values=data.values[order], channels=channels)

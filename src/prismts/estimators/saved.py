@@ -38,7 +38,7 @@ _WEIGHTS, _ARRAYS, _CONFIG = "model.safetensors", "arrays.safetensors", "config.
 def write_folder(
     path: Path | str, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], arrays: Mapping[str, NDArray]
 ) -> None:
-    """Write a model folder, replacing an old one of ours as a whole; other folders and files are never replaced."""
+    """Write a model folder, replacing an old one of ours as a whole; nothing else is ever replaced."""
     path = Path(path)
     if path.exists() and (path.is_file() or (any(path.iterdir()) and not _is_ours(path))):
         raise SavedModelError(f"{path} exists and is no model folder of PrismTS. Save to another place.")
@@ -87,8 +87,8 @@ def read_folder(path: Path | str) -> tuple[dict[str, Any], dict[str, torch.Tenso
             raise SavedModelError(f"{path} lacks the file {name}. Save the model again, or copy the whole folder.")
         if _sha256(path / name) != expected:
             raise SavedModelError(
-                f"{path / name} was altered after it was saved (its checksum differs). Copy the whole folder again from "
-                "where it was saved."
+                f"{path / name} was altered after it was saved (its checksum differs). Copy the whole folder again "
+                "from where it was saved."
             )
     try:
         return config, load_file(path / _WEIGHTS), load_arrays(path / _ARRAYS)

@@ -54,7 +54,7 @@ class RunningForecastScores:
         mean: NDArray[np.floating],
         season_scale: NDArray[np.floating],
     ) -> None:
-        """Standardized targets [B, C, H] and forecasts [B, C, H] or [B, Q, C, H], and how to undo the scale: [B, C] each.
+        """Standardized targets [B, C, H] and forecasts [B, C, H] or [B, Q, C, H], and the scale to undo: [B, C] each.
 
         ``season_scale`` is the seasonal naive error in own units; NaN where it is unknown or zero.
         """

@@ -46,8 +46,8 @@ class Scores(Mapping[str, float]):
     def as_dict(self) -> dict[str, object]:
         """Everything as plain values, for a file."""
         return {
-            "measures": dict(self.measures), "n_scored": self.n_scored, "seconds": self.seconds, "protocol": self.protocol,
-            "data": self.data, "data_hash": self.data_hash, "seed": self.seed,
+            "measures": dict(self.measures), "n_scored": self.n_scored, "seconds": self.seconds,
+            "protocol": self.protocol, "data": self.data, "data_hash": self.data_hash, "seed": self.seed,
             "per_step": {name: array.tolist() for name, array in self.per_step.items()},
             "per_channel": {name: array.tolist() for name, array in self.per_channel.items()},
             "channels": list(self.channels),

@@ -100,8 +100,9 @@ class DePatch(nn.Module):
         groups = n_channels // self.n_channels
         patches = x.reshape(batch * groups, self.n_channels, -1).unfold(-1, self.patch_length, self.stride)
         # the strided convolution as one product over the patches: same numbers, no copy into columns
-        seen = torch.einsum("bcnp,dcp->bnd", patches, self.look.weight) + self.look.bias
-        moved = F.gelu(seen) @ self.move.weight[..., 0].T + self.move.bias  # [B*G, N, 2]
+        seen = torch.einsum("bcnp,dcp->bdn", patches, self.look.weight)
+        seen = F.gelu(torch.add(seen, torch.unsqueeze(self.look.bias, -1)))  # type: ignore[arg-type]
+        moved = self.move(seen).mT  # [B*G, N, 2]
         moved = moved.unflatten(0, (batch, groups))
         return moved[..., 0], moved[..., 1]
 

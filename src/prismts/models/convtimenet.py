@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -127,6 +127,11 @@ class Residual(nn.Module):
         self.alpha = None if start is None else nn.Parameter(torch.tensor(start))
         self.dropout = Dropout(dropout)
 
+    @property
+    def weight(self) -> float:
+        """Alpha as a number; 1 where it is not learned."""
+        return 1.0 if self.alpha is None else float(self.alpha)
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two of the same shape to that shape."""
         return x + self.dropout(y if self.alpha is None else self.alpha * y)
@@ -202,8 +207,8 @@ class ConvTimeNet(Encoder):
     def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
         """[B, C, T] to tokens [B, G, N, D]."""
         expect(x, "B C T", who="ConvTimeNet", C=self.n_channels)
-        batch, n_channels, n_timepoints = x.shape
-        padding = self.config.n_padding(n_timepoints)
+        batch = len(x)
+        padding = self.config.n_padding(x.shape[-1])
         x, stats = self._normalized(x, observed)
         window = bridge(x, observed)
         padded = F.pad(window, (0, padding)) if self.mixed else pad_end(window, padding)
@@ -229,9 +234,7 @@ class ConvTimeNet(Encoder):
         weights: list[dict[str, float]] = []
         for block in self.blocks:
             joins = {"convolution": block.join_conv, "feed-forward": getattr(block, "join_forward", None)}
-            weights.append({
-                name: 1.0 if join.alpha is None else float(join.alpha) for name, join in joins.items() if join is not None
-            })  # fmt: skip
+            weights.append({name: join.weight for name, join in joins.items() if isinstance(join, Residual)})
         return weights
 
     def _normalized(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Stats]:
@@ -257,7 +260,7 @@ def from_reference(config: Mapping[str, Any] | str, state: Mapping[str, NDArray[
     small_kernel, and either context_length and horizon (the forecasting form) or n_timepoints, n_classes and pooling
     (the classification form). The model is returned in evaluation mode and answers [B, C, H] or [B, K].
     """
-    config = json.loads(config) if isinstance(config, str) else dict(config)
+    config = cast(Mapping[str, Any], json.loads(config) if isinstance(config, str) else config)
     classify = "n_classes" in config
     prefix = "main_net." if classify else "backbone."
     settings = ConvTimeNetConfig(

@@ -85,7 +85,7 @@ class Forecast:
         return model
 
     def prepare(self, model: nn.Module, train: Windows, validation: Windows | None) -> None:
-        """What can be solved before the first gradient step: straight lines, and the spread of quantiles around them."""
+        """Solve what can be solved before the first gradient step: lines, and the spread of quantiles around them."""
         for module in model.modules():
             if isinstance(module, RidgeMap):
                 module.solve(train, validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,7 +64,7 @@ class Batches:
         size = min(channels_at_once or n_channels, n_channels)
         n_groups = -(-n_channels // size)
         edges = np.linspace(0, n_channels, n_groups + 1).astype(int)
-        self.groups = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self.groups = [slice(a, b) for a, b in pairwise(edges.tolist())]
 
     @property
     def n_batches(self) -> int:

@@ -13,7 +13,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -164,7 +164,7 @@ class _Loop(pl.LightningModule):
         self._train_sum, self._train_steps = torch.zeros(()), 0
         self._clock = 0.0
         apart = getattr(model, "n_channels", 0) is None
-        self._channels = config.channels_at_once if apart else None
+        self.channels_at_once = config.channels_at_once if apart else None
 
     def batches(self, source: Source, *, training: bool) -> Batches:
         """The batches of the current epoch that this process sees."""
@@ -174,7 +174,7 @@ class _Loop(pl.LightningModule):
             seed=self.seed if training else None,
             epoch=self.current_epoch,
             drop_last=training and self.config.drop_last,
-            channels_at_once=self._channels,
+            channels_at_once=self.channels_at_once,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             whole=not training,
@@ -275,7 +275,7 @@ def _trainer(
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    keep.FILE_EXTENSION = ".safetensors"
+    keep.FILE_EXTENSION = ".safetensors"  # type: ignore[misc,assignment]
     callbacks: list[pl.Callback] = [keep]
     if validated:
         callbacks.append(EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True))
@@ -285,7 +285,7 @@ def _trainer(
         callbacks.append(EMAWeightAveraging(decay=config.averaging))
     if progress:
         steps = len(Batches(loop.train_source, config.batch_size, drop_last=config.drop_last,
-                            channels_at_once=loop._channels))  # fmt: skip
+                            channels_at_once=loop.channels_at_once))  # fmt: skip
         callbacks.append(TrainingBar(title, steps, config.max_epochs))
     return pl.Trainer(
         accelerator=config.accelerator,
@@ -331,7 +331,7 @@ def _claim(home: Path, config: FitConfig, seed: int, fingerprint: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def _quiet_lightning() -> Generator[None]:
     """No tips, no advertisements, no warnings about worker processes that we do not want."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     loggers = [logging.getLogger(name) for name in names]

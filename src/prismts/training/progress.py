@@ -31,7 +31,9 @@ class TrainingBar(pl.Callback):
         done = trainer.current_epoch * self.per_epoch
         self._task = self._bar.add_task(self.title, total=self.total, completed=done, losses="")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """One step on."""
         if self._bar is not None:
             done = trainer.current_epoch * self.per_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.completed
