@@ -1,6 +1,9 @@
 """What several test files share."""
 
 import os
+
+# two test processes on two cores: one thread each, or they wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest

@@ -115,5 +115,5 @@ def test_merging_keeps_precision_and_mode():
 
 def test_a_depthwise_convolution_starts_as_wide_as_torch_starts_it():
     torch.manual_seed(0)
-    weight = DepthwiseConv(2000, 16).weight
+    weight = DepthwiseConv(2000, 16).weight.detach()
     assert float(weight.abs().max()) == pytest.approx(0.25, rel=0.01)  # 1 / sqrt(16)

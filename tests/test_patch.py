@@ -126,7 +126,7 @@ def test_samples_are_spread_evenly_between_the_bounds():
     for b, c, n in np.ndindex(2, 3, 9):
         places = np.linspace(left[b, c, n], right[b, c, n], 8)
         expected = np.interp(places, np.arange(40), x[b, c])
-        np.testing.assert_allclose(patch(x)[b, c, n].detach(), expected, atol=1e-5)
+        np.testing.assert_allclose(patch(x)[b, c, n].detach(), expected, atol=1e-4)
 
 
 def test_channels_apart_are_read_by_the_same_weights_and_channels_together_move_together():
@@ -200,5 +200,5 @@ def test_with_all_layers_at_zero_only_one_shift_and_one_width_are_ever_learned()
 
 
 def test_an_unknown_start_offers_its_neighbor():
-    with pytest.raises(SettingsError, match="no zero_init named 'lasst'. Did you mean 'last'?"):
+    with pytest.raises(SettingsError, match=r"no zero_init named 'lasst'\. Did you mean 'last'\?"):
         DePatch(8, 4, zero_init="lasst")

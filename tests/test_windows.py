@@ -183,9 +183,8 @@ def test_a_short_series_gives_windows_with_an_unobserved_past():
 
 def test_the_past_of_a_short_series_never_shows_its_neighbor():
     data = random_series([30, 5])
-    batch = Windows(data, 10, 2, min_context=1).batch(
-        np.array([19, 20])
-    )  # last of the first series, first of the second
+    # the last window of the first series, and the first of the second
+    batch = Windows(data, 10, 2, min_context=1).batch(np.array([18, 19]))
     assert batch.series.tolist() == [0, 1]
     assert batch.context_observed[1].sum(-1).tolist() == [1, 1]
     assert (batch.context[1, :, :-1] == 0).all()

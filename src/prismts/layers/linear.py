@@ -68,11 +68,10 @@ def _solve(train: Windows, max_rounds: int = 20) -> tuple[Tensor, list[float]]:
     size = train.context_length + 1
     xx = torch.zeros(size, size, dtype=torch.float64)
     xy = torch.zeros(size, train.horizon, dtype=torch.float64)
-    n_rows, missing = 0, False
+    missing = False
     for x, y, seen in _rows(train):
         xx += (x.T @ x).double()
         xy += (x.T @ (y if seen is None else y.masked_fill(~seen, 0.0))).double()
-        n_rows += len(x)
         missing |= seen is not None
     level = float(xx.diagonal()[:-1].mean())
     penalties = [share * level for share in PENALTIES]
@@ -87,8 +86,8 @@ def _solve(train: Windows, max_rounds: int = 20) -> tuple[Tensor, list[float]]:
 
     if not missing:
         return solve_complete(xy).mT, penalties
-    found = torch.zeros_like(solve_complete(xy))
-    residual = xy.expand_as(found).clone()
+    residual = xy.expand(len(penalties), -1, -1)
+    found = torch.zeros_like(residual)
     nearer = solve_complete(residual)
     direction, size_before = nearer, (residual * nearer).sum(1, keepdim=True)  # [n, T+1, H], [n, 1, H]
     size_first = size_before.sum()

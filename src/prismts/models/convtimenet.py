@@ -70,8 +70,10 @@ class ConvTimeNetConfig:
                 raise unknown_name(name, getattr(self, name), known)
         if not self.kernel_sizes or min(self.kernel_sizes) < 1:
             raise SettingsError(f"kernel_sizes names one large kernel per block, but got {self.kernel_sizes}.")
-        if self.patch_length < 1 or self.stride < 1 or self.width < 1 or self.feed_forward < 0:
-            raise SettingsError("patch_length, stride and width are at least 1, and feed_forward is not negative.")
+        if min(self.patch_length, self.stride, self.width) < 1 or min(self.feed_forward, self.small_kernel) < 0:
+            raise SettingsError(
+                "patch_length, stride and width are at least 1; feed_forward and small_kernel are not negative."
+            )
         if self.patches == "deformable" and self.patch_length < 2:
             raise SettingsError("A deformable patch needs patch_length >= 2; use patches='points' for single points.")
         if not 0 <= self.dropout < 1:
@@ -130,7 +132,7 @@ class Residual(nn.Module):
     @property
     def weight(self) -> float:
         """Alpha as a number; 1 where it is not learned."""
-        return 1.0 if self.alpha is None else float(self.alpha)
+        return 1.0 if self.alpha is None else float(self.alpha.detach())
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two of the same shape to that shape."""
@@ -207,7 +209,7 @@ class ConvTimeNet(Encoder):
     def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
         """[B, C, T] to tokens [B, G, N, D]."""
         expect(x, "B C T", who="ConvTimeNet", C=self.n_channels)
-        batch = len(x)
+        batch = x.shape[0]  # not len(x), which would fix the batch size of an exported model
         padding = self.config.n_padding(x.shape[-1])
         x, stats = self._normalized(x, observed)
         window = bridge(x, observed)

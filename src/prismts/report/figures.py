@@ -36,7 +36,8 @@ __all__ = [
 Floats = NDArray[np.floating]
 
 MEASURE_TITLES = {
-    "mse": "MSE (standardized)", "mae": "MAE (standardized)", "rmse_own": "RMSE (own units)", "mae_own": "MAE (own units)",
+    "mse": "MSE (standardized)", "mae": "MAE (standardized)", "rmse_own": "RMSE (own units)",
+    "mae_own": "MAE (own units)",
 }  # fmt: skip
 
 
@@ -63,7 +64,8 @@ def forecast_figure(
     shown, note = _picked(series.channels, channels, most_channels)
     begin = max(0, len(series) - (3 * horizon if n_history is None else n_history))
     past, future = _times(series, begin, len(series)), _stamps(series.future_timestamps(horizon))
-    figure = _panels([label(series.channels[c]) for c in shown], height=170 if len(shown) > 1 else 360, note=note)
+    titles, height = [label(series.channels[c]) for c in shown], 150 if len(shown) > 1 else 340
+    figure = _panels(titles, height=height, note=note, shared=True)
     for row, c in enumerate(shown, start=1):
         _line(figure, row, past, series.values[c, begin:], "observed", OBSERVED, in_legend=row == 1)
         for (name, forecast), color in zip(forecasts.items(), _colors(forecasts), strict=True):
@@ -104,7 +106,7 @@ def backtest_figure(
     titles: list[str] = []
     for (what, error), w in windows:
         when = _moment(series, int(origins[w]))
-        titles.append(f"{what}: from {when}" + ("" if error is None else f", error {error:.3g}"))
+        titles.append(f"{what}: {when}" + ("" if error is None else f", error {error:.3g}"))
     by_channel: dict[str, Figure] = {}
     for c in shown:
         figure = _panels(titles, height=230, note=note)
@@ -145,15 +147,17 @@ def chosen_windows(
         known = series.values[:, origin : origin + point.shape[-1]]
         target[:, : known.shape[1]] = known
     seen = ~np.isnan(came)
-    level = np.nanmean(np.where(seen.any((0, 2))[None, :, None], came, 0.0), axis=(0, 2), keepdims=True)
-    spread = np.sqrt(np.where(seen, (came - level) ** 2, 0.0).sum((0, 2)) / seen.sum((0, 2)).clip(min=1))  # [C]
-    off = np.where(seen, (point - came) / np.where(spread > 0, spread, 1.0)[:, None], 0.0)
-    error = (off**2).sum((1, 2)) / seen.sum((1, 2)).clip(min=1)  # [W]
-    order = np.argsort(np.where(seen.any((1, 2)), error, np.inf), kind="stable")[: max(1, int(seen.any((1, 2)).sum()))]
+    n_seen = seen.sum((0, 2)).clip(min=1)[:, None]  # [C, 1]
+    level = np.where(seen, came, 0.0).sum((0, 2))[:, None] / n_seen
+    variance = np.where(seen, (came - level) ** 2, 0.0).sum((0, 2))[:, None] / n_seen
+    off = np.where(seen, (point - came) ** 2 / np.where(variance > 0, variance, 1.0), 0.0)  # [W, C, H]
+    error = off.sum((1, 2)) / seen.sum((1, 2)).clip(min=1)  # [W]
+    n_known = max(1, int(seen.any((1, 2)).sum()))
+    order = np.argsort(np.where(seen.any((1, 2)), error, np.inf), kind="stable")[:n_known]
     picks = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
     if len(order) < 3:
         picks = {f"window {w + 1}": w for w in sorted(order)}
-    return [((f"{what} window" if len(order) > 2 else what, float(error[w])), int(w)) for what, w in picks.items()]
+    return [((what, float(error[w])), int(w)) for what, w in picks.items()]
 
 
 def error_by_step_figure(scores: Mapping[str, Scores], measure: str = "mse") -> Figure:
@@ -167,7 +171,7 @@ def error_by_step_figure(scores: Mapping[str, Scores], measure: str = "mse") -> 
             go.Scatter(
                 x=np.arange(1, len(errors) + 1), y=errors, name=label(name), mode="lines",
                 line={"color": PALETTE[i % len(PALETTE)], "width": 1.6 if i else 3},
-                hovertemplate="%{y:.4f}",
+                hovertemplate="%{y:.4f}", zorder=int(i == 0),
             )
         )  # fmt: skip
     figure.update_layout(hovermode="x unified")
@@ -193,16 +197,16 @@ def error_by_channel_figure(scores: Mapping[str, Scores], measure: str = "mse", 
         figure.add_trace(
             go.Scatter(
                 x=_measured(score.per_channel, measure, name)[shown], y=np.arange(len(shown)), name=label(name),
-                mode="markers", hovertemplate="%{x:.4f}",
+                mode="markers", hovertemplate="%{x:.4f}", zorder=int(i == 0),
+                cliponaxis=False,
                 marker={"color": PALETTE[i % len(PALETTE)], "size": 9 if i else 13,
                         "symbol": ("circle", "diamond", "square", "triangle-up", "x")[i % 5]},
             )
         )  # fmt: skip
     figure.update_layout(hovermode="y unified")
     figure.update_xaxes(title_text=MEASURE_TITLES.get(measure, measure), rangemode="tozero")
-    figure.update_yaxes(
-        tickvals=np.arange(len(shown)), ticktext=[label(names[c]) for c in shown], range=[len(shown) - 0.5, -0.5]
-    )
+    ticks = [label(names[c], longest=20) for c in shown]
+    figure.update_yaxes(tickvals=np.arange(len(shown)), ticktext=ticks, range=[len(shown) - 0.5, -0.5])
     return figure
 
 
@@ -230,7 +234,7 @@ def patch_bounds_figure(
     shift = (left + right) / 2 - (start + size / 2)
     widened = (right - left) - size
     figure = _panels(
-        [label(title) or "the window", "patches: where they began (gray) and where they lie now", "moved and widened by"],
+        [label(title) or "the window", "patches: gray at the start, blue now", "moved and widened by"],
         heights=(1.0, min(2.0, max(0.9, 0.07 * len(left))), 0.7), height=170, shared=True,
     )  # fmt: skip
     figure.add_trace(
@@ -248,8 +252,8 @@ def patch_bounds_figure(
                 base=base, x=width, y=number + 1, width=thickness, orientation="h", name=name, showlegend=False,
                 marker={"color": faded(color, opacity), "line": {"width": 0}},
                 customdata=np.stack([base, base + width, shift, widened], axis=1),
-                hovertemplate="patch %{y}: %{customdata[0]:.2f} to %{customdata[1]:.2f}, moved by %{customdata[2]:+.2f}, "
-                "widened by %{customdata[3]:+.2f} steps<extra>" + name + "</extra>",
+                hovertemplate="patch %{y}: %{customdata[0]:.2f} to %{customdata[1]:.2f}<br>moved by "
+                "%{customdata[2]:+.2f}, widened by %{customdata[3]:+.2f} steps<extra>" + name + "</extra>",
             ),
             row=2, col=1,
         )  # fmt: skip
@@ -328,17 +332,15 @@ def with_menu(figures: Mapping[str, Figure], name: str) -> Figure:
     buttons: list[dict[str, Any]] = []
     for i, (choice, figure) in enumerate(figures.items()):
         whole.add_traces([trace.update(visible=i == 0) for trace in figure.data])
-        layout = figure.layout.to_plotly_json()
+        layout: dict[str, Any] = figure.layout.to_plotly_json()
         # an axis the reader has zoomed would hide what is chosen next
         ranges = {f"{axis}.range": layout[axis]["range"] for axis in axes if "range" in layout[axis]}
         ranges |= {f"{axis}.autorange": True for axis in axes if "range" not in layout[axis]}
         changes = {key: layout.get(key, []) for key in ("annotations", "shapes")} | ranges
         visible = [mine == i for mine in owner]
         buttons.append({"label": label(choice), "method": "update", "args": [{"visible": visible}, changes]})
-    whole.update_layout(
-        updatemenus=[{"name": label(name), "buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}]
-    )
-    return whole
+    place = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+    return whole.update_layout(updatemenus=[{"name": label(name), "buttons": buttons, **place}])
 
 
 # ---- parts of figures
@@ -357,7 +359,7 @@ def _panels(
     from plotly.subplots import make_subplots
 
     n, heights = len(titles), heights or [1.0] * len(titles)
-    between, margin = 52, {"t": 70, "b": 44}
+    between, margin = 34 if shared else 68, {"t": 70, "b": 44}  # a panel's own ticks take two lines
     inner = height * sum(heights) + between * (n - 1)
     figure = make_subplots(
         rows=n, cols=1, row_heights=list(heights), subplot_titles=list(titles), shared_xaxes=shared,
@@ -367,27 +369,29 @@ def _panels(
     legend = {"y": 1 + 26 / inner}  # above the first title
     total = round(inner + margin["t"] + margin["b"])
     return figure.update_layout(
-        template=TEMPLATES["light"], height=total, margin=margin, legend=legend, hovermode="x unified", meta={"note": note}
-    )
+        template=TEMPLATES["light"], height=total, margin=margin, legend=legend, meta={"note": note},
+        hovermode="x unified",
+    )  # fmt: skip
 
 
 def _line(
-    figure: Figure, row: int, x: NDArray[Any], y: Floats, name: str, color: str, in_legend: bool, width: float = 1.6
-) -> None:
+    figure: Figure, row: int, x: NDArray[Any], y: Floats, name: str, color: str, in_legend: bool, width: float = 1.6,
+    above: int = 0,
+) -> None:  # fmt: skip
     import plotly.graph_objects as go
 
     figure.add_trace(
         go.Scatter(
             x=x, y=y, name=label(name), mode="lines", line={"color": color, "width": width}, legendgroup=label(name),
-            showlegend=in_legend, hovertemplate="%{y:.4g}",
+            showlegend=in_legend, hovertemplate="%{y:.4g}", zorder=above,
         ),
         row=row, col=1,
     )  # fmt: skip
 
 
 def _forecast(
-    figure: Figure, row: int, x: NDArray[Any], forecast: Floats, quantiles: Sequence[float] | None, name: str, color: str,
-    in_legend: bool,
+    figure: Figure, row: int, x: NDArray[Any], forecast: Floats, quantiles: Sequence[float] | None, name: str,
+    color: str, in_legend: bool,
 ) -> None:  # fmt: skip
     """One forecast [H], or [Q, H] with a band for each pair of levels from the outside in."""
     import plotly.graph_objects as go
@@ -401,13 +405,15 @@ def _forecast(
                 figure.add_trace(
                     go.Scatter(
                         x=x, y=forecast[q], name=told, mode="lines", line={"width": 0, "color": color}, fill=fill,
-                        fillcolor=faded(color, BAND_OPACITY), legendgroup=told, showlegend=in_legend and fill is not None,
+                        fillcolor=faded(color, BAND_OPACITY), legendgroup=told,
+                        showlegend=in_legend and fill is not None,
                         hovertemplate=f"%{{y:.4g}}<extra>{label(name)} {levels[q]:g}</extra>",
                     ),
                     row=row, col=1,
                 )  # fmt: skip
         forecast = forecast[_middle(quantiles, len(forecast))]
-    _line(figure, row, x, forecast, name, color, in_legend, width=2.4 if color == PALETTE[0] else 1.6)
+    first = color == PALETTE[0]
+    _line(figure, row, x, forecast, name, color, in_legend, width=2.4 if first else 1.6, above=int(first))
 
 
 def _border(figure: Figure, row: int, x: Any) -> None:
@@ -470,7 +476,10 @@ def _picked(names: Sequence[str], wanted: Sequence[str] | None, most: int) -> tu
 
 def _stamps(times: NDArray[Any]) -> NDArray[Any]:
     """Times as short texts that plotly reads as dates; step numbers stay numbers."""
-    return np.datetime_as_string(times, unit="auto") if np.issubdtype(times.dtype, np.datetime64) and len(times) else times
+    if not len(times) or not np.issubdtype(times.dtype, np.datetime64):
+        return times
+    whole = times.astype("datetime64[s]")
+    return np.datetime_as_string(*((whole, "s") if (whole == times).all() else (times, "ms")))
 
 
 def _times(series: Series, begin: int, end: int) -> NDArray[Any]:

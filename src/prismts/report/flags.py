@@ -23,9 +23,7 @@ def patches_stayed(shift: NDArray[np.floating], widened: NDArray[np.floating]) -
     if most < 1e-3:
         return "The patches did not move: every offset is zero, so the model reads uniform patches."
     if most < HARDLY_MOVED:
-        return (
-            f"The patches hardly moved: the largest change is {most:.2g} steps, so the model reads almost uniform patches."
-        )
+        return f"The patches hardly moved, by at most {most:.2g} steps: the model reads almost uniform patches."
     return None
 
 
@@ -35,8 +33,8 @@ def blocks_add_nothing(weights: Sequence[Mapping[str, float]]) -> str | None:
     if most >= ALMOST_ZERO:
         return None
     return (
-        f"The blocks add nothing to their input: the largest residual weight is {most:.1g}, so what is forecast comes from "
-        "the embedding and the head alone."
+        f"The blocks add nothing to their input: the largest residual weight is {most:.1g}, so what is forecast comes "
+        "from the embedding and the head alone."
     )
 
 
@@ -46,8 +44,8 @@ def never_improved(history: Sequence[Mapping[str, float]]) -> str | None:
     if len(losses) < 2 or min(losses[1:]) < losses[0]:
         return None
     return (
-        f"The validation loss never improved after the first epoch ({len(losses)} were trained): the model learned what "
-        "validates in one pass, or the learning rate is too high."
+        f"The validation loss never improved after the first epoch ({len(losses)} were trained): the model learned in "
+        "one pass what holds, or the learning rate is too high."
     )
 
 
@@ -61,13 +59,12 @@ def hardly_trained(history: Sequence[Mapping[str, float]]) -> str | None:
 def behind_a_floor(scores: Mapping[str, Scores], measure: str = "mse") -> str | None:
     """A model, the first of the scores, that another one beats."""
     (name, own), *others = scores.items()
-    better = [(score[measure], other) for other, score in others if score.get(measure, np.inf) < own.get(measure, -np.inf)]
-    if not better:
+    value, best = min(((score.get(measure, np.inf), other) for other, score in others), default=(np.inf, ""))
+    if not value < own.get(measure, -np.inf):
         return None
-    value, best = min(better)
     return (
-        f"{name} is behind {best}: {measure.upper()} {own[measure]:.4f} against {value:.4f}. On these data the simpler "
-        "model is the better choice."
+        f"{name} is behind {best}: {measure.upper()} {own[measure]:.4f} against {value:.4f}. On these data {best} is "
+        "the better choice."
     )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from prismts.data import synthetic
 from prismts.data.readers import read
+from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders
 from prismts.errors import SettingsError
@@ -44,13 +45,13 @@ if TYPE_CHECKING:
 
 __all__ = ["forecast_page", "forecast_report"]
 
-_WINDOWS_LOOKED_AT = 200  # of the test part, evenly spaced, from which those to draw are chosen
+_WINDOWS_LOOKED_AT = 200  # of the test part, evenly spaced, from which those to draw are chosen; fewer of wide tables
 _PATCH_WINDOWS = 3
 _PATCH_CHANNELS = 4
 _MOST_SERIES = 12
 _SIMULATED = (
-    "These data are simulated, not measured: nothing on this page says how the model does on real data, and no number of "
-    "it belongs beside published ones."
+    "These data are simulated, not measured: nothing on this page says how the model does on real data, and no number "
+    "of it belongs beside published ones."
 )
 _DECIMALS = {"mse": 4, "mae": 4, "pinball": 4, "crps": 4, "width": 4, "coverage": 3, "mase": 3}
 _TITLES = {
@@ -79,7 +80,8 @@ def forecast_report(
         forecaster: fitted on the training part of the series.
         series: the whole series, test part and all.
         borders: of train, validation and test.
-        scores: on the test part, by name; the forecaster's own first, floors and rivals after it.
+        scores: on the test part, by name; the forecaster's own first, floors and rivals after it. Their seeds and
+            seconds are printed as they stand, so a fair table has the seconds of training in all of them or in none.
         rivals: other fitted forecasters, whose forecasts are drawn beside it, by the names their scores have.
         title: of the page.
         command: what was typed to make it.
@@ -89,12 +91,14 @@ def forecast_report(
         raise SettingsError("A report needs the scores of the forecaster, but got none. Pass scores={name: Scores}.")
     name = next(iter(scores))
     series = _in_order(series, forecaster)
+    forecasters = {name: forecaster, **(rivals or {})}
+    scores = {each: _with_seed(score, forecasters.get(each)) for each, score in scores.items()}
     simulated = series.name in synthetic.__all__ if simulated is None else simulated
     sections = [
         Section("", _summary(name, forecaster, scores, simulated)),
         Section("Scores", _scores(scores)),
         Section("Forecast", [_continuation(name, forecaster, series)]),
-        Section("Test windows", _test_windows({name: forecaster, **(rivals or {})}, series, borders)),
+        Section("Test windows", _test_windows(forecasters, series, borders)),
         Section("Errors", _errors(scores)),
         Section("Inside the model", _inside(forecaster, series, borders)),
         Section("Training", _training(forecaster)),
@@ -107,7 +111,13 @@ def forecast_report(
 
 
 def forecast_page(
-    path: str | Path, forecaster: Forecaster, data: Any, *, title: str = "", command: str = "", simulated: bool | None = None
+    path: str | Path,
+    forecaster: Forecaster,
+    data: Any,
+    *,
+    title: str = "",
+    command: str = "",
+    simulated: bool | None = None,
 ) -> Written:
     """What a fitted forecaster says will come after the end of the data: any of the forms that ``predict`` takes.
 
@@ -124,7 +134,7 @@ def forecast_page(
     caption = f"{_bands(forecaster)}The last {3 * forecaster.horizon} steps that are known come first."
     blocks.append(Drawing(with_menu(figures, "Series"), caption))
     facts = Facts([("model", forecaster.model), ("steps ahead", str(forecaster.horizon)), *_findings_told(whole)])
-    sections = [Section("", blocks), Section("Of what", [facts, *_findings(whole)])]
+    sections = [Section("", blocks), Section("The data", [facts, *_findings(whole)])]
     if command:
         sections.append(Section("How this was made", [Code(command)]))
     return write_report(path, title or f"Forecast of {whole.name}", sections, subtitle=_subtitle(cases[0], forecaster))
@@ -143,14 +153,14 @@ def _summary(name: str, forecaster: Forecaster, scores: Mapping[str, Scores], si
     if others and "mse" in own:
         best = min(others, key=lambda other: others[other])
         change = own["mse"] / others[best] - 1
-        facts.append((f"MSE against {best}, the best of the others", f"{change:+.1%}".replace("-", "−")))
-    facts += [("test windows, all counted", f"{own.n_scored:,}"), ("protocol", own.protocol or "not told")]
+        facts.append((f"MSE against {best}", f"{change:+.1%}".replace("-", "−")))
+    facts += [("test windows", f"{own.n_scored:,}"), ("protocol", own.protocol or "not told")]
     blocks.append(Facts(facts, large=True))
     return blocks
 
 
 def _scores(scores: Mapping[str, Scores]) -> list[Block]:
-    keys = list(dict.fromkeys(key for score in scores.values() for key in score))
+    keys = list(dict.fromkeys(key for score in scores.values() for key in score if key != "pinball"))  # half the CRPS
     best = {
         key: min((score[key] for score in scores.values() if np.isfinite(score.get(key, np.nan))), default=None)
         for key in keys if key not in _NOT_RANKED
@@ -158,7 +168,7 @@ def _scores(scores: Mapping[str, Scores]) -> list[Block]:
     rows, strong = [], set[tuple[int, int]]()
     for r, (name, score) in enumerate(scores.items()):
         strong |= {(r, c) for c, key in enumerate(keys, start=1) if key in score and score[key] == best.get(key)}
-        numbers = [_number(key, score[key]) if key in score else "" for key in keys]
+        numbers = [_number(key, score.get(key, np.nan)) for key in keys]
         seed = "" if score.seed is None else str(score.seed)
         rows.append([name, *numbers, f"{score.n_scored:,}", score.protocol, seed, f"{score.seconds:,.1f}"])
     columns = ["model", *(_title(key) for key in keys), "windows", "protocol", "seed", "seconds"]
@@ -183,7 +193,7 @@ def _test_windows(forecasters: Mapping[str, Forecaster], series: Series, borders
     n_windows = end - begin - first.horizon + 1
     if n_windows < 1:
         return []
-    stride = max(1, -(-n_windows // _WINDOWS_LOOKED_AT))
+    stride = max(1, -(-n_windows // max(24, min(_WINDOWS_LOOKED_AT, 20_000 // series.n_channels))))
     results = {
         name: each.backtest(series, begin=begin, end=end, stride=stride, keep_forecasts=True)
         for name, each in forecasters.items()
@@ -196,13 +206,13 @@ def _test_windows(forecasters: Mapping[str, Forecaster], series: Series, borders
         for (name, result), each in zip(results.items(), forecasters.values(), strict=True)
     }
     figure = backtest_figure(
-        series, lead.origins, forecasts, n_context=min(first.context_length, 3 * first.horizon),  # type: ignore[arg-type]
+        series, lead.origins, forecasts, n_context=min(first.context_length, 2 * first.horizon),  # type: ignore[arg-type]
         quantiles=first.quantiles,
     )  # fmt: skip
     caption = (
-        f"The best, the median and the worst of {len(lead.origins)} test windows, {_every(stride)} of {n_windows:,}, by "
-        f"the squared error of {next(iter(forecasters))} over all channels, each relative to its variance. The dotted line "
-        f"is where the forecast begins.{' ' + _bands(first) if first.quantiles else ''}"
+        f"The best, the median and the worst of {len(lead.origins)} test windows, {_every(stride)} of {n_windows:,}, "
+        f"by the squared error of {next(iter(forecasters))} over all channels, each relative to its variance. The "
+        f"dotted line is where the forecast begins.{' ' + _bands(first) if first.quantiles else ''}"
     )
     return [Drawing(figure, caption, "What was forecast, and what came")]
 
@@ -223,7 +233,7 @@ def _errors(scores: Mapping[str, Scores]) -> list[Block]:
 def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Block]:
     model: Any = forecaster.model_
     blocks: list[Block] = []
-    if hasattr(model, "bounds"):
+    if hasattr(model, "bounds") and borders.test_end - borders.validation_end >= forecaster.horizon:
         blocks += _patches(forecaster, series, borders)
     if hasattr(model, "residual_weights"):
         weights = model.residual_weights()
@@ -247,7 +257,7 @@ def _patches(forecaster: Forecaster, series: Series, borders: Borders) -> list[B
     if config.patches != "deformable":
         return [Text(f"The patches of this model are {config.patches}: they lie where they lie, nothing was learned.")]
     windows = Windows(
-        Collection.of(series), forecaster.context_length, forecaster.horizon, scaler=forecaster.scaler_,
+        Collection.of(series), forecaster.context_length, forecaster.horizon, scaler=_scaler(forecaster, series),
         begin=borders.test[0], end=borders.test[1],
     )  # fmt: skip
     picks = np.unique(np.linspace(0, len(windows) - 1, 32).round().astype(np.int64))
@@ -267,20 +277,20 @@ def _patches(forecaster: Forecaster, series: Series, borders: Borders) -> list[B
         past = series.part(origin - forecaster.context_length, origin)
         when = f"step {origin:,}" if past.timestamps is None else f"{pd.Timestamp(past.timestamps[-1]):%Y-%m-%d %H:%M}"
         for g in groups:
-            what = series.channels[g] + (", moved with all other channels" if model.n_channels else "")
+            what = "all channels, cut together; drawn is " if model.n_channels else ""
             figures[f"{series.channels[g]}, up to {when}"] = patch_bounds_figure(
                 past.values[g], left[w, g], right[w, g], patch_length=config.patch_length, stride=config.stride,
-                title=f"{what}, up to {when}",
+                title=what + series.channels[g],
             )  # fmt: skip
     flag = flags.patches_stayed(shift, widened)
     told = (
-        f"Over {len(picks)} test windows, patches of {config.patch_length} steps moved by {np.abs(shift).mean():.2g} steps "
-        f"and were widened or narrowed by {np.abs(widened).mean():.2g} on average, by at most {np.abs(shift).max():.2g} and "
-        f"{np.abs(widened).max():.2g}."
+        f"Over {len(picks)} test windows, patches of {config.patch_length} steps moved by {np.abs(shift).mean():.2g} "
+        f"steps and were widened or narrowed by {np.abs(widened).mean():.2g} on average, by at most "
+        f"{np.abs(shift).max():.2g} and {np.abs(widened).max():.2g}."
     )
     caption = (
-        "Gray bars are the uniform patches that training began with, blue ones the patches as the model cuts this window. "
-        "Behind the dotted line the window is padded."
+        "Gray bars are the uniform patches that training began with, blue ones the patches as the model cuts this "
+        "window. Behind the dotted line the window is padded."
     )
     if len(groups) < left.shape[1]:
         caption += f" The menu has the {len(groups)} channels in which patches moved most."
@@ -294,10 +304,11 @@ def _training(forecaster: Forecaster) -> list[Block]:
         return []
     told = [flags.never_improved(result.history), flags.hardly_trained(result.history)]
     caption = (
-        f"Loss after each epoch; the weights of epoch {result.best_epoch} were kept (loss {result.best_loss:.4f}). Training "
-        "loss is a mean over the epoch, under dropout, so it may lie above or below the validation loss from the start."
+        f"Loss after each epoch; the weights of epoch {result.best_epoch} were kept (loss {result.best_loss:.4f}). The "
+        "two are of different stretches of time, so one may lie below the other throughout."
     )
-    return [*(Note(text) for text in told if text), Drawing(training_figure(result.history, result.best_epoch), caption)]
+    drawing = Drawing(training_figure(result.history, result.best_epoch), caption)
+    return [*(Note(text) for text in told if text), drawing]
 
 
 def _data(series: Series, borders: Borders, forecaster: Forecaster, simulated: bool) -> list[Block]:
@@ -322,8 +333,9 @@ def _made(forecaster: Forecaster, command: str) -> list[Block]:
     ]
     facts += [(package, version(package)) for package in ("prismts", "torch", "lightning", "numpy", "plotly")]
     config = getattr(model, "config", None)
+    arguments = forecaster.get_params(deep=False)
     settings = {
-        "forecaster": {k: v for k, v in forecaster.get_params(deep=False).items() if k not in ("run_folder", "progress")},
+        "forecaster": {name: arguments[name] for name in arguments if name not in ("run_folder", "progress")},
         "model": asdict(config) if config is not None else {},
         "training": asdict(_training_settings(forecaster)) if result.history else {},
     }
@@ -356,6 +368,17 @@ def _point(forecasts: NDArray[np.floating] | None, quantiles: Sequence[float] | 
     return forecasts[:, int(np.argmin([abs(level - 0.5) for level in quantiles]))]
 
 
+def _scaler(forecaster: Forecaster, series: Series) -> StandardScaler:
+    """How the forecaster scales this series: as in training if it has met it, else by itself."""
+    scaler, names = forecaster.scaler_, forecaster.series_names_
+    if len(names) == 1:
+        return scaler
+    if series.name not in names:
+        return StandardScaler.fit(Collection.of(series))
+    row = [names.index(series.name)]
+    return StandardScaler(scaler.mean[row], scaler.scale[row])
+
+
 def _in_order(series: Series, forecaster: Forecaster) -> Series:
     """The series with its channels in the order, and by the names, of training, as ``predict`` puts them."""
     wanted = forecaster.channels_
@@ -365,6 +388,11 @@ def _in_order(series: Series, forecaster: Forecaster) -> Series:
         # unnamed channels go by number; anything else is refused by predict, in better words than here
         return replace(series, channels=wanted) if series.n_channels == len(wanted) else series
     return replace(series, values=series.values[[series.channels.index(name) for name in wanted]], channels=wanted)
+
+
+def _with_seed(scores: Scores, forecaster: Forecaster | None) -> Scores:
+    """Scores that know their seed, where the forecaster that made them does."""
+    return scores if forecaster is None or scores.seed is not None else replace(scores, seed=forecaster.random_state)
 
 
 def _training_settings(forecaster: Forecaster) -> FitConfig:
@@ -428,4 +456,6 @@ def _title(key: str) -> str:
 def _number(key: str, value: float) -> str:
     if not np.isfinite(value):
         return "–"
-    return f"{value:.{_DECIMALS[key]}f}" if key in _DECIMALS else f"{value:.4g}"
+    if key in _DECIMALS:
+        return f"{value:.{_DECIMALS[key]}f}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:#.4g}"

@@ -1,4 +1,4 @@
-"""Sections of text, tables and figures become one HTML file that loads nothing: it can be mailed, and opened offline."""
+"""Sections of text, tables and figures become one HTML file that loads nothing: mail it, open it offline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence in a box: "flag" for what must not be overlooked, "alarm" for what changes the meaning of everything."""
+    """A sentence in a box: "flag" for what must not be overlooked, "alarm" for what changes the meaning of all else."""
 
     kind: ClassVar[str] = "note"
     text: str
@@ -132,7 +132,8 @@ def write_report(
                 drawings.append(_drawn(block.figure))
     loader = jinja2.PackageLoader("prismts.report", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    sources = {name: Markup(_source(loader, environment, name)) for name in ("page.css", "page.js")}  # ours, not a user's
+    # what is marked as safe is ours and plotly's; everything else on the page is escaped
+    sources = {name: Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js")}
     page = environment.get_template("page.html.jinja").render(
         title=title,
         subtitle=subtitle,
@@ -152,13 +153,9 @@ def write_report(
     return Written(path, len(encoded))
 
 
-def _source(loader: Any, environment: Any, name: str) -> str:
-    return loader.get_source(environment, name)[0]
-
-
 def _drawn(figure: Figure) -> dict[str, Any]:
     """What plotly needs to draw a figure; the page brings the template, light or dark."""
-    whole = json.loads(figure.to_json(engine="json"))
+    whole = json.loads(str(figure.to_json(engine="json")))
     whole["layout"].pop("template", None)
     whole["layout"].pop("meta", None)
     return {"data": whole["data"], "layout": whole["layout"]}

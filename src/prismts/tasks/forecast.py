@@ -125,7 +125,7 @@ class Forecast:
         index = np.unique(np.linspace(0, len(train) - 1, n_windows).astype(int))
         misses: list[Tensor] = []
         model.eval()
-        for part in np.array_split(index, max(1, len(index) * train.n_channels // 4000)):
+        for part in np.array_split(index, min(len(index), 1 + len(index) * train.n_channels // 4000)):
             batch = train.batch(part)
             error = batch.target - model(batch.context, batch.context_observed)[:, 0]  # [B, C, H]
             if isinstance(model, Encoder):

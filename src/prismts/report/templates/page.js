@@ -23,7 +23,12 @@
     delete layout.updatemenus;
     layout.template = template();
     if (touch) layout.dragmode = false; // a finger on a figure scrolls the page
-    Plotly.newPlot(place, data, layout, { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover" });
+    Plotly.newPlot(place, data, layout, {
+      responsive: true,
+      displaylogo: false,
+      displayModeBar: touch ? false : "hover",
+      modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]], // none that would send data anywhere
+    });
   }
   dark.addEventListener("change", () => places.forEach((place) => Plotly.relayout(place, { template: template() })));
 })();

@@ -1,0 +1,397 @@
+"""The forecaster as a user holds it: tables and arrays in, the same kind out, saved and loaded, never poisoned."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from sklearn.base import clone
+
+import prismts
+from prismts.data.series import Collection, Series
+from prismts.data.splits import Borders
+from prismts.data.synthetic import simulated_plant, sine_mixture
+from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsError
+from prismts.estimators.floors import fit_floors
+from prismts.estimators.forecaster import Forecaster
+from prismts.evaluation.protocols import evaluate, score
+
+TINY = {
+    "context_length": 48,
+    "horizon": 12,
+    "model_settings": {"patch_length": 8, "stride": 4, "width": 8, "feed_forward": 16, "kernel_sizes": (3, 5)},
+    "fit_settings": {"max_epochs": 2, "batch_size": 64, "channels_at_once": 2},
+    "progress": False,
+}
+
+
+def plant(n: int = 700) -> Series:
+    return simulated_plant(n, seed=1)
+
+
+def wide(n: int = 700) -> pd.DataFrame:
+    series = plant(n)
+    frame = pd.DataFrame(series.values.T, columns=list(series.channels))
+    frame.insert(0, "when", series.timestamps)
+    return frame
+
+
+def long(lengths: tuple[int, ...] = (300, 200, 90)) -> pd.DataFrame:
+    frame = wide(max(lengths))[["when", "feeder_1", "feeder_2"]]
+    parts = [frame.iloc[:n].assign(plant=name) for n, name in zip(lengths, "abc", strict=False)]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Forecaster:
+    return Forecaster(**TINY).fit(wide(), validation=0.2)
+
+
+# ---- what comes back
+
+
+def test_a_wide_table_is_continued_with_the_right_times_and_the_same_columns(fitted):
+    forecast = fitted.predict(wide())
+    assert list(forecast.columns) == list(wide().columns)
+    last = wide()["when"].iloc[-1]
+    assert list(forecast["when"]) == list(pd.date_range(last, periods=13, freq="h")[1:])
+    pd.testing.assert_frame_equal(fitted.predict(), forecast)  # the end of the training data is remembered
+
+
+def test_polars_and_pyarrow_come_back_as_what_they_were(fitted):
+    expected = fitted.predict(wide())
+    for table in (pl.from_pandas(wide()), pa.Table.from_pandas(wide(), preserve_index=False)):
+        forecast = fitted.predict(table)
+        assert type(forecast) is type(table)
+        values = forecast.to_pandas()["feeder_1"].to_numpy()
+        np.testing.assert_allclose(values, expected["feeder_1"].to_numpy(), rtol=1e-6)
+
+
+def test_an_array_gives_an_array_of_the_same_axes():
+    x = plant().values
+    one = Forecaster(**TINY).fit(x)
+    assert one.predict(x).shape == (7, 12) and one.predict().shape == (7, 12)
+    cases = np.stack([x[:, :300], x[:, 300:600]])
+    many = Forecaster(**TINY).fit(cases)
+    assert many.predict(cases).shape == (2, 7, 12) and many.predict().shape == (2, 7, 12)
+
+
+def test_a_long_table_of_series_of_different_length_gets_one_global_model():
+    forecaster = Forecaster(**TINY, series="plant").fit(long())
+    forecast = forecaster.predict(long())
+    assert list(forecast.columns) == ["plant", "when", "feeder_1", "feeder_2"]
+    assert forecast["plant"].value_counts().to_dict() == {"a": 12, "b": 12, "c": 12}
+    for name, n in zip("abc", (300, 200, 90), strict=True):
+        begin = forecast.loc[forecast["plant"] == name, "when"].iloc[0]
+        assert begin == wide(n)["when"].iloc[-1] + pd.Timedelta("1h")
+
+
+def test_a_series_the_model_has_never_met_is_forecast_in_its_own_units():
+    forecaster = Forecaster("ridge", context_length=48, horizon=12, series="plant").fit(long())
+    known = long()
+    unknown = known[known["plant"] == "a"].assign(plant="new")
+    unknown[["feeder_1", "feeder_2"]] = unknown[["feeder_1", "feeder_2"]] * 1000 + 5e4
+    here = forecaster.predict(known[known["plant"] == "a"])
+    there = forecaster.predict(unknown)
+    np.testing.assert_allclose(there["feeder_1"], here["feeder_1"] * 1000 + 5e4, rtol=1e-4)
+
+
+def test_channels_are_matched_by_name_not_by_place(fitted):
+    shuffled = wide()[["when", *reversed(list(wide().columns)[1:])]]
+    pd.testing.assert_frame_equal(fitted.predict(shuffled), fitted.predict(wide()))
+    with pytest.raises(DataError, match="lack channel 'feeder_1'"):
+        fitted.predict(wide().drop(columns="feeder_1"))
+
+
+def test_series_shorter_than_the_context_are_forecast_with_the_missing_past_masked(fitted):
+    forecast = fitted.predict(wide().tail(20))
+    assert len(forecast) == 12 and np.isfinite(forecast["feeder_1"]).all()
+
+
+def test_scaling_and_shifting_a_series_scales_and_shifts_its_forecast():
+    x = plant().values
+    forecaster = Forecaster(**TINY).fit(x)
+    one, two = forecaster.predict(x * 10 + 3), forecaster.predict(x) * 10 + 3
+    # not exactly: the small number that keeps flat windows finite does not scale along
+    assert np.abs(one - two).max() < 0.005 * two.std()
+
+
+# ---- seeds, clones, warm starts
+
+
+def test_equal_seeds_give_equal_forecasts_and_other_seeds_do_not():
+    x = plant().values
+    a, b, c = (Forecaster(**TINY, random_state=seed).fit(x).predict() for seed in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_it_is_a_scikit_learn_estimator(fitted):
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params() and not hasattr(copy, "model_")
+    assert copy.set_params(horizon=3).horizon == 3
+    with pytest.raises(NotFittedError, match="Call fit"):
+        copy.predict()
+
+
+def test_fit_again_goes_on_from_the_weights_only_when_asked():
+    x = plant().values
+    forecaster = Forecaster(**TINY, warm_start=True).fit(x)
+    first = forecaster.fit_result_.history[-1]["train_loss"]
+    weights = {name: value.clone() for name, value in forecaster.model_.state_dict().items()}
+    forecaster.fit(x)
+    assert forecaster.fit_result_.history[0]["train_loss"] < first * 1.05
+    fresh = Forecaster(**TINY).fit(x)
+    for name, value in fresh.model_.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    with pytest.raises(DataError, match="warm_start|channel"):
+        Forecaster(**{**TINY, "model_settings": {**TINY["model_settings"], "channels": "mixed"}}, warm_start=True).fit(
+            x
+        ).fit(x[:3])
+
+
+# ---- honest scores
+
+
+def test_a_backtest_equals_predict_at_the_same_place(fitted):
+    series = plant()
+    result = fitted.backtest(series, begin=600, end=620, keep_forecasts=True)
+    assert result.scores.n_scored == 9 and list(result.origins) == list(range(600, 609))
+    cut = fitted.predict(wide().iloc[:605])
+    np.testing.assert_allclose(result.forecasts[5], cut.iloc[:, 1:].to_numpy().T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result.targets[5], series.values[:, 605:617], rtol=1e-5)
+    own = np.abs(result.forecasts - result.targets).mean()
+    assert result.scores["mae_own"] == pytest.approx(own, rel=1e-5)
+
+
+def test_the_score_does_not_depend_on_how_many_windows_go_through_at_once(fitted, monkeypatch):
+    series = plant()
+    whole = fitted.backtest(series, begin=560).scores
+    for rows in (7, 200):
+        monkeypatch.setattr("prismts.estimators.forecaster._ROWS", rows)
+        part = fitted.backtest(series, begin=560).scores
+        assert part.n_scored == whole.n_scored
+        for name in whole:
+            assert part[name] == pytest.approx(whole[name], rel=1e-5), name
+
+
+def test_what_lies_behind_the_borders_cannot_change_what_is_learned():
+    series = plant()
+    borders = Borders(400, 500, 700)
+    changed = series.values.copy()
+    changed[:, 500:] = 1e6
+    one = Forecaster(**TINY).fit(series, validation=borders)
+    two = Forecaster(**TINY).fit(Series(changed, series.channels, series.timestamps, "h"), validation=borders)
+    for name, value in one.model_.state_dict().items():
+        assert torch.equal(value, two.model_.state_dict()[name]), name
+    np.testing.assert_array_equal(one.scaler_.mean, two.scaler_.mean)
+
+
+def test_protocols_differ_in_the_windows_they_count():
+    series = plant()
+    borders = Borders(400, 500, 700)
+    forecaster = Forecaster("ridge", context_length=48, horizon=12).fit(series, validation=borders)
+    assert score(forecaster, series, borders).n_scored == 189
+    assert score(forecaster, series, borders, protocol="published", batch_size=50).n_scored == 150
+    with pytest.raises(SettingsError, match="honest"):
+        score(forecaster, series, borders, protocol="honset")
+
+
+def test_evaluate_fits_a_copy_and_says_what_it_counted():
+    forecaster = Forecaster("ridge", context_length=48, horizon=12)
+    scores = evaluate(forecaster, plant(), borders=Borders(400, 500, 700))
+    assert not hasattr(forecaster, "model_")
+    assert (scores.protocol, scores.n_scored, scores.seed) == ("honest", 189, 0) and len(scores.data_hash) == 16
+    assert set(scores) >= {"mse", "mae", "mase", "smape"} and scores.per_step["mse"].shape == (12,)
+
+
+def test_floors_stand_beside_a_model_on_the_same_windows_and_scale(fitted):
+    data = Collection.of(plant())
+    own = Forecaster(**TINY).fit(data, validation=Borders(400, 500, 700))
+    floors = fit_floors(own, data)
+    assert list(floors) == ["last value", "last season", "ridge"]
+    target = own.backtest(data, begin=500, keep_forecasts=True).targets
+    naive = floors["last value"].backtest(data, begin=500, keep_forecasts=True)
+    assert naive.scores.n_scored == 189
+    np.testing.assert_allclose(naive.forecasts[0], np.repeat(data.values[:, 499:500], 12, axis=1), rtol=1e-5)
+    by_hand = (((naive.forecasts - target) / own.scaler_.scale[0][:, None]) ** 2).mean()
+    assert naive.scores["mse"] == pytest.approx(by_hand, rel=1e-4)
+    assert floors["ridge"].backtest(data, begin=500).scores["mse"] < naive.scores["mse"]
+
+
+def test_ridge_gives_its_known_score_on_real_data(data_root):
+    for name, expected in (("ETTh1", 0.370), ("ETTh2", 0.271)):
+        scores = evaluate(Forecaster("ridge"), name)
+        assert scores["mse"] == pytest.approx(expected, abs=0.001) and scores.n_scored == 2785
+
+
+# ---- quantiles
+
+
+def test_quantiles_are_in_order_and_cover_what_they_promise_on_data_like_the_training_data():
+    series = sine_mixture(3000, seed=2)
+    noisy = Series(series.values + np.random.default_rng(0).normal(0, 0.5, series.values.shape).astype("f4"))
+    for model in ("ridge", "convtimenet"):
+        settings = {} if model == "ridge" else {k: TINY[k] for k in ("model_settings", "fit_settings")}
+        forecaster = Forecaster(
+            model, context_length=48, horizon=12, quantiles=(0.1, 0.5, 0.9), progress=False, **settings
+        ).fit(noisy, validation=Borders(2000, 2500, 3000))
+        scores = forecaster.backtest(noisy, begin=2500).scores
+        assert scores["coverage"] == pytest.approx(0.8, abs=0.04), model
+        forecast = forecaster.predict()
+        low, mid, high = (forecast[f"channel_0_q{q}"] for q in ("0.1", "0.5", "0.9"))
+        assert (low <= mid).all() and (mid <= high).all() and (forecast["channel_0"] == mid).all()
+        array = Forecaster(
+            model, context_length=48, horizon=12, quantiles=(0.1, 0.9), progress=False, **settings
+        ).fit(noisy.values).predict()
+        assert array.shape == (2, noisy.n_channels, 12)
+
+
+# ---- missing values
+
+
+def test_missing_values_are_masked_and_never_poison():
+    series = plant()
+    holes = series.values.copy()
+    holes[np.random.default_rng(0).random(holes.shape) < 0.05] = np.nan
+    borders = Borders(400, 500, 700)
+    full = Forecaster("ridge", context_length=48, horizon=12).fit(series, validation=borders)
+    part = Forecaster("ridge", context_length=48, horizon=12).fit(
+        Series(holes, series.channels, series.timestamps, "h"), validation=borders
+    )
+    one, two = (f.backtest(series, begin=500).scores["mse"] for f in (full, part))
+    assert two < 1.05 * one
+    net = Forecaster(**TINY).fit(Series(holes, series.channels), validation=borders)
+    assert np.isfinite(net.predict(Series(holes, series.channels)).iloc[:, 1:].to_numpy()).all()
+    assert np.isfinite(net.fit_result_.best_loss)
+
+
+def test_a_channel_that_never_moves_is_forecast_as_it_is(fitted):
+    frame = wide().assign(feeder_1=3.25)
+    forecast = Forecaster("ridge", context_length=48, horizon=12).fit(frame).predict()
+    np.testing.assert_allclose(forecast["feeder_1"], 3.25, atol=0.02)
+
+
+# ---- errors
+
+
+def test_errors_name_the_place_and_the_remedy(fitted):
+    with pytest.raises(DataError, match="60 steps"):
+        Forecaster(**TINY).fit(wide(18), validation=0)
+    with pytest.raises(DataError, match="validation part"):
+        Forecaster(**TINY).fit(wide(200), validation=0.02)
+    with pytest.raises(SettingsError, match="'convtimenet'"):
+        Forecaster("convtimnet").fit(wide())
+    with pytest.raises(SettingsError, match="'patch_length'"):
+        Forecaster(model_settings={"patchlength": 8}).fit(wide())
+    with pytest.raises(SettingsError, match="'learning_rate'"):
+        Forecaster(fit_settings={"learning_rat": 1}).fit(wide())
+    with pytest.raises(SettingsError, match="'published'"):
+        Forecaster(setting="publshed").fit(wide())
+    with pytest.raises(SettingsError, match="quantiles are rising"):
+        Forecaster(quantiles=(0.9, 0.1)).fit(wide())
+    with pytest.raises(SettingsError, match="no room for a patch"):
+        Forecaster(context_length=12, horizon=4, model_settings={"patch_length": 64}).fit(wide())
+
+
+# ---- saved folders
+
+
+def test_a_saved_model_predicts_the_same_after_loading(fitted, tmp_path):
+    fitted.save(tmp_path / "m")
+    back = prismts.load(tmp_path / "m")
+    pd.testing.assert_frame_equal(back.predict(), fitted.predict())
+    pd.testing.assert_frame_equal(back.predict(wide()), fitted.predict(wide()))
+    assert back.get_params() == {**fitted.get_params(), "model_settings": json.loads(json.dumps(TINY["model_settings"]))}
+    assert dict(back.backtest(plant(), begin=600).scores) == dict(fitted.backtest(plant(), begin=600).scores)
+    assert back.fit_result_.best_epoch == fitted.fit_result_.best_epoch
+    back.save(tmp_path / "m")  # over the old one
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["arrays.safetensors", "config.json", "model.safetensors"]
+
+
+def test_quantiles_floors_and_long_tables_survive_saving(tmp_path):
+    forecaster = Forecaster("ridge", context_length=48, horizon=12, series="plant", quantiles=(0.2, 0.8)).fit(long())
+    forecaster.save(tmp_path / "m")
+    back = prismts.load(tmp_path / "m")
+    pd.testing.assert_frame_equal(back.predict(), forecaster.predict())
+    pd.testing.assert_frame_equal(back.predict(long()), forecaster.predict(long()))
+
+
+def test_altered_foreign_newer_and_missing_folders_are_refused_in_words(fitted, tmp_path):
+    folder = tmp_path / "m"
+    fitted.save(folder)
+    weights = (folder / "model.safetensors").read_bytes()
+    config = (folder / "config.json").read_text()
+
+    (folder / "model.safetensors").write_bytes(weights[:-4] + b"\0\0\0\1")
+    with pytest.raises(SavedModelError, match="altered"):
+        prismts.load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(SavedModelError, match="lacks the file"):
+        prismts.load(folder)
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "config.json").write_text(config.replace('"horizon": 12', '"horizon": 13'))
+    with pytest.raises(SavedModelError, match="altered"):
+        prismts.load(folder)
+    (folder / "config.json").write_text(config.replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(SavedModelError, match="newer PrismTS"):
+        prismts.load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(SavedModelError, match="JSON"):
+        prismts.load(folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(SavedModelError, match="no model folder"):
+        prismts.load(other)
+    with pytest.raises(SavedModelError, match="Save to another place"):
+        fitted.save(other)
+    assert (other / "notes.txt").read_text() == "mine"
+    with pytest.raises(SavedModelError, match="no model folder at"):
+        prismts.load(tmp_path / "nowhere")
+
+
+def test_a_save_killed_at_any_moment_leaves_a_model_that_loads(tmp_path):
+    script = tmp_path / "save.py"
+    script.write_text(textwrap.dedent("""
+        import sys
+        from prismts.data.synthetic import simulated_plant
+        from prismts.estimators.forecaster import Forecaster
+        forecaster = Forecaster("ridge", context_length=48, horizon=12).fit(simulated_plant(700, seed=1))
+        forecaster.save(sys.argv[1])
+        print("ready", flush=True)
+        while True:
+            forecaster.save(sys.argv[1])
+    """))
+    place = tmp_path / "place"
+    process = subprocess.Popen([sys.executable, str(script), str(place / "m")], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    forecasts = []
+    for moment in range(8):
+        time.sleep(0.01 + 0.013 * moment)
+        process.send_signal(signal.SIGSTOP)  # what lies on the disk now is what a kill would have left
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        shutil.copytree(place, tmp_path / str(moment))
+        forecasts.append(prismts.load(tmp_path / str(moment) / "m").predict())
+        process.send_signal(signal.SIGCONT)
+    process.kill()
+    process.wait()
+    for forecast in [*forecasts, prismts.load(place / "m").predict()]:
+        pd.testing.assert_frame_equal(forecast, forecasts[0])
+
+
+def test_a_crash_between_the_two_renames_of_a_save_is_mended_on_loading(fitted, tmp_path):
+    fitted.save(tmp_path / "m")
+    (tmp_path / "m").rename(tmp_path / ".m.old")
+    pd.testing.assert_frame_equal(prismts.load(tmp_path / "m").predict(), fitted.predict())

@@ -1,0 +1,345 @@
+"""One contract for all models: they build, learn, forget nothing, remember nothing, merge, export and bear gaps."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prismts.errors import SettingsError, ShapeError
+from prismts.models import MODELS, find_model, make_settings
+from prismts.models.contract import Encoder
+from prismts.models.convtimenet import ConvTimeNetConfig
+from prismts.tasks.forecast import Forecast
+
+N_CHANNELS, CONTEXT, HORIZON = 3, 40, 6
+QUANTILES = (0.1, 0.5, 0.9)
+SMALL = {"patch_length": 8, "stride": 4, "width": 6, "feed_forward": 12, "kernel_sizes": (5, 7), "dropout": 0.2}
+
+# every form of the one trained architecture; the floors have but one form each
+FORMS = {
+    f"convtimenet {channels} {patches}": ("convtimenet", SMALL | {"channels": channels, "patches": patches})
+    for channels, patches in itertools.product(("independent", "mixed"), ("deformable", "uniform", "points"))
+}
+FORMS |= {
+    f"convtimenet {channels} {name}": ("convtimenet", SMALL | {"channels": channels} | changes)
+    for channels in ("independent", "mixed")
+    for name, changes in {
+        "layer norm": {"norm": "layer"},
+        "without feed-forward": {"feed_forward": 0},
+        "without residual weights": {"residual": None},
+        "without small kernels": {"small_kernel": 0},
+        "even kernels": {"kernel_sizes": (4, 6), "small_kernel": 2},
+        "gaps between patches": {"stride": 11},
+        "layer norm on points": {"norm": "layer", "patches": "points", "feed_forward": 0, "small_kernel": 0},
+    }.items()
+}
+FORMS |= {"ridge": ("ridge", {}), "seasonal_naive": ("seasonal_naive", {"season": 5}), "last_value": ("last_value", {})}
+TRAINED = [form for form, (name, _) in FORMS.items() if MODELS[name].is_trained]
+MIXED = [form for form, (_, options) in FORMS.items() if options.get("channels") == "mixed"]
+APART = [form for form in FORMS if form not in MIXED]
+
+every_form = pytest.mark.parametrize("form", FORMS)
+every_trained_form = pytest.mark.parametrize("form", TRAINED)
+
+
+def build(form: str, *, quantiles=None, line: bool = False, seed: int = 0, **changes) -> torch.nn.Module:
+    name, options = FORMS[form]
+    torch.manual_seed(seed)
+    task = Forecast(HORIZON, quantiles=quantiles, line=line)
+    return task.build(name, {**options, **changes}, n_channels=N_CHANNELS, context_length=CONTEXT)
+
+
+def learned(form: str, **how) -> torch.nn.Module:
+    """As after some training: no parameter and no running statistic is where it began."""
+    model = build(form, **how)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    model.train()
+    model(windows(8, seed=8))
+    return model.eval()
+
+
+def windows(n: int = 4, seed: int = 0) -> torch.Tensor:
+    level = torch.tensor([0.0, 5.0, -20.0])[:, None]
+    return level + torch.randn(n, N_CHANNELS, CONTEXT, generator=torch.Generator().manual_seed(seed)).cumsum(-1)
+
+
+def test_every_model_of_the_dictionary_is_under_contract():
+    assert {name for name, _ in FORMS.values()} == set(MODELS)
+
+
+# ---- shapes
+
+
+@every_form
+@pytest.mark.parametrize("quantiles", [None, QUANTILES, (0.5,)])
+@pytest.mark.parametrize("line", [True, False])
+def test_a_forecast_has_a_value_for_every_level_channel_and_step(form, quantiles, line):
+    y = build(form, quantiles=quantiles, line=line).eval()(windows(2))
+    levels = () if quantiles is None else (len(quantiles),)
+    assert y.shape == (2, *levels, N_CHANNELS, HORIZON)
+    assert y.isfinite().all()
+
+
+@every_trained_form
+def test_an_encoder_keeps_the_sizes_it_promises(form):
+    model, x = build(form).eval(), windows(2)
+    features = model.encode(x)
+    n_groups = N_CHANNELS if model.n_groups_of == "channels" else 1
+    assert features.tokens.shape == (2, n_groups, model.n_tokens, model.width)
+    assert features.valid.shape == features.tokens.shape[:3]
+    assert features.valid.dtype == torch.bool
+    assert features.window.shape == x.shape
+    assert model.n_channels == (N_CHANNELS if form in MIXED else None)
+
+
+# ---- learning
+
+
+@every_trained_form
+@pytest.mark.parametrize("line", [True, False])
+def test_every_parameter_receives_a_gradient(form, line):
+    model, x = build(form, line=line, residual=FORMS[form][1].get("residual", 0.5)).train(), windows(8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    for _ in range(3):  # a head and a predictor that start at zero hold back the gradient of what lies before them
+        optimizer.zero_grad()
+        (model(x) - torch.arange(HORIZON)).square().mean().backward()
+        optimizer.step()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert not [name for name, grad in gradients.items() if grad is None or not grad.isfinite().all() or not grad.any()]
+
+
+@every_form
+def test_training_draws_on_nothing_but_the_seed(form):
+    answers = []
+    for _ in range(2):
+        model = build(form, seed=3).train()
+        answers.append((model(windows()), model.state_dict()))
+    torch.testing.assert_close(*answers, rtol=0, atol=0)
+
+
+@every_trained_form
+def test_another_seed_is_another_model(form):
+    assert not torch.equal(build(form, seed=0).eval()(windows()), build(form, seed=1).eval()(windows()))
+
+
+# ---- evaluation
+
+
+@every_form
+def test_evaluation_leaves_every_weight_and_the_random_numbers_as_they_were(form):
+    model = learned(form)
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model(windows(seed=1))
+    model(windows(seed=2), torch.rand(4, N_CHANNELS, CONTEXT, generator=torch.Generator().manual_seed(0)) < 0.7)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@every_form
+def test_interleaved_batches_do_not_disturb_each_other(form):
+    model, a, b = learned(form), windows(4, seed=1), 100 * windows(3, seed=2)
+    first = model(a)
+    model(b)
+    assert torch.equal(model(a), first)
+
+
+@every_form
+def test_a_window_is_forecast_alone_as_in_company(form):
+    model, x = learned(form), windows(5)
+    torch.testing.assert_close(model(x[2:3]), model(x)[2:3], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", APART)
+def test_exchanged_channels_give_exchanged_forecasts_where_channels_stay_apart(form):
+    model, x, order = learned(form, line=True), windows(), [2, 0, 1]
+    torch.testing.assert_close(model(x[:, order]), model(x)[:, order], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", APART)
+def test_a_model_of_channels_apart_forecasts_any_number_of_them(form):
+    model, x = learned(form), windows()
+    torch.testing.assert_close(model(x[:, :1]), model(x)[:, :1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", MIXED)
+def test_a_mixed_model_reads_all_channels_and_says_so_when_the_axes_are_exchanged(form):
+    model, x = learned(form), windows()
+    changed = x.clone()
+    changed[:, 2] += torch.randn(CONTEXT)
+    assert not torch.allclose(model(changed)[:, 0], model(x)[:, 0])
+    with pytest.raises(ShapeError, match=r"channel=3, time\].*look exchanged: pass x.swapaxes\(-1, -2\)"):
+        model(x.swapaxes(-1, -2))
+
+
+@pytest.mark.parametrize("form", [form for form in TRAINED if form in APART])
+def test_a_shifted_and_stretched_window_gives_the_shifted_and_stretched_forecast(form):
+    model, x = learned(form), windows()
+    torch.testing.assert_close(model(50 + 7 * x), 50 + 7 * model(x), rtol=1e-3, atol=1e-2)
+
+
+# ---- merging and export
+
+
+@every_trained_form
+def test_a_merged_model_gives_the_same_answers_and_leaves_the_trained_one_untouched(form):
+    model, x = learned(form, line=True), windows()
+    before, trainable = copy.deepcopy(model.state_dict()), [p.requires_grad for p in model.parameters()]
+    merged = model.merged()
+    expected = model(x)
+    torch.testing.assert_close(merged(x), expected, rtol=1e-5, atol=1e-5 * float(expected.detach().abs().max()))
+    with torch.no_grad():
+        for parameter in merged.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [p.requires_grad for p in model.parameters()] == trainable
+    assert not any(".short." in name for name in merged.state_dict())
+
+
+@every_trained_form
+def test_merging_in_the_middle_of_training_leaves_the_training_as_it_was(form):
+    model, state = build(form).train(), torch.get_rng_state()
+    assert not model.merged().training
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def check_export(form: str, *, dynamic: bool, **how) -> None:
+    model, x = learned(form, **how), windows(3)
+    merged = model.merged() if isinstance(model, Encoder) else model
+    shapes = ({0: torch.export.Dim("batch", min=1, max=512)},) if dynamic else None
+    exported = torch.export.export(merged, (x,), dynamic_shapes=shapes).module()
+    for batch in (x, windows(1, seed=5), windows(9, seed=6)) if dynamic else (x,):
+        torch.testing.assert_close(exported(batch), merged(batch), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["convtimenet independent deformable", "convtimenet mixed deformable", "ridge"])
+def test_a_merged_model_is_exported_for_any_batch_size(form):
+    check_export(form, dynamic=True, line=True)
+
+
+@pytest.mark.slow
+@every_form
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("quantiles", [None, QUANTILES])
+def test_every_form_is_exported(form, dynamic, quantiles):
+    check_export(form, dynamic=dynamic, quantiles=quantiles)
+
+
+# ---- gaps
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(sorted(FORMS)),
+    st.booleans(),
+    st.floats(0, 1),
+    st.sampled_from([float("nan"), float("inf"), -1e30, 12345.0]),
+    st.integers(0, 999),
+)
+def test_values_behind_the_mask_do_not_matter(form, line, share, hidden, seed):
+    model, x = learned(form, line=line), windows(3, seed)
+    observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < share
+    observed[0] = False  # a window of which nothing was observed
+    y = model(torch.where(observed, x, hidden), observed)
+    assert y.isfinite().all()
+    assert torch.equal(y, model(torch.where(observed, x, 0.0), observed))
+
+
+@every_form
+def test_a_mask_that_hides_nothing_changes_nothing(form):
+    model, x = learned(form, line=True), windows()
+    torch.testing.assert_close(model(x, torch.ones_like(x, dtype=torch.bool)), model(x), rtol=1e-4, atol=1e-4)
+
+
+# ---- precision and device
+
+
+@every_trained_form
+def test_bfloat16_autocast_runs_forward_and_backward_near_the_full_precision(form):
+    model, x = learned(form, quantiles=QUANTILES, line=True), windows()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(x)
+    assert y.dtype == torch.float32
+    expected = model(x)
+    assert (y - expected).norm() < 0.05 * expected.norm()
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(x).square().mean()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@every_form
+def test_a_model_in_double_precision_stays_in_it(form):
+    y = learned(form, line=True).double()(windows().double())
+    assert y.dtype == torch.float64
+
+
+def test_a_model_asks_its_input_for_the_device():
+    """Every tensor made on the way must follow the input: the device "meta" shows those that do not."""
+    for form in FORMS:
+        model = build(form, quantiles=QUANTILES, line=True).eval().to("meta")
+        x = windows().to("meta")
+        assert model(x, torch.ones_like(x, dtype=torch.bool)).device.type == "meta"
+
+
+@pytest.mark.gpu
+@every_form
+def test_cuda_gives_the_answers_of_the_cpu(form):
+    model, x = learned(form, quantiles=QUANTILES, line=True), windows()
+    observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.8
+    expected = model(x), model(x, observed)
+    model.to("cuda")
+    got = model(x.to("cuda")).cpu(), model(x.to("cuda"), observed.to("cuda")).cpu()
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+    if isinstance(model, Encoder):
+        torch.testing.assert_close(model.merged()(x.to("cuda")).cpu(), expected[0], rtol=1e-3, atol=1e-3)
+
+
+# ---- floors by hand
+
+
+def test_the_last_value_is_repeated():
+    x = torch.tensor([[[1.0, 2.0, 3.0, torch.nan]]])
+    config = MODELS["last_value"].config()
+    model = MODELS["last_value"].build(config, n_channels=1, context_length=4, horizon=3)
+    assert model(x, ~x.isnan()).flatten().tolist() == [3, 3, 3]
+
+
+def test_the_last_season_is_repeated():
+    config = MODELS["seasonal_naive"].config(season=3)
+    model = MODELS["seasonal_naive"].build(config, n_channels=1, context_length=5, horizon=7)
+    assert model(torch.tensor([[[9.0, 9, 1, 2, 3]]])).flatten().tolist() == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_a_season_longer_than_the_context_is_refused():
+    with pytest.raises(SettingsError, match="repeats a season of 24 steps, but context_length is 20"):
+        Forecast(3).build("seasonal_naive", {"season": 24}, n_channels=1, context_length=20)
+
+
+# ---- names and settings
+
+
+def test_an_unknown_model_offers_its_neighbor():
+    with pytest.raises(SettingsError, match=r"no model named 'convtimenett'\. Did you mean 'convtimenet'\?"):
+        find_model("convtimenett")
+
+
+def test_an_unknown_setting_offers_its_neighbor():
+    with pytest.raises(SettingsError, match=r"no setting 'kernel_size'\. Did you mean 'kernel_sizes'\?"):
+        make_settings(ConvTimeNetConfig, {"kernel_size": (3,)})
+
+
+def test_a_model_without_settings_says_so():
+    with pytest.raises(SettingsError, match="It has: none"):
+        make_settings(MODELS["ridge"].config, {"alpha": 1})
+
+
+def test_lists_become_tuples_so_that_settings_read_from_a_file_are_those_that_were_written():
+    assert make_settings(ConvTimeNetConfig, {"kernel_sizes": [3, 5]}) == ConvTimeNetConfig(kernel_sizes=(3, 5))

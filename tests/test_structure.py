@@ -1,0 +1,64 @@
+"""The package stands in one direction, and importing it does no work."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import prismts
+
+ROOT = Path(prismts.__file__).parent
+# as in the design: a part imports only parts to its left
+ORDER = [
+    "errors", "shapes", "data", "windows", "layers", "models", "tasks", "training", "evaluation", "analysis", "estimators",
+    "benchmark", "report", "serving", "cli",
+]  # fmt: skip
+FILES = sorted(file for file in ROOT.rglob("*.py") if file.parent != ROOT or file.stem != "__init__")
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def imported_parts(file: Path) -> set[str]:
+    """The parts of this package that a file names in an import, those inside functions too."""
+    parts = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("prismts."):
+            parts.add(part_of(node.module))
+        elif isinstance(node, ast.Import):
+            parts |= {part_of(alias.name) for alias in node.names if alias.name.startswith("prismts.")}
+    return parts
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_part_imports_only_parts_to_its_left(file):
+    own = file.relative_to(ROOT).parts[0].removesuffix(".py")
+    assert own in ORDER, f"{own} is not in the order of the design"
+    for other in imported_parts(file):
+        assert ORDER.index(other) <= ORDER.index(own), f"{file.relative_to(ROOT)} imports {other}, which stands to its right"
+
+
+def test_the_check_sees_an_import_in_the_wrong_direction(tmp_path):
+    file = tmp_path / "layer.py"
+    file.write_text("def f():\n    from prismts.training.fit import fit\n")
+    assert imported_parts(file) == {"training"}
+
+
+def test_importing_the_package_loads_neither_torch_nor_pandas_nor_lightning():
+    code = "import sys, prismts; print([m for m in ('torch', 'pandas', 'lightning', 'sklearn', 'plotly') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_had():
+    for name in prismts.__all__:
+        assert getattr(prismts, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'Forcaster'"):
+        _ = prismts.Forcaster
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "py.typed").exists()
