@@ -154,7 +154,7 @@ def test_fit_again_goes_on_from_the_weights_only_when_asked():
     fresh = Forecaster(**TINY).fit(x)
     for name, value in fresh.model_.state_dict().items():
         assert torch.equal(value, weights[name]), name
-    with pytest.raises(DataError, match="warm_start|channel"):
+    with pytest.raises(DataError, match="channel"):
         Forecaster(**{**TINY, "model_settings": {**TINY["model_settings"], "channels": "mixed"}}, warm_start=True).fit(
             x
         ).fit(x[:3])
@@ -251,9 +251,11 @@ def test_quantiles_are_in_order_and_cover_what_they_promise_on_data_like_the_tra
         forecast = forecaster.predict()
         low, mid, high = (forecast[f"channel_0_q{q}"] for q in ("0.1", "0.5", "0.9"))
         assert (low <= mid).all() and (mid <= high).all() and (forecast["channel_0"] == mid).all()
-        array = Forecaster(
-            model, context_length=48, horizon=12, quantiles=(0.1, 0.9), progress=False, **settings
-        ).fit(noisy.values).predict()
+        array = (
+            Forecaster(model, context_length=48, horizon=12, quantiles=(0.1, 0.9), progress=False, **settings)
+            .fit(noisy.values)
+            .predict()
+        )
         assert array.shape == (2, noisy.n_channels, 12)
 
 
@@ -312,12 +314,19 @@ def test_a_saved_model_predicts_the_same_after_loading(fitted, tmp_path):
     back = prismts.load(tmp_path / "m")
     pd.testing.assert_frame_equal(back.predict(), fitted.predict())
     pd.testing.assert_frame_equal(back.predict(wide()), fitted.predict(wide()))
-    assert back.get_params() == {**fitted.get_params(), "model_settings": json.loads(json.dumps(TINY["model_settings"]))}
+    assert back.get_params() == {
+        **fitted.get_params(),
+        "model_settings": json.loads(json.dumps(TINY["model_settings"])),
+    }
     assert dict(back.backtest(plant(), begin=600).scores) == dict(fitted.backtest(plant(), begin=600).scores)
     assert back.fit_result_.best_epoch == fitted.fit_result_.best_epoch
     back.save(tmp_path / "m")  # over the old one
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["arrays.safetensors", "config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+        "arrays.safetensors",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_quantiles_floors_and_long_tables_survive_saving(tmp_path):
@@ -364,7 +373,8 @@ def test_altered_foreign_newer_and_missing_folders_are_refused_in_words(fitted, 
 
 def test_a_save_killed_at_any_moment_leaves_a_model_that_loads(tmp_path):
     script = tmp_path / "save.py"
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import sys
         from prismts.data.synthetic import simulated_plant
         from prismts.estimators.forecaster import Forecaster
@@ -373,7 +383,8 @@ def test_a_save_killed_at_any_moment_leaves_a_model_that_loads(tmp_path):
         print("ready", flush=True)
         while True:
             forecaster.save(sys.argv[1])
-    """))
+    """)
+    )
     place = tmp_path / "place"
     process = subprocess.Popen([sys.executable, str(script), str(place / "m")], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"

@@ -12,8 +12,8 @@ import prismts
 ROOT = Path(prismts.__file__).parent
 # as in the design: a part imports only parts to its left
 ORDER = [
-    "errors", "shapes", "data", "windows", "layers", "models", "tasks", "training", "evaluation", "analysis", "estimators",
-    "benchmark", "report", "serving", "cli",
+    "errors", "shapes", "data", "windows", "layers", "models", "tasks", "training", "evaluation", "analysis",
+    "estimators", "benchmark", "report", "serving", "cli", "__main__",
 ]  # fmt: skip
 FILES = sorted(file for file in ROOT.rglob("*.py") if file.parent != ROOT or file.stem != "__init__")
 
@@ -38,7 +38,9 @@ def test_a_part_imports_only_parts_to_its_left(file):
     own = file.relative_to(ROOT).parts[0].removesuffix(".py")
     assert own in ORDER, f"{own} is not in the order of the design"
     for other in imported_parts(file):
-        assert ORDER.index(other) <= ORDER.index(own), f"{file.relative_to(ROOT)} imports {other}, which stands to its right"
+        assert ORDER.index(other) <= ORDER.index(own), (
+            f"{file.relative_to(ROOT)} imports {other}, which stands to its right"
+        )
 
 
 def test_the_check_sees_an_import_in_the_wrong_direction(tmp_path):
@@ -48,7 +50,8 @@ def test_the_check_sees_an_import_in_the_wrong_direction(tmp_path):
 
 
 def test_importing_the_package_loads_neither_torch_nor_pandas_nor_lightning():
-    code = "import sys, prismts; print([m for m in ('torch', 'pandas', 'lightning', 'sklearn', 'plotly') if m in sys.modules])"
+    heavy = ("torch", "pandas", "lightning", "sklearn", "plotly")
+    code = f"import sys, prismts; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

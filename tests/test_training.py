@@ -171,9 +171,9 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path):
         done = subprocess.run(command, timeout=240, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (read_tree(tmp_path / f"{n}.safetensors") for n in (1, 2))
-    np.testing.assert_allclose(np.array(one["losses"]), np.array(two["losses"]), rtol=1e-9)
+    np.testing.assert_allclose(np.array(one["losses"]), np.array(two["losses"]), rtol=1e-6)
     for name, value in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], value, rtol=1e-6, atol=1e-9, msg=name)
+        torch.testing.assert_close(two["weights"][name], value, rtol=1e-5, atol=1e-8, msg=name)
 
 
 def test_the_validation_loss_does_not_depend_on_the_batch_size(tmp_path):
@@ -296,6 +296,12 @@ def test_an_epoch_meets_every_window_and_channel_once_over_all_processes(world, 
         seen += [item for part in parts for item in part]
     assert len(lengths) == 1  # all processes make the same number of steps
     assert sorted(seen) == [(i, c) for i in range(23) for c in range(10)]
+
+
+def test_a_last_batch_too_small_to_share_out_is_left_out_of_training_with_several_processes():
+    parts = [list(Batches(Numbers(19), 6, rank=rank, world=3)) for rank in range(3)]
+    assert [[len(batch) // 10 for batch in part] for part in parts] == [[2, 2, 2]] * 3
+    assert sum(len(b) // 10 for r in range(3) for b in Batches(Numbers(19), 6, rank=r, world=3, whole=True)) == 19
 
 
 def test_in_validation_every_batch_goes_to_one_process():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -172,10 +173,8 @@ def fit_forecast(
     scores, part = _scores_beside_floors(forecaster, table, None if borders is None else borders.test_end)
     console.print(_score_table(scores, part))
     if report is not None:
-        from prismts.report.page import forecast_report
-
-        forecast_report(report, forecaster, table, scores)
-        console.print(f"report: {report}")
+        page = _report(report, forecaster, table, scores, None if borders is None else borders.test_end)
+        console.print(f"report: {page}")
     console.print(f"saved: {out}   next: prism predict {out} --out next.csv --plot next.html")
 
 
@@ -201,9 +200,9 @@ def predict(
     elif plot is None:
         sys.stdout.write(table.to_csv(index=False))
     if plot is not None:
-        from prismts.report.page import forecast_page
+        from prismts.report.forecast import forecast_page
 
-        forecast_page(plot, forecaster, None if data is None else str(data))
+        forecast_page(plot, forecaster, forecaster.tails_ if data is None else str(data), command=_command())
     console = Console(stderr=True, quiet=quiet)
     for path in (out, plot):
         if path is not None:
@@ -266,7 +265,6 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
     from prismts.data.synthetic import simulated_plant
     from prismts.errors import DataError
     from prismts.estimators.forecaster import Forecaster
-    from prismts.report.page import forecast_report
 
     console = Console(stderr=True, quiet=quiet)
     try:
@@ -284,8 +282,8 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
     out.mkdir(parents=True, exist_ok=True)
     forecaster.save(out / "model")
     _write_table(forecaster.predict(), out / "forecast.csv")
-    forecast_report(out / "report.html", forecaster, table, scores)
-    console.print(f"model: {out / 'model'}   forecast: {out / 'forecast.csv'}   report: {out / 'report.html'}")
+    page = _report(out / "report.html", forecaster, table, scores, borders.test_end)
+    console.print(f"model: {out / 'model'}   forecast: {out / 'forecast.csv'}   report: {page}")
 
 
 def main() -> None:
@@ -336,6 +334,22 @@ def _scores_beside_floors(
                     where, part = 0, "training data: says nothing about new data"
     contestants = {forecaster.model: forecaster, **fit_floors(forecaster, data)}
     return {name: one.backtest(data, begin=where, end=end).scores for name, one in contestants.items()}, part
+
+
+def _report(path: Path, forecaster: Forecaster, data: Collection, scores: Mapping[str, Scores], end: int | None) -> str:
+    """Write the full page about a forecaster and its first series; what was written, and how large it is."""
+    from prismts.data.splits import Borders
+    from prismts.estimators.floors import fit_floors
+    from prismts.report.forecast import forecast_report
+
+    series = data[0]
+    borders = Borders(int(forecaster.train_ends_[0]), int(forecaster.test_begins_[0]), end or len(series))
+    rivals = fit_floors(forecaster, data)
+    return str(forecast_report(path, forecaster, series, borders, scores, rivals=rivals, command=_command()))
+
+
+def _command() -> str:
+    return shlex.join(["prism", *sys.argv[1:]])
 
 
 def _score_table(scores: Mapping[str, Scores], part: str) -> Table:

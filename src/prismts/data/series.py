@@ -220,6 +220,7 @@ class Collection:
         return Series(
             self.values[:, begin:end], self.channels,
             None if self.timestamps is None else self.timestamps[begin:end], self.frequency, self.names[i],
+            findings=self.findings if len(self) == 1 else (),
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Series]:

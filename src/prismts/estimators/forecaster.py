@@ -56,8 +56,8 @@ class Forecaster(BaseEstimator):
 
     Data may be a table (pandas, polars, pyarrow; wide, or long with ``series``), a path to one, a ``Series``, a
     ``Collection``, an array [n_channels, n_timepoints] or [n_cases, n_channels, n_timepoints], or the pair that
-    ``read_with_kind`` returns. NaN means not observed. Forecasts come back as the kind of table that went in, in its own
-    units.
+    ``read_with_kind`` returns. NaN means not observed. Forecasts come back as the kind of table that went in, in its
+    own units.
 
     Args:
         model: a name of ``prismts.models.MODELS``.
@@ -81,6 +81,7 @@ class Forecaster(BaseEstimator):
         scaler_: fitted on the training part.
         fit_result_: best epoch, losses by epoch, seconds.
         n_channels_, channels_, frequency_: what was learned from.
+        tails_: the last context of every series, which ``predict()`` continues.
         train_ends_, test_begins_: for each series, the step after its training part, and the first step that neither
             training nor validation has read.
     """
@@ -182,7 +183,7 @@ class Forecaster(BaseEstimator):
         """
         self._check_fitted()
         if data is None:
-            collection, kind, start = self._tails, self.kind_, self._tail_starts
+            collection, kind, start = self.tails_, self.kind_, self._tail_starts
         else:
             collection, kind = self._read(data)
             collection = self._like_training(collection)
@@ -249,7 +250,7 @@ class Forecaster(BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Write a model folder; an old one at this place is replaced as a whole."""
         self._check_fitted()
-        tails = self._tails
+        tails = self.tails_
         fitted = {
             "channels": list(self.channels_),
             "frequency": self.frequency_,
@@ -300,7 +301,7 @@ class Forecaster(BaseEstimator):
         self.build_(self._recipe_.model)
         self.model_.load_state_dict(weights)
         times = arrays.get("tails.timestamps")
-        self._tails = Collection(
+        self.tails_ = Collection(
             arrays["tails.values"], arrays["tails.offsets"], self.series_names_, self.channels_,
             None if times is None else times.astype("datetime64[ns]"), self.frequency_, name=fitted["data_name"],
         )  # fmt: skip
@@ -365,8 +366,9 @@ class Forecaster(BaseEstimator):
             room = (lengths - ends >= self.horizon).any()
             if not room:
                 raise DataError(
-                    f"A validation part of {validation:.0%} has at most {int((lengths - ends).max())} steps, fewer than "
-                    f"the horizon of {self.horizon}. Give a larger fraction, a shorter horizon, or validation=0 for none."
+                    f"A validation part of {validation:.0%} has at most {int((lengths - ends).max())} steps, fewer "
+                    f"than the horizon of {self.horizon}. Give a larger fraction, a shorter horizon, or validation=0 "
+                    "for none."
                 )
             return ends, data, (ends, lengths)
         other, _ = self._read(validation)
@@ -458,7 +460,7 @@ class Forecaster(BaseEstimator):
         tails = [case.part(max(0, len(case) - self.context_length), len(case)) for case in data]
         self._tail_starts = np.array([len(case) for case in data]) - np.array([len(tail) for tail in tails])
         tails = [replace(tail, values=tail.values.copy()) for tail in tails]
-        self._tails = replace(Collection.of(tails, name=data.name), frequency=data.frequency)
+        self.tails_ = replace(Collection.of(tails, name=data.name), frequency=data.frequency)
 
     def _single(self, kind: TableKind, data: Collection, given: Any) -> bool:
         if given is None:

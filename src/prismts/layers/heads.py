@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from prismts.errors import unknown_name
+from prismts.errors import ShapeError, unknown_name
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.linear import RidgeMap
@@ -53,6 +53,12 @@ class FlattenHead(nn.Module):
         """
         tokens, _, window, stats = features
         x = rearrange(self.dropout(tokens), "b g n d -> b g (d n)")
+        if x.shape[-1] != self.linear.in_features:
+            raise ShapeError(
+                f"This model's head was built for {self.linear.in_features // tokens.shape[-1]} tokens, but a window of "
+                f"{window.shape[-1]} steps gives {tokens.shape[2]}. Pass windows of the context_length it was built "
+                "with, as [batch, channel, time]; if time is the middle axis, pass x.swapaxes(-1, -2)."
+            )
         y = rearrange(self.linear(x), "b g (q c h) -> b q (g c) h", q=self.n_quantiles or 1, c=self.n_series)
         if self.line is not None:
             # whatever the model normalizes by, the line reads the window relative to its mean, as it was solved

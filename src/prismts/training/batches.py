@@ -70,7 +70,10 @@ class Batches:
     def n_batches(self) -> int:
         """Batches of all processes together."""
         n = len(self.source)
-        per_group = n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+        whole, rest = divmod(n, self.batch_size)
+        # a rest that cannot be shared out among the processes is left out of training, never out of validation
+        kept = rest and not self.drop_last and (self.whole or rest >= self.world)
+        per_group = whole + bool(kept)
         return per_group * len(self.groups)
 
     def __len__(self) -> int:

@@ -13,8 +13,8 @@ __all__ = ["SCHEDULES", "make_schedule"]
 def _paper(step: int, steps_per_epoch: int, n_steps: int) -> float:
     """Constant, then 0.9 times as much after each epoch: the ConvTimeNet authors' forecasting schedule.
 
-    Their condition reads as two constant epochs, but it is asked after an epoch for the next one and begins with a power
-    of zero, so the first four run at the full rate. This is what their code does.
+    Their condition reads as two constant epochs, but it is asked after an epoch for the next one and begins with a
+    power of zero, so the first four run at the full rate. This is what their code does.
     """
     return 0.9 ** max(0, step // steps_per_epoch - 3)
 

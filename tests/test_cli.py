@@ -1,0 +1,134 @@
+"""The command line, run as a user runs it: files go in, files come out, and bad input ends with one clear line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prismts import cli
+from prismts.data.synthetic import simulated_plant
+
+
+def prism(*arguments: object, monkeypatch, capsys) -> tuple[int, str, str]:
+    """Run the command in this process: exit code, output, error output."""
+    monkeypatch.setattr(sys, "argv", ["prism", *map(str, arguments)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    return lambda *arguments: prism(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+
+
+@pytest.fixture
+def table(tmp_path):
+    series = simulated_plant(500, seed=3)
+    frame = pd.DataFrame(series.values.T[:, :3], columns=list(series.channels[:3]))
+    frame.insert(0, "date", series.timestamps)
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    return tmp_path / "data.csv"
+
+
+def test_fit_predict_and_evaluate_carry_a_table_from_end_to_end(table, tmp_path, run):
+    model, forecast, plot, report = (tmp_path / name for name in ("m", "next.csv", "next.html", "report.html"))
+    code, _, err = run(
+        "fit", "forecast", table, "--time", "date", "--horizon", 12, "--context-length", 48, "--model", "ridge",
+        "--out", model, "--report", report,
+    )  # fmt: skip
+    assert code == 0 and "ridge" in err and "last value" in err and "89 windows" in err
+    assert report.stat().st_size > 1_000_000
+    code, out, _ = run("predict", model, table, "--out", forecast, "--plot", plot)
+    assert code == 0 and out == "" and plot.exists()
+    frame = pd.read_csv(forecast, parse_dates=["date"])
+    assert list(frame.columns) == list(pd.read_csv(table).columns) and len(frame) == 12
+    assert frame["date"].iloc[0] == pd.read_csv(table, parse_dates=["date"])["date"].iloc[-1] + pd.Timedelta("1h")
+    code, out, _ = run("evaluate", model, table, "--out", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert code == 0 and "not looked at before" in out and scores["ridge"]["n_scored"] == 89
+    assert scores["ridge"]["measures"]["mse"] < scores["last value"]["measures"]["mse"]
+    code, out, _ = run("predict", model)
+    assert code == 0 and out.splitlines()[0] == "date,feeder_1,feeder_2,feeder_3" and len(out.splitlines()) == 13
+
+
+def test_the_default_model_trains_saves_and_leaves_no_run_folder(table, tmp_path, run):
+    code, _, err = run(
+        "fit", "forecast", table, "--horizon", 6, "--context-length", 64, "--epochs", 1, "--out", tmp_path / "m", "--quiet",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m"]
+    assert run("predict", tmp_path / "m", "--out", tmp_path / "f.parquet", "--quiet")[0] == 0
+    assert len(pd.read_parquet(tmp_path / "f.parquet")) == 6
+
+
+def test_a_model_that_is_there_is_not_overwritten_unasked(table, tmp_path, run):
+    arguments = ["fit", "forecast", table, "--model", "last_value", "--horizon", 6, "--context-length", 24, "--out"]
+    assert run(*arguments, tmp_path / "m", "--quiet")[0] == 0
+    code, _, err = run(*arguments, tmp_path / "m")
+    assert code == 2 and "--replace" in err
+    assert run(*arguments, tmp_path / "m", "--replace", "--quiet")[0] == 0
+    assert run(*arguments, tmp_path)[0] == 2  # a folder that holds other things
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fit", "forecast", "nowhere.csv", "--out", "m"), "There is no file nowhere.csv"),
+        (("fit", "forecast", "DATA", "--horzon", "3", "--out", "m"), "--horizon"),
+        (("fit", "forecast", "DATA", "--model", "convtimnet", "--out", "m"), "convtimenet"),
+        (("fit", "forecast", "DATA", "--time", "datum", "--out", "m"), "datum"),
+        (("fit", "forecast", "DATA", "--horizon", "400", "--out", "m"), "horizon"),
+        (("fit", "forecast", "DATA", "--horizon", "many", "--out", "m"), "many"),
+        (("predict", "nowhere"), "no model folder at nowhere"),
+        (("evaluate", "nowhere", "DATA"), "no model folder"),
+        (("check", "nowhere.csv"), "no file nowhere.csv"),
+        (("datasets", "--task", "forcast"), "forecast"),
+        (("chek", "x"), "check"),
+    ],
+)
+def test_bad_input_ends_with_exit_code_2_and_one_clear_line(arguments, words, table, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*(str(table) if a == "DATA" else a for a in arguments))
+    assert code == 2 and out == ""
+    lines = [line for line in err.splitlines() if not line.startswith("  note:")]
+    assert len(lines) == 1 and lines[0].startswith("prism: ") and words in lines[0], err
+    assert not (tmp_path / "m").exists()
+
+
+def test_check_prints_what_was_read_and_every_finding(tmp_path, run):
+    frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=50, freq="h"), "a": np.arange(50.0), "b": 1.0})
+    frame.loc[7, "a"] = -9999
+    frame.drop(index=[20, 21]).to_csv(tmp_path / "x.csv", index=False)
+    code, out, _ = run("check", tmp_path / "x.csv")
+    assert code == 0
+    for words in ("1 series, 2 channels, 50 time steps", "2 rows missing", "-9999", "row 7", "constant"):
+        assert words in out, words
+
+
+def test_datasets_lists_names(run):
+    code, out, _ = run("datasets", "--task", "forecast", "--names")
+    assert code == 0 and set(out.split()) == {"ETTh1", "ETTh2", "ETTm1", "ETTm2", "Exchange", "ILI", "Weather"}
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("fit",), ("fit", "forecast"), ("predict",), ("evaluate",), ("check",), ("demo",)]
+)
+def test_every_command_has_help_that_explains_its_parameters(command, run):
+    code, out, _ = run(*command, "--help")
+    assert code == 0 and "Usage: prism" in out
+    if command == ("fit", "forecast"):
+        for words in ("--horizon", "--validation", "goes on after its last finished epoch", "floors"):
+            assert words in " ".join(out.split()), words
+
+
+def test_the_installed_command_answers():
+    done = subprocess.run([sys.executable, "-m", "prismts", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.1.0"
