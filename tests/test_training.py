@@ -63,7 +63,7 @@ RUN = textwrap.dedent(
             return super().losses(model, batch)
 
     train, check = windows()
-    task = Slow(8, line=False)
+    task = Slow(8, line=None)
     model = small_model(task, train.n_channels)
     result = fit(model, task, train, check, config=FitConfig(max_epochs=5, batch_size=32, schedule="one_cycle"),
                  seed=3, folder=folder, progress=False)
@@ -102,7 +102,7 @@ def test_a_run_killed_with_sigkill_resumes_and_reaches_the_result_of_the_unbroke
 
 def test_a_folder_of_another_run_is_refused_instead_of_mixed_up(tmp_path):
     train, check = windows(200)
-    task = Forecast(8, line=False)
+    task = Forecast(8, line=None)
     config = FitConfig(max_epochs=1, batch_size=64)
     fit(small_model(task, train.n_channels), task, train, check, config=config, folder=tmp_path, progress=False)
     with pytest.raises(SavedModelError, match="other settings or other data"):
@@ -132,7 +132,7 @@ DISTRIBUTED = textwrap.dedent(
     if __name__ == "__main__":
         torch.set_num_threads(1)
         train, check = windows()
-        task = Forecast(8, line=False)
+        task = Forecast(8, line=None)
         model = small_model(task, train.n_channels, dropout=0.0, norm="layer").double()
         train._values, check._values = train._values.double(), check._values.double()
         n = int(sys.argv[2])
@@ -180,13 +180,13 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(tmp_path):
     losses = []
     for batch_size in (7, 64):
         train, check = windows(250)
-        task = Forecast(8, line=False)
+        task = Forecast(8, line=None)
         model = small_model(task, train.n_channels)
         total = count = 0.0
         model.eval()
         with torch.no_grad():
             for batch in Batches(check, batch_size, whole=True):
-                one, n = task.losses(model, batch)
+                one, n = task.errors(model, batch)
                 total, count = total + float(one), count + int(n)
         losses.append(total / count)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
@@ -200,14 +200,14 @@ def test_the_best_epoch_is_kept_and_training_stops_when_validation_stops_improvi
 
         calls = 0
 
-        def losses(self, model, batch):
-            total, count = super().losses(model, batch)
+        def errors(self, model, batch):
+            total, count = super().errors(model, batch)
             if not model.training:
                 Worse.calls += 1
                 total = total * 0 + count * abs(Worse.calls - 2)
             return total, count
 
-    task = Worse(8, line=False)
+    task = Worse(8, line=None)
     model = small_model(task, train.n_channels)
     result = fit(model, task, train, check, config=FitConfig(max_epochs=9, patience=2, batch_size=1000), progress=False)
     assert [h["val_loss"] for h in result.history] == [1.0, 0.0, 1.0, 2.0]
@@ -218,7 +218,7 @@ def test_the_best_epoch_is_kept_and_training_stops_when_validation_stops_improvi
 def test_training_lowers_the_loss_and_bf16_does_too():
     train, check = windows()
     for precision in ("float32", "bf16"):
-        task = Forecast(8, line=False)
+        task = Forecast(8, line=None)
         model = small_model(task, train.n_channels)
         result = fit(
             model, task, train, check, progress=False,
@@ -235,14 +235,14 @@ def test_a_loss_that_is_no_number_is_an_error_with_advice():
         def loss(self, model, batch):
             return super().loss(model, batch) * float("nan")
 
-    task = Broken(8, line=False)
+    task = Broken(8, line=None)
     with pytest.raises(TrainingDiverged, match="Lower learning_rate"):
         fit(small_model(task, train.n_channels), task, train, check, config=FitConfig(max_epochs=1), progress=False)
 
 
 def test_training_leaves_the_random_state_of_the_caller_alone():
     train, check = windows(200)
-    task = Forecast(8, line=False)
+    task = Forecast(8, line=None)
     model = small_model(task, train.n_channels)
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -255,7 +255,7 @@ def test_averaged_weights_are_what_is_kept():
     train, check = windows()
     results = {}
     for averaging in (None, 0.9):
-        task = Forecast(8, line=False)
+        task = Forecast(8, line=None)
         model = small_model(task, train.n_channels)
         fit(
             model, task, train, check, progress=False,
@@ -391,7 +391,7 @@ def test_nothing_in_the_package_loads_pickles():
 
 def test_run_notes_are_json(tmp_path):
     train, check = windows(200)
-    task = Forecast(8, line=False)
+    task = Forecast(8, line=None)
     fit(small_model(task, train.n_channels), task, train, check, config=FitConfig(max_epochs=1), folder=tmp_path,
         progress=False)  # fmt: skip
     assert set(json.loads((tmp_path / "run.json").read_text())) == {"fingerprint"}

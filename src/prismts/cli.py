@@ -289,7 +289,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
 def main() -> None:
     """Run the command; bad input ends with one clear line and exit code 2."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (PrismError, CycloptsError) as error:
         sys.stderr.write(f"prism: {' '.join(str(error).split())}\n")
         sys.exit(2)

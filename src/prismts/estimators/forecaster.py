@@ -80,6 +80,8 @@ class Forecaster(BaseEstimator):
         model_: the trained network.
         scaler_: fitted on the training part.
         fit_result_: best epoch, losses by epoch, seconds.
+        line_: which straight line was chosen to run beside the network, in words.
+        network_share_: how much of the network counts beside it, from 0 to 1; None where there is nothing to weigh.
         n_channels_, channels_, frequency_: what was learned from.
         tails_: the last context of every series, which ``predict()`` continues.
         train_ends_, test_begins_: for each series, the step after its training part, and the first step that neither
@@ -130,6 +132,7 @@ class Forecaster(BaseEstimator):
         rest is left alone; other data of the same form; or None or 0 for none.
         test: a fraction at the very end of every series that is not looked at (see ``test_begins_``).
         """
+        find_model(self.model)
         collection, kind = self._read(data)
         recipe = self._recipe(collection)
         train_ends, held_out, span = self._split(collection, validation, test)
@@ -149,7 +152,7 @@ class Forecaster(BaseEstimator):
                 model = task.build(
                     self.model, recipe.model, n_channels=collection.n_channels, context_length=self.context_length
                 )
-                task.prepare(model, train, check)
+                self.line_ = task.prepare(model, train, check)
             if find_model(self.model).is_trained:
                 self.fit_result_ = fit(
                     model, task, train, check, config=recipe.fit, seed=self.random_state, folder=self.run_folder,
@@ -158,6 +161,7 @@ class Forecaster(BaseEstimator):
                 )  # fmt: skip
             else:
                 self.fit_result_ = FitResult(0, float("nan"), ())
+            self.network_share_ = task.finish(model, check)
         self.model_ = model.eval()
         self._inference: nn.Module | None = None
         self.scaler_, self.series_names_, self.kind_ = scaler, collection.names, kind
@@ -257,6 +261,8 @@ class Forecaster(BaseEstimator):
             "series_names": list(self.series_names_),
             "kind": asdict(self.kind_),
             "fit_result": asdict(self.fit_result_),
+            "line": self.line_,
+            "network_share": self.network_share_,
             "n_windows": self.n_windows_,
             "data_hash": self.data_hash_,
             "data_name": tails.name,
@@ -293,6 +299,7 @@ class Forecaster(BaseEstimator):
         self.fit_result_ = FitResult(**fitted["fit_result"])
         self.findings_ = tuple(Finding(**finding) for finding in fitted["findings"])
         self.season_scale_ = arrays["season_scale"]
+        self.line_, self.network_share_ = fitted["line"], fitted["network_share"]
         self.train_ends_, self.test_begins_ = arrays["train_ends"], arrays["test_begins"]
         self.quantile_offsets_ = arrays.get("quantile_offsets")
         recipe: dict[str, Any] = dict(fitted["recipe"])
@@ -334,6 +341,9 @@ class Forecaster(BaseEstimator):
             if self.model == "seasonal_naive":
                 settings.setdefault("season", season_length(data.frequency))
             recipe = replace(recipe, model=settings)
+        elif "patch_length" not in recipe.model:
+            length = min(32, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
+            recipe = replace(recipe, model={"patch_length": length, "stride": max(1, length // 2), **recipe.model})
         self._recipe_ = recipe
         return recipe
 

@@ -19,7 +19,7 @@ class Recipe:
     title: str
     model: Mapping[str, Any] = field(default_factory=dict)  # settings of the architecture
     fit: FitConfig = field(default_factory=FitConfig)
-    line: bool = True  # a straight line from closed-form ridge regression beside the network
+    line: str | None = "chosen"  # the straight line beside the network: "chosen", "ridge" or None
     loss: str = "mse"
     head_dropout: float = 0.0
 
@@ -28,12 +28,12 @@ def _published(dataset: str, kernels: tuple[int, ...], dropout: float, batch: in
     """The authors' recipe for one data set (their scripts; also REFERENCES in the documentation)."""
     return Recipe(
         title=f"the ConvTimeNet authors' setting for {dataset}",
-        model={"kernel_sizes": kernels, "dropout": dropout, "zero_init": "all"},
+        model={"patch_length": 32, "stride": 16, "kernel_sizes": kernels, "dropout": dropout, "zero_init": "all"},
         fit=FitConfig(
             max_epochs=10, patience=3, batch_size=batch, learning_rate=rate, schedule="paper", gradient_clip=None,
             drop_last=True,
         ),
-        line=False,
+        line=None,
     )  # fmt: skip
 
 
@@ -49,7 +49,16 @@ _PUBLISHED = {
 }
 
 FORECAST_SETTINGS: dict[str, Recipe] = {
-    "default": Recipe(title="a ridge-started line beside ConvTimeNet"),
+    "default": Recipe(
+        title="ConvTimeNet beside a straight line, each chosen and weighed on validation",
+        model={"kernel_sizes": (7, 13, 19), "feed_forward": 0, "dropout": 0.3},
+        fit=FitConfig(
+            max_epochs=3, patience=3, batch_size=64, learning_rate=3e-4, weight_decay=1.0, schedule="one_cycle"
+        ),
+        line="chosen",
+        loss="relative_mse",
+        head_dropout=0.5,
+    ),
     "published": replace(_PUBLISHED["ETTh1"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
 }

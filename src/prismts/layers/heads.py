@@ -18,9 +18,9 @@ __all__ = ["FlattenHead", "PoolHead"]
 class FlattenHead(nn.Module):
     """All tokens of a channel to its future in one linear map, in the units the model was given.
 
-    With ``line`` a straight line from the context to the future runs beside the tokens. It begins at the closed-form
-    ridge solution and the map of the tokens begins at zero, so that training begins at the best line and the network
-    learns what a line cannot.
+    With ``line`` a straight line from the context to the future runs beside the tokens. It is solved before training and
+    the map of the tokens begins at zero, so that training begins at the best line and the network learns what a line
+    cannot.
 
     With ``n_quantiles`` the answer is [B, Q, C, H].
     """
@@ -34,14 +34,13 @@ class FlattenHead(nn.Module):
         n_series: int = 1,
         n_quantiles: int | None = None,
         dropout: float = 0.0,
-        context_length: int | None = None,
-        line: bool = False,
+        line: RidgeMap | None = None,
     ) -> None:
         super().__init__()
         self.horizon, self.n_series, self.n_quantiles = horizon, n_series, n_quantiles
         self.dropout = Dropout(dropout)
         self.linear = nn.Linear(width * n_tokens, n_series * (n_quantiles or 1) * horizon)
-        self.line = RidgeMap(context_length, horizon) if line and context_length else None
+        self.line = line
         if self.line is not None:
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
@@ -51,7 +50,19 @@ class FlattenHead(nn.Module):
 
         ``n_series`` is C where one group of tokens answers for all channels, 1 where each channel has its own.
         """
-        tokens, _, window, stats = features
+        y = self.network(features)
+        window, stats = features.window, features.stats
+        if self.line is not None:
+            # whatever the model normalizes by, the line reads the window relative to its mean, as it was solved
+            middle = window.mean(-1, keepdim=True)
+            level = InstanceNorm.inverse(middle, stats)
+            y = y + (self.line(window - middle, stats.scale, level) + middle)[:, None]
+        y = InstanceNorm.inverse(y, Stats(stats.mean[:, None], stats.scale[:, None]))  # [B, Q, C, H]
+        return y if self.n_quantiles else y[:, 0]
+
+    def network(self, features: Features) -> Tensor:
+        """What the tokens say, in units of the normalized window: [B, Q, C, H], with Q = 1 for points."""
+        tokens, _, window, _ = features
         x = rearrange(self.dropout(tokens), "b g n d -> b g (d n)")
         if x.shape[-1] != self.linear.in_features:
             raise ShapeError(
@@ -59,13 +70,13 @@ class FlattenHead(nn.Module):
                 f"{window.shape[-1]} steps gives {tokens.shape[2]}. Pass windows of the context_length it was built "
                 "with, as [batch, channel, time]; if time is the middle axis, pass x.swapaxes(-1, -2)."
             )
-        y = rearrange(self.linear(x), "b g (q c h) -> b q (g c) h", q=self.n_quantiles or 1, c=self.n_series)
-        if self.line is not None:
-            # whatever the model normalizes by, the line reads the window relative to its mean, as it was solved
-            level = window.mean(-1, keepdim=True)
-            y = y + (self.line(window - level, stats.scale) + level)[:, None]
-        y = InstanceNorm.inverse(y, Stats(stats.mean[:, None], stats.scale[:, None]))  # [B, Q, C, H]
-        return y if self.n_quantiles else y[:, 0]
+        return rearrange(self.linear(x), "b g (q c h) -> b q (g c) h", q=self.n_quantiles or 1, c=self.n_series)
+
+    @torch.no_grad()
+    def weaken(self, share: float) -> None:
+        """Let only this share of what the tokens say count."""
+        self.linear.weight.mul_(share)
+        self.linear.bias.mul_(share)
 
     @property
     def starts_at_a_line(self) -> bool:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prismts.layers.missing import bridge
 from prismts.windows import Windows
 
-__all__ = ["RidgeMap"]
+__all__ = ["RidgeMap", "error_sums", "rows"]
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # as shares of the mean square of an input step, per row
 MAX_ROWS = 2_000_000  # rows of the least-squares problem; beyond this every k-th window is read
@@ -31,28 +32,38 @@ class RidgeMap(nn.Module):
         self.weight = nn.Parameter(torch.zeros(horizon, context_length))  # [H, T]
         self.bias = nn.Parameter(torch.zeros(horizon))  # [H]
 
-    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """[..., T] relative to its mean to [..., H] relative to the same mean, both divided by ``scale`` [..., 1]."""
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0, level: Tensor | None = None) -> Tensor:
+        """[..., T] relative to its mean to [..., H] relative to the same mean, both divided by ``scale`` [..., 1].
+
+        ``level`` [..., 1], the mean that was taken away, plays no part here.
+        """
         return x @ self.weight.T + self.bias / scale
 
     @torch.no_grad()
-    def solve(self, train: Windows, validation: Windows | None) -> float:
-        """Set the weights from all training windows, and return the penalty that was chosen."""
+    def solve(self, train: Windows, validation: Windows | None) -> str:
+        """Set the weights from all training windows, and return what was chosen, in words."""
         solutions, penalties = _solve(train)
         best = len(penalties) // 2
         if validation is not None:
-            losses = _squared_errors(solutions, validation)
-            best = int(losses.argmin())
+            best = int(error_sums(solutions, validation).argmin())
         chosen = solutions[best].to(self.weight)
         self.weight.copy_(chosen[:, :-1])
         self.bias.copy_(chosen[:, -1])
-        return penalties[best]
+        return f"ridge, penalty {PENALTIES[best]:g}"
 
 
-def _rows(windows: Windows, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Contexts [R, T+1] with a column of ones, targets [R, H], both relative to the context's mean, and the mask."""
-    thin = max(1, -(-len(windows) * windows.n_channels // MAX_ROWS))
-    index = np.arange(0, len(windows), thin)
+def rows(
+    windows: Windows, index: NDArray[np.int64] | None = None, batch_size: int = 256
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Windows as rows of a regression, one per channel, block by block.
+
+    Contexts [R, T+1] with a last column of ones and targets [R, H], both relative to the context's mean, which is the
+    level [R, 1], and the mask of the targets [R, H] or None. All windows, thinned where there are very many, or those of
+    ``index``.
+    """
+    if index is None:
+        thin = max(1, -(-len(windows) * windows.n_channels // MAX_ROWS))
+        index = np.arange(0, len(windows), thin)
     step = max(1, batch_size * 8 // max(windows.n_channels, 8))
     for begin in range(0, len(index), step):
         batch = windows.batch(index[begin : begin + step])
@@ -60,7 +71,7 @@ def _rows(windows: Windows, batch_size: int = 256) -> Iterator[tuple[Tensor, Ten
         level = x.mean(-1, keepdim=True)
         x, y = (x - level).flatten(0, 1), (batch.target - level).flatten(0, 1)
         seen = None if batch.target_observed is None else batch.target_observed.flatten(0, 1)
-        yield torch.cat([x, torch.ones_like(x[:, :1])], dim=1), y, seen
+        yield torch.cat([x, torch.ones_like(x[:, :1])], dim=1), level.flatten(0, 1), y, seen
 
 
 def _solve(train: Windows, max_rounds: int = 20) -> tuple[Tensor, list[float]]:
@@ -69,7 +80,7 @@ def _solve(train: Windows, max_rounds: int = 20) -> tuple[Tensor, list[float]]:
     xx = torch.zeros(size, size, dtype=torch.float64)
     xy = torch.zeros(size, train.horizon, dtype=torch.float64)
     missing = False
-    for x, y, seen in _rows(train):
+    for x, _, y, seen in rows(train):
         xx += (x.T @ x).double()
         xy += (x.T @ (y if seen is None else y.masked_fill(~seen, 0.0))).double()
         missing |= seen is not None
@@ -109,7 +120,7 @@ def _unobserved_moments(windows: Windows, weights: Tensor) -> Tensor:
     n, size, horizon = weights.shape
     flat = weights.transpose(0, 1).reshape(size, n * horizon).float()
     total = torch.zeros(size, n * horizon, dtype=torch.float64)
-    for x, _, seen in _rows(windows):
+    for x, _, _, seen in rows(windows):
         if seen is None:
             continue
         some = ~seen.all(1)
@@ -119,12 +130,14 @@ def _unobserved_moments(windows: Windows, weights: Tensor) -> Tensor:
     return total.unflatten(1, (n, horizon)).transpose(0, 1)
 
 
-def _squared_errors(solutions: Tensor, windows: Windows) -> Tensor:
-    """Mean squared error of each solution [n] over the observed targets of some windows."""
-    n, horizon, size = solutions.shape
-    flat = solutions.reshape(n * horizon, size).float()
+def error_sums(lines: Tensor, windows: Windows) -> Tensor:
+    """Sum of squared errors [n] of lines [n, H, T+1], or [n, H, T+2] with a slope on the level, over some windows."""
+    n, horizon, size = lines.shape
+    flat = lines.reshape(n * horizon, size).float()
+    with_level = size == windows.context_length + 2
     total = torch.zeros(n, dtype=torch.float64)
-    for x, y, seen in _rows(windows):
+    for x, level, y, seen in rows(windows):
+        x = torch.cat([x, level], dim=1) if with_level else x
         error = (x @ flat.T).unflatten(1, (n, horizon)) - y[:, None]  # [R, n, H]
         if seen is not None:
             error = error.masked_fill(~seen[:, None], 0.0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prismts.errors import SettingsError, unknown_name
 from prismts.layers.heads import FlattenHead
+from prismts.layers.line import ChosenLine
 from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm
 from prismts.models import find_model, make_settings
@@ -19,7 +20,8 @@ from prismts.windows import Batch, Windows
 
 __all__ = ["Forecast"]
 
-Loss = Literal["mse", "mae", "huber"]
+Loss = Literal["mse", "mae", "huber", "relative_mse"]
+LINES = {"ridge": RidgeMap, "chosen": ChosenLine}
 
 
 class Forecast:
@@ -28,8 +30,10 @@ class Forecast:
     Args:
         horizon: steps of future.
         quantiles: levels such as (0.1, 0.5, 0.9); None forecasts one point per step.
-        loss: of point forecasts; quantiles use the pinball loss.
-        line: whether a straight line from closed-form ridge regression runs beside the network.
+        loss: of point forecasts in training; quantiles use the pinball loss. "relative_mse" divides squared errors by the
+            variance of the window plus 0.3, so that calm windows count as much as wild ones.
+        line: the straight line that runs beside the network, solved before training: "chosen" on validation among
+            several, the plain "ridge", or None for no line.
         head_dropout: on the tokens before the head.
     """
 
@@ -39,7 +43,7 @@ class Forecast:
         *,
         quantiles: Sequence[float] | None = None,
         loss: Loss = "mse",
-        line: bool = True,
+        line: str | None = "chosen",
         head_dropout: float = 0.0,
     ) -> None:
         if horizon < 1:
@@ -51,6 +55,8 @@ class Forecast:
             quantiles = levels
         if loss not in get_args(Loss):
             raise unknown_name("loss", loss, get_args(Loss))
+        if line is not None and line not in LINES:
+            raise unknown_name("line", line, LINES)
         self.horizon, self.quantiles, self.loss_name, self.line = horizon, quantiles, loss, line
         self.head_dropout = head_dropout
 
@@ -79,27 +85,65 @@ class Forecast:
             n_series=n_channels if model.n_groups_of == "window" else 1,
             n_quantiles=len(self.quantiles) if self.quantiles else None,
             dropout=self.head_dropout,
-            context_length=context_length,
-            line=self.line,
+            line=None if self.line is None else LINES[self.line](context_length, self.horizon),
         )
         return model
 
-    def prepare(self, model: nn.Module, train: Windows, validation: Windows | None) -> None:
-        """Solve what can be solved before the first gradient step: lines, and the spread of quantiles around them."""
+    def prepare(self, model: nn.Module, train: Windows, validation: Windows | None) -> str:
+        """Solve what can be solved before the first gradient step: the line, and the spread of quantiles around it.
+
+        Returns what line was chosen, in words.
+        """
+        said = ""
         for module in model.modules():
             if isinstance(module, RidgeMap):
-                module.solve(train, validation)
+                said = module.solve(train, validation)
         for module in model.modules():
             if self.quantiles and isinstance(module, SpreadAround | FlattenHead) and module.starts_at_a_line:
                 module.spread(self._residual_quantiles(model, train))
+        return said
+
+    @torch.no_grad()
+    def finish(self, model: nn.Module, validation: Windows | None) -> float | None:
+        """Let as much of the network count beside its line as lowers the validation error most, from none to all of it.
+
+        The share is the least-squares one over all validation windows. Returns it, or None where there is nothing to
+        weigh: no line, no validation, or quantiles.
+        """
+        head = getattr(model, "head", None)
+        if validation is None or self.quantiles is not None or not isinstance(head, FlattenHead) or head.line is None:
+            return None
+        assert isinstance(model, Encoder)
+        model.eval()
+        device = next(model.parameters()).device
+        agree = power = 0.0
+        for batch in validation.in_order(max(1, 4096 // validation.n_channels)):
+            seen = None if batch.context_observed is None else batch.context_observed.to(device)
+            features = model.encode(batch.context.to(device), seen)
+            network = (head.network(features)[:, 0] * features.stats.scale).cpu()  # [B, C, H]
+            missed = batch.target - (head(features).cpu() - network)  # by the line alone
+            if batch.target_observed is not None:
+                network = network.masked_fill(~batch.target_observed, 0.0)
+            agree += float((missed * network).sum(dtype=torch.float64))
+            power += float(network.square().sum(dtype=torch.float64))
+        share = min(1.0, max(0.0, agree / power)) if power > 0 else 1.0
+        head.weaken(share)
+        return share
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss over the observed future of a batch."""
         total, count = self.losses(model, batch)
         return total / count.clamp(min=1)
 
+    def errors(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What validation judges by, whatever the training loss: squared errors of points, pinball loss of quantiles."""
+        return self._sums(model, batch, "mse")
+
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum of losses, and how many values it counts: sums can be added over batches, means cannot."""
+        """Sum of training losses, and how many values it counts: sums can be added over batches, means cannot."""
+        return self._sums(model, batch, self.loss_name)
+
+    def _sums(self, model: nn.Module, batch: Batch, loss: str) -> tuple[Tensor, Tensor]:
         forecast = model(batch.context, batch.context_observed)
         seen = batch.target_observed
         error = batch.target - forecast if self.quantiles is None else batch.target[:, None] - forecast
@@ -107,10 +151,13 @@ class Forecast:
             level = torch.tensor(self.quantiles, device=error.device, dtype=error.dtype)[:, None, None]
             each = torch.maximum(level * error, (level - 1) * error)  # [B, Q, C, H]
             seen = None if seen is None else seen[:, None].expand_as(each)
-        elif self.loss_name == "mse":
+        elif loss == "mse":
             each = error.square()
-        elif self.loss_name == "mae":
+        elif loss == "mae":
             each = error.abs()
+        elif loss == "relative_mse":
+            scale = _window_scale(batch.context, batch.context_observed)  # [B, C, 1]
+            each = error.square() / (scale.square() + 0.3)
         else:
             each = nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
         if seen is None:

@@ -40,8 +40,8 @@ class Task(Protocol):
         """Mean loss of a batch, to follow downhill."""
         ...
 
-    def losses(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        """Sum of losses, and how many values it counts."""
+    def errors(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """Sum of what validation judges by, and how many values it counts."""
         ...
 
 
@@ -57,7 +57,7 @@ class FitConfig:
     patience: int = 3  # epochs without a better validation loss before training stops
     batch_size: int = 256  # windows, over all processes together
     learning_rate: float = 5e-4
-    line_rate: float = 1.0  # share of the learning rate for a closed-form line beside the network
+    line_rate: float = 0.0  # share of the learning rate for the solved line beside the network; 0 keeps it as solved
     weight_decay: float = 0.0
     schedule: str = "paper"
     gradient_clip: float | None = 4.0  # largest norm of the gradient
@@ -207,7 +207,7 @@ class _Loop(pl.LightningModule):
 
     def validation_step(self, batch: Any, _: int) -> None:
         """Add the losses of a batch up."""
-        total, count = self.task.losses(self.model, batch)
+        total, count = self.task.errors(self.model, batch)
         self._sums += torch.stack([total.detach().double(), count.double()]).cpu()
 
     def on_validation_epoch_end(self) -> None:
@@ -247,7 +247,7 @@ class _Loop(pl.LightningModule):
         slow = {id(p) for p in line}
         rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in slow]
         groups: list[dict[str, Any]] = [{"params": rest, "lr": config.learning_rate}]
-        if line:
+        if line and config.line_rate:
             groups.append({"params": line, "lr": config.learning_rate * config.line_rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = max(1, len(self.batches(self.train_source, training=True)))
