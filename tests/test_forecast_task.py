@@ -75,6 +75,42 @@ def test_the_pinball_loss_is_the_mean_over_levels_as_numpy_has_it(masked):
     assert int(task.losses(Fixed(forecast), batch)[1]) == 3 * seen.sum()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_relative_errors_are_squared_errors_over_the_variance_of_the_window_and_a_little(masked):
+    rng = np.random.default_rng(0)
+    context = 10.0 ** rng.uniform(-2, 2, (4, 3, 1)) * rng.standard_normal((4, 3, 10)) + 5
+    target, forecast = 2 * rng.standard_normal((2, 4, 3, HORIZON))
+    seen = rng.random(target.shape) < 0.6 if masked else np.ones(target.shape, dtype=bool)
+    seen_context = rng.random(context.shape) < 0.7 if masked else np.ones(context.shape, dtype=bool)
+    variance = np.nanvar(np.where(seen_context, context, np.nan), axis=-1, keepdims=True)
+    expected = ((target - forecast) ** 2 / (variance + 0.3))[seen]
+    batch = batch_of(np.where(seen, target, 0), seen if masked else None)._replace(
+        context=torch.tensor(np.where(seen_context, context, 0), dtype=torch.float32),
+        context_observed=torch.tensor(seen_context) if masked else None,
+    )
+    total, count = Forecast(HORIZON, loss="relative_mse").losses(Fixed(forecast), batch)
+    assert float(total) == pytest.approx(expected.sum(), rel=1e-4)
+    assert int(count) == seen.sum()
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "huber", "relative_mse"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_validation_judges_points_by_squared_errors_whatever_the_training_loss(name, masked):
+    rng = np.random.default_rng(0)
+    target, forecast = 2 * rng.standard_normal((2, 4, 3, HORIZON))
+    seen = rng.random(target.shape) < 0.6 if masked else np.ones(target.shape, dtype=bool)
+    batch = batch_of(np.where(seen, target, 0), seen if masked else None)
+    total, count = Forecast(HORIZON, loss=name).errors(Fixed(forecast), batch)
+    assert float(total) == pytest.approx(((target - forecast)[seen] ** 2).sum(), rel=1e-5)
+    assert int(count) == seen.sum()
+
+
+def test_validation_judges_quantiles_by_the_loss_they_are_trained_on():
+    task, batch = Forecast(HORIZON, quantiles=LEVELS), batch_of(np.ones((2, 3, HORIZON)), None)
+    model = Fixed(np.random.default_rng(0).standard_normal((2, 3, 3, HORIZON)))
+    assert task.errors(model, batch) == task.losses(model, batch)
+
+
 def test_forecasting_one_too_low_costs_nine_times_as_much_at_the_level_of_nine_tenths():
     task, zero = Forecast(1, quantiles=(0.9,)), np.zeros((1, 1, 1, 1))
     low = task.loss(Fixed(zero - 1), batch_of(np.zeros((1, 1, 1)), None))
@@ -109,12 +145,13 @@ def test_a_future_of_which_nothing_was_observed_costs_nothing_and_moves_nothing(
 # ---- where training begins
 
 
+@pytest.mark.parametrize("line", ["chosen", "ridge"])
 @pytest.mark.parametrize("channels", ["independent", "mixed"])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
-def test_before_training_the_network_forecasts_what_the_ridge_forecasts(channels, missing):
+def test_before_training_the_network_forecasts_what_the_ridge_forecasts(line, channels, missing):
     data = drifting()
     data.values[np.random.default_rng(1).random(data.values.shape) < missing] = np.nan
-    task, windows = Forecast(HORIZON), Windows(data, 40, HORIZON)
+    task, windows = Forecast(HORIZON, line=line), Windows(data, 40, HORIZON)
     models = []
     for name, options in (("ridge", {}), ("convtimenet", SMALL | {"channels": channels})):
         model = task.build(name, options, n_channels=3, context_length=40)
@@ -152,6 +189,91 @@ def test_quantiles_of_a_very_wide_table_begin_without_holding_every_residual():
     assert (model.offsets.diff(dim=0) > 0).all()
 
 
+# ---- where training ends
+
+
+def with_a_line(
+    validation: Windows, channels: str, wanted: float | None = None
+) -> tuple[Forecast, nn.Module, np.ndarray, np.ndarray]:
+    """A model whose network says something, and what its line and its network forecast for all windows [B, C, H].
+
+    ``wanted`` is the least-squares share that the network is scaled to have.
+    """
+    task = Forecast(HORIZON, line="chosen")
+    torch.manual_seed(0)
+    model = task.build("convtimenet", SMALL | {"channels": channels}, n_channels=3, context_length=40)
+    task.prepare(model, Windows(drifting(seed=1), 40, HORIZON), validation)
+    batch, linear = validation.batch(np.arange(len(validation))), model.eval().head.linear
+    with torch.no_grad():
+        line = model(batch.context, batch.context_observed).double().numpy()
+        nn.init.normal_(linear.weight)
+        nn.init.normal_(linear.bias)
+        if wanted is not None:
+            network = model(batch.context, batch.context_observed).double().numpy() - line
+            factor = share_of(validation, line, network) / wanted
+            linear.weight.mul_(factor)
+            linear.bias.mul_(factor)
+        network = model(batch.context, batch.context_observed).double().numpy() - line
+    return task, model, line, network
+
+
+def share_of(validation: Windows, line: np.ndarray, network: np.ndarray) -> float:
+    """The share of the network at which the squared error over all observed targets is least, by numpy."""
+    batch = validation.batch(np.arange(len(validation)))
+    seen = np.ones(line.shape, dtype=bool) if batch.target_observed is None else batch.target_observed.numpy()
+    return float(np.linalg.lstsq(network[seen][:, None], (batch.target.numpy() - line)[seen], rcond=None)[0][0])
+
+
+@pytest.mark.parametrize("channels", ["independent", "mixed"])
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+@pytest.mark.parametrize(("wanted", "expected"), [(0.4, 0.4), (3.0, 1.0), (-1.0, 0.0)])
+def test_in_the_end_as_much_of_the_network_counts_as_lowers_the_validation_error_most(
+    channels, missing, wanted, expected
+):
+    data = drifting(120)
+    data.values[np.random.default_rng(1).random(data.values.shape) < missing] = np.nan
+    validation = Windows(data, 40, HORIZON)
+    task, model, line, network = with_a_line(validation, channels, wanted)
+    share = task.finish(model, validation)
+    assert share == pytest.approx(np.clip(share_of(validation, line, network), 0, 1), abs=1e-3)
+    assert share == pytest.approx(expected, abs=1e-3)
+    batch = validation.batch(np.arange(len(validation)))
+    forecast = model(batch.context, batch.context_observed).detach().numpy()
+    np.testing.assert_allclose(forecast, line + share * network, rtol=1e-3, atol=1e-3 * line.std())
+
+
+def test_the_share_of_the_network_does_not_depend_on_how_the_windows_are_batched():
+    class Few(Windows):
+        def in_order(self, batch_size, channels=slice(None)):
+            return super().in_order(7, channels)
+
+    data = drifting(120)
+    data.values[:, ::9] = np.nan
+    shares = []
+    for source in (Windows, Few):
+        task, model, *_ = with_a_line(source(data, 40, HORIZON), "independent", 0.4)
+        shares.append(task.finish(model, source(data, 40, HORIZON)))
+    assert shares[0] == pytest.approx(shares[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "validated"),
+    [
+        ("convtimenet", {}, False),
+        ("convtimenet", {"line": None}, True),
+        ("convtimenet", {"quantiles": LEVELS}, True),
+        ("ridge", {}, True),
+        ("last_value", {}, True),
+    ],
+)
+def test_where_there_is_nothing_to_weigh_every_weight_stays(name, how, validated):
+    task, windows = Forecast(HORIZON, **how), Windows(drifting(120), 40, HORIZON)
+    model = task.build(name, SMALL if name == "convtimenet" else {}, n_channels=3, context_length=40)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert task.finish(model, windows if validated else None) is None
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
 # ---- settings
 
 
@@ -169,6 +291,8 @@ def test_a_horizon_of_zero_is_refused():
 def test_unknown_names_offer_their_neighbors():
     with pytest.raises(SettingsError, match=r"no loss named 'hubr'\. Did you mean 'huber'\?"):
         Forecast(HORIZON, loss="hubr")
+    with pytest.raises(SettingsError, match=r"no line named 'rigde'\. Did you mean 'ridge'\?"):
+        Forecast(HORIZON, line="rigde")
     task = Forecast(HORIZON)
     with pytest.raises(SettingsError, match=r"no model named 'convtime'\. Did you mean 'convtimenet'\?"):
         task.build("convtime", {}, n_channels=1, context_length=40)

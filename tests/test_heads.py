@@ -7,6 +7,7 @@ import torch
 from prismts.errors import SettingsError
 from prismts.layers.features import Features
 from prismts.layers.heads import FlattenHead, PoolHead
+from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm, Stats
 
 
@@ -60,14 +61,14 @@ def test_quantiles_stand_before_the_channels(n_groups, n_series):
 @pytest.mark.parametrize(("n_groups", "n_series"), [(3, 1), (1, 3)])
 def test_before_training_the_answer_is_the_line_in_the_units_of_the_series(normalized, n_groups, n_series):
     x = torch.tensor([5.0, -40.0, 300.0])[:, None] + torch.tensor([1.0, 10.0, 0.1])[:, None] * torch.randn(2, 3, 20)
-    head = a_line(FlattenHead(5, 4, 6, n_series=n_series, context_length=20, line=True))
+    head = a_line(FlattenHead(5, 4, 6, n_series=n_series, line=RidgeMap(20, 6)))
     level = x.mean(-1, keepdim=True)
     expected = (x - level) @ head.line.weight.T + head.line.bias + level
     torch.testing.assert_close(head(features(x, n_groups, normalized=normalized)), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_without_a_line_the_head_starts_at_random_and_says_so():
-    plain, lined = FlattenHead(5, 4, 6, context_length=20), FlattenHead(5, 4, 6, context_length=20, line=True)
+    plain, lined = FlattenHead(5, 4, 6), FlattenHead(5, 4, 6, line=RidgeMap(20, 6))
     assert not plain.starts_at_a_line and plain.linear.weight.abs().sum() > 0
     assert lined.starts_at_a_line and lined.linear.weight.abs().sum() == 0
 

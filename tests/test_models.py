@@ -45,7 +45,7 @@ every_form = pytest.mark.parametrize("form", FORMS)
 every_trained_form = pytest.mark.parametrize("form", TRAINED)
 
 
-def build(form: str, *, quantiles=None, line: bool = False, seed: int = 0, **changes) -> torch.nn.Module:
+def build(form: str, *, quantiles=None, line: str | None = None, seed: int = 0, **changes) -> torch.nn.Module:
     name, options = FORMS[form]
     torch.manual_seed(seed)
     task = Forecast(HORIZON, quantiles=quantiles, line=line)
@@ -78,7 +78,7 @@ def test_every_model_of_the_dictionary_is_under_contract():
 
 @every_form
 @pytest.mark.parametrize("quantiles", [None, QUANTILES, (0.5,)])
-@pytest.mark.parametrize("line", [True, False])
+@pytest.mark.parametrize("line", ["chosen", "ridge", None])
 def test_a_forecast_has_a_value_for_every_level_channel_and_step(form, quantiles, line):
     y = build(form, quantiles=quantiles, line=line).eval()(windows(2))
     levels = () if quantiles is None else (len(quantiles),)
@@ -102,7 +102,7 @@ def test_an_encoder_keeps_the_sizes_it_promises(form):
 
 
 @every_trained_form
-@pytest.mark.parametrize("line", [True, False])
+@pytest.mark.parametrize("line", ["chosen", None])
 def test_every_parameter_receives_a_gradient(form, line):
     model, x = build(form, line=line, residual=FORMS[form][1].get("residual", 0.5)).train(), windows(8)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -157,7 +157,7 @@ def test_a_window_is_forecast_alone_as_in_company(form):
 
 @pytest.mark.parametrize("form", APART)
 def test_exchanged_channels_give_exchanged_forecasts_where_channels_stay_apart(form):
-    model, x, order = learned(form, line=True), windows(), [2, 0, 1]
+    model, x, order = learned(form, line="chosen"), windows(), [2, 0, 1]
     torch.testing.assert_close(model(x[:, order]), model(x)[:, order], rtol=1e-4, atol=1e-4)
 
 
@@ -188,7 +188,7 @@ def test_a_shifted_and_stretched_window_gives_the_shifted_and_stretched_forecast
 
 @every_trained_form
 def test_a_merged_model_gives_the_same_answers_and_leaves_the_trained_one_untouched(form):
-    model, x = learned(form, line=True), windows()
+    model, x = learned(form, line="chosen"), windows()
     before, trainable = copy.deepcopy(model.state_dict()), [p.requires_grad for p in model.parameters()]
     merged = model.merged()
     expected = model(x)
@@ -220,7 +220,7 @@ def check_export(form: str, *, dynamic: bool, **how) -> None:
 
 @pytest.mark.parametrize("form", ["convtimenet independent deformable", "convtimenet mixed deformable", "ridge"])
 def test_a_merged_model_is_exported_for_any_batch_size(form):
-    check_export(form, dynamic=True, line=True)
+    check_export(form, dynamic=True, line="chosen")
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_every_form_is_exported(form, dynamic, quantiles):
 @settings(deadline=None, max_examples=60)
 @given(
     st.sampled_from(sorted(FORMS)),
-    st.booleans(),
+    st.sampled_from(["chosen", "ridge", None]),
     st.floats(0, 1),
     st.sampled_from([float("nan"), float("inf"), -1e30, 12345.0]),
     st.integers(0, 999),
@@ -253,7 +253,7 @@ def test_values_behind_the_mask_do_not_matter(form, line, share, hidden, seed):
 
 @every_form
 def test_a_mask_that_hides_nothing_changes_nothing(form):
-    model, x = learned(form, line=True), windows()
+    model, x = learned(form, line="chosen"), windows()
     torch.testing.assert_close(model(x, torch.ones_like(x, dtype=torch.bool)), model(x), rtol=1e-4, atol=1e-4)
 
 
@@ -262,7 +262,7 @@ def test_a_mask_that_hides_nothing_changes_nothing(form):
 
 @every_trained_form
 def test_bfloat16_autocast_runs_forward_and_backward_near_the_full_precision(form):
-    model, x = learned(form, quantiles=QUANTILES, line=True), windows()
+    model, x = learned(form, quantiles=QUANTILES, line="chosen"), windows()
     with torch.autocast("cpu", torch.bfloat16):
         y = model(x)
     assert y.dtype == torch.float32
@@ -277,14 +277,14 @@ def test_bfloat16_autocast_runs_forward_and_backward_near_the_full_precision(for
 
 @every_form
 def test_a_model_in_double_precision_stays_in_it(form):
-    y = learned(form, line=True).double()(windows().double())
+    y = learned(form, line="chosen").double()(windows().double())
     assert y.dtype == torch.float64
 
 
 def test_a_model_asks_its_input_for_the_device():
     """Every tensor made on the way must follow the input: the device "meta" shows those that do not."""
     for form in FORMS:
-        model = build(form, quantiles=QUANTILES, line=True).eval().to("meta")
+        model = build(form, quantiles=QUANTILES, line="chosen").eval().to("meta")
         x = windows().to("meta")
         assert model(x, torch.ones_like(x, dtype=torch.bool)).device.type == "meta"
 
@@ -292,7 +292,7 @@ def test_a_model_asks_its_input_for_the_device():
 @pytest.mark.gpu
 @every_form
 def test_cuda_gives_the_answers_of_the_cpu(form):
-    model, x = learned(form, quantiles=QUANTILES, line=True), windows()
+    model, x = learned(form, quantiles=QUANTILES, line="chosen"), windows()
     observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.8
     expected = model(x), model(x, observed)
     model.to("cuda")

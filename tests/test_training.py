@@ -320,6 +320,15 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert order() == sorted(order())
 
 
+def test_few_data_get_more_epochs_until_the_least_number_of_steps_is_made():
+    train, check = windows()  # 281 windows
+    task = Forecast(8, line=None)
+    for min_steps, n_epochs in ((0, 1), (20, 3)):  # nine batches of 32 an epoch
+        config = FitConfig(max_epochs=1, min_steps=min_steps, patience=9, batch_size=32)
+        result = fit(small_model(task, train.n_channels), task, train, check, config=config, progress=False)
+        assert len(result.history) == n_epochs
+
+
 def test_the_last_partial_batch_is_left_out_only_on_request():
     assert [len(b) // 10 for b in Batches(Numbers(23), 6)] == [6, 6, 6, 5]
     assert [len(b) // 10 for b in Batches(Numbers(23), 6, drop_last=True)] == [6, 6, 6]

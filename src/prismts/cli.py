@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -42,6 +43,7 @@ app = App(
     A table has time down the rows: wide, with one column per channel, or long, with a column that tells the series
     apart (--series). Files: .csv, .csv.gz, .parquet, .npz, .ts. Empty cells mean "not observed".
     """,
+    suppress_keyboard_interrupt=False,
 )
 fit_app = App(name="fit", help="Learn from a table and write a model folder.")
 app.command(fit_app)
@@ -141,9 +143,11 @@ def fit_forecast(
     from prismts.estimators.saved import read_config
 
     console = Console(stderr=True, quiet=quiet)
-    if out.exists() and not replace and any(out.iterdir() if out.is_dir() else [out]):
-        read_config(out)  # a folder that is not ours gets that error
-        raise SettingsError(f"{out} already holds a model. Add --replace to overwrite it, or choose another --out.")
+    out = Path(os.path.abspath(out)) if out.name in ("", "..") else out  # noqa: PTH100 - resolve() would follow links
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        read_config(out)  # a folder that is not ours gets that error, before hours of training
+        if not replace:
+            raise SettingsError(f"{out} already holds a model. Add --replace to overwrite it, or choose another --out.")
     table, kind, borders = _table_or_dataset(data, time, series, values, frequency)
     for finding in table.findings:
         console.print(f"  note: {escape(str(finding))}")
@@ -231,17 +235,29 @@ def evaluate(
     end: The step after the last one to score.
     out: Where to write the scores as JSON.
     """
+    from prismts.errors import DataError
     from prismts.estimators.load import load
 
     forecaster = load(model)
-    table, _, borders = _table_or_dataset(
-        data, forecaster.time, forecaster.series, forecaster.values, forecaster.frequency
-    )
+
+    def read(values: list[str] | None) -> tuple[Collection, TableKind, Borders | None]:
+        return _table_or_dataset(data, forecaster.time, forecaster.series, values, forecaster.frequency)
+
+    try:
+        table, _, borders = read(forecaster.values)
+    except DataError:  # a column that the model does not know may be what cannot be read
+        if forecaster.values is not None:
+            raise
+        try:
+            table, _, borders = read(list(forecaster.channels_))
+        except DataError:
+            table, _, borders = read(None)
     if end is None and borders is not None:
         end = borders.test_end
     scores, part = _scores_beside_floors(forecaster, table, end, begin)
     if out is not None:
         text = json.dumps({name: one.as_dict() for name, one in scores.items()}, indent=1)
+        out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f".{out.name}.partial")
         partial.write_text(text + "\n", encoding="utf-8")
         partial.replace(out)
@@ -292,6 +308,13 @@ def main() -> None:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (PrismError, CycloptsError) as error:
         sys.stderr.write(f"prism: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has seen enough, as in: prism predict m | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        place = f"{error.filename}: " if error.filename is not None else ""
+        sys.stderr.write(f"prism: {place}{error.strerror or error}.\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("prism: stopped. The same command goes on after the last finished epoch.\n")

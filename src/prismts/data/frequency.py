@@ -12,7 +12,7 @@ from pandas.tseries.offsets import Week
 
 from prismts.errors import SettingsError
 
-__all__ = ["Grid", "infer_grid", "named_grid"]
+__all__ = ["Grid", "alike", "infer_grid", "lies_on", "named_grid"]
 
 _DAY = 86_400_000_000_000  # nanoseconds
 _HOUR, _MINUTE = _DAY // 24, _DAY // 1440
@@ -83,6 +83,25 @@ def named_grid(frequency: str, ticks: NDArray[np.int64]) -> Grid:
         return Grid(offset.freqstr, int(offset.nanos))
     except ValueError:  # no fixed length
         return _calendar_grid(offset.freqstr, ticks)
+
+
+def lies_on(frequency: str, timestamps: NDArray[np.datetime64], offsets: NDArray[np.int64]) -> bool:
+    """Whether the times of every series, from one of the offsets to the next, are all steps of a frequency, gapless."""
+    ticks = timestamps.astype("datetime64[ns]").astype(np.int64)
+    if not ticks.size:
+        return True
+    lengths = np.diff(offsets)
+    origin = np.repeat(ticks[np.minimum(offsets[:-1], len(ticks) - 1)], lengths)
+    place, moved = named_grid(frequency, ticks).nearest(ticks, origin)
+    same = np.diff(np.repeat(np.arange(len(lengths)), lengths)) == 0
+    return not moved.any() and bool((np.diff(place)[same] == 1).all())
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether the steps of two frequencies are about as long: starts and ends of months are, days and weekdays not."""
+    spans = [pd.date_range("2024-01-01", periods=13, freq=frequency) for frequency in (one, other)]
+    first, second = ((span[-1] - span[0]) / pd.Timedelta(1, "ns") for span in spans)
+    return abs(first - second) < 0.1 * min(first, second)
 
 
 def _calendar_candidates(ticks: NDArray[np.int64], steps: NDArray[np.int64], step: int) -> list[str]:

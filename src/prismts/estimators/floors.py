@@ -33,7 +33,7 @@ def fit_floors(forecaster: Forecaster, data: Collection) -> dict[str, Forecaster
         if (forecaster.test_begins_ - forecaster.train_ends_ >= forecaster.horizon).any():
             span = {"begin": forecaster.train_ends_, "end": forecaster.test_begins_}
             check = forecaster.windows_(data, forecaster.scaler_, **span)
-        ridge.task_.prepare(ridge.model_, train, check)
+        ridge.line_ = ridge.task_.prepare(ridge.model_, train, check)
         floors["ridge"] = ridge
     return floors
 
@@ -42,5 +42,5 @@ def _like(forecaster: Forecaster, model: str, settings: dict[str, int]) -> Forec
     floor = copy.copy(forecaster)
     floor.set_params(model=model, model_settings=settings, quantiles=None)
     floor.build_(settings)
-    floor.fit_result_ = FitResult(0, float("nan"), ())
+    floor.fit_result_, floor.line_, floor.network_share_ = FitResult(0, float("nan"), ()), "", None
     return floor

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+import signal
+import threading
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +21,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from prismts.data.calendar import season_length
+from prismts.data.frequency import alike, lies_on
 from prismts.data.readers import read_with_kind
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Finding, Series
@@ -39,6 +45,8 @@ __all__ = ["Backtest", "Forecaster"]
 
 _SHORTEST_CONTEXT = 8  # observed steps that a window of a series shorter than the context needs
 _ROWS = 8192  # windows times channels that go through the model at once when predicting
+_CALIBRATED = 2**25  # misses that calibration reads; of a wide table's windows, every k-th
+_FEWEST_CALIBRATED = 50  # windows that it reads in any case
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +141,7 @@ class Forecaster(BaseEstimator):
         test: a fraction at the very end of every series that is not looked at (see ``test_begins_``).
         """
         find_model(self.model)
+        self._check_settings()
         collection, kind = self._read(data)
         recipe = self._recipe(collection)
         train_ends, held_out, span = self._split(collection, validation, test)
@@ -154,11 +163,12 @@ class Forecaster(BaseEstimator):
                 )
                 self.line_ = task.prepare(model, train, check)
             if find_model(self.model).is_trained:
-                self.fit_result_ = fit(
-                    model, task, train, check, config=recipe.fit, seed=self.random_state, folder=self.run_folder,
-                    fingerprint=self._fingerprint(collection), progress=self.progress,
-                    title=f"{self.model} on {collection.name}",
-                )  # fmt: skip
+                with _interruptible():
+                    self.fit_result_ = fit(
+                        model, task, train, check, config=recipe.fit, seed=self.random_state, folder=self.run_folder,
+                        fingerprint=self._fingerprint(collection), progress=self.progress,
+                        title=f"{self.model} on {collection.name}",
+                    )  # fmt: skip
             else:
                 self.fit_result_ = FitResult(0, float("nan"), ())
             self.network_share_ = task.finish(model, check)
@@ -189,8 +199,7 @@ class Forecaster(BaseEstimator):
         if data is None:
             collection, kind, start = self.tails_, self.kind_, self._tail_starts
         else:
-            collection, kind = self._read(data)
-            collection = self._like_training(collection)
+            collection, kind = self._read_new(data)
             start = np.zeros(len(collection), dtype=np.int64)
         scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
         windows = Windows.at_the_end(collection, self.context_length, scaler=scaler)
@@ -221,7 +230,7 @@ class Forecaster(BaseEstimator):
         """
         self._check_fitted()
         began = clock.perf_counter()
-        collection = self._like_training(self._read(data)[0])
+        collection, _ = self._read_new(data)
         scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
         windows = Windows(
             collection, self.context_length, self.horizon, scaler=scaler, begin=begin, end=end, stride=stride,
@@ -231,7 +240,7 @@ class Forecaster(BaseEstimator):
         season_scale = self._season_scale_for(collection)
         running = RunningForecastScores(self.n_channels_, self.horizon, self.quantiles, dtw=dtw)
         kept: list[tuple[NDArray, NDArray]] = []
-        for batch, forecast in self._forecasts(windows, most):
+        for batch, forecast in self._forecasts(windows, np.arange(most)):
             series = batch.series.numpy()
             target = batch.target.numpy()
             if batch.target_observed is not None:
@@ -278,8 +287,8 @@ class Forecaster(BaseEstimator):
             arrays["tails.timestamps"] = tails.timestamps.astype("datetime64[ns]").astype(np.int64)
         if self.quantile_offsets_ is not None:
             arrays["quantile_offsets"] = self.quantile_offsets_
-        params = {**self.get_params(deep=False), "run_folder": None}
-        config = {"estimator": type(self).__name__, "params": json.loads(json.dumps(params)), "fitted": fitted}
+        params = json.loads(json.dumps({**self.get_params(deep=False), "run_folder": None}, default=_plain))
+        config = {"estimator": type(self).__name__, "params": params, "fitted": fitted}
         write_folder(path, config, self.model_.state_dict(), arrays)
 
     @classmethod
@@ -319,6 +328,7 @@ class Forecaster(BaseEstimator):
 
     def build_(self, settings: Mapping[str, Any]) -> None:
         """An untrained model of this forecaster's name and sizes in the place of the trained one."""
+        self._recipe_ = replace(self._recipe_, model=settings)
         self.task_ = self._task(self._recipe_)
         self.model_ = self.task_.build(
             self.model, settings, n_channels=self.n_channels_, context_length=self.context_length
@@ -326,6 +336,27 @@ class Forecaster(BaseEstimator):
         self._inference = None
         if self.quantiles is None:
             self.quantile_offsets_ = None
+
+    def _check_settings(self) -> None:
+        for name in ("context_length", "horizon"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value is True:
+                raise SettingsError(f"{name} is a whole number of time steps, but got {value!r}.")
+        if isinstance(self.quantiles, int | float | str):
+            raise SettingsError(f"quantiles are several levels, such as (0.1, 0.5, 0.9), but got {self.quantiles!r}.")
+
+    def _read_new(self, data: Any) -> tuple[Collection, TableKind]:
+        """Data for the fitted model: where a column beside its channels cannot be read, the channels alone."""
+        try:
+            read, kind = self._read(data)
+        except DataError:
+            if self.values is not None:
+                raise
+            with contextlib.suppress(DataError):
+                read, kind = copy.copy(self).set_params(values=self.channels_)._read(data)
+                return self._like_training(read), kind
+            raise
+        return self._like_training(read), kind
 
     def _read(self, data: Any) -> tuple[Collection, TableKind]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], TableKind):
@@ -406,13 +437,26 @@ class Forecaster(BaseEstimator):
         return json.dumps([data_hash(data), params], default=str, sort_keys=True)
 
     def _like_training(self, data: Collection) -> Collection:
-        return _reordered(data, self.channels_, "predict")
+        """The data with the channels in the order of training, if they have its steps."""
+        data = _reordered(data, self.channels_, "predict")
+        if self.frequency_ is None or data.timestamps is None:
+            return data
+        if data.frequency is not None and alike(data.frequency, self.frequency_):
+            return data
+        if lies_on(self.frequency_, data.timestamps, data.offsets):  # a few rows may look like another step
+            return replace(data, frequency=self.frequency_)
+        if data.frequency is not None:
+            raise DataError(
+                f"The model learned steps of {self.frequency_}, but these data have steps of {data.frequency}. Bring "
+                f"them to steps of {self.frequency_} first, or fit a model to such data."
+            )
+        return data
 
     def _scaler_for(self, data: Collection, scaler: StandardScaler, names: Sequence[str]) -> StandardScaler:
         """Rows of the fitted scaler by the name of the series; a series it has not met is scaled by itself."""
-        if len(names) == 1 and len(data) == 1:
+        if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
             return scaler
-        known = {name: i for i, name in enumerate(names)}
+        known = _by_name(names)
         rows = [known.get(name) for name in data.names]
         if None not in rows:
             return StandardScaler(scaler.mean[rows], scaler.scale[rows])  # type: ignore[index]
@@ -424,25 +468,27 @@ class Forecaster(BaseEstimator):
         return StandardScaler(mean, scale)
 
     def _season_scale_for(self, data: Collection) -> NDArray[np.float64]:
-        known = {name: i for i, name in enumerate(self.series_names_)}
-        if len(known) == 1 and len(data) == 1:
+        if data.names == self.series_names_ or (len(self.series_names_) == 1 and len(data) == 1):
             return self.season_scale_
+        known = _by_name(self.series_names_)
         unknown = np.full(self.n_channels_, np.nan)
         return np.stack([self.season_scale_[known[n]] if n in known else unknown for n in data.names])
 
-    def _forecasts(self, windows: Windows, most: int | None = None) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
-        """Batches in order with their scaled forecasts, [B, C, H] or [B, Q, C, H] with levels in order."""
+    def _forecasts(
+        self, windows: Windows, index: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+        """Batches of the windows ``index`` (None: all) with scaled forecasts: [B, C, H], or [B, Q, C, H] in order."""
         if self._inference is None:
             device = torch.accelerator.current_accelerator(check_available=True)
             model = self.model_.merged() if isinstance(self.model_, Encoder) else self.model_
             self._inference = model.to(device) if device is not None else model
         model = self._inference
         place = next((p.device for p in model.parameters()), torch.device("cpu"))
-        most = len(windows) if most is None else most
+        index = np.arange(len(windows)) if index is None else index
         size = max(1, _ROWS // windows.n_channels)
         with torch.inference_mode():
-            for begin in range(0, most, size):
-                batch = windows.batch(np.arange(begin, min(begin + size, most)))
+            for begin in range(0, len(index), size):
+                batch = windows.batch(index[begin : begin + size])
                 observed = None if batch.context_observed is None else batch.context_observed.to(place)
                 forecast = model(batch.context.to(place), observed)
                 if self.quantiles is not None and getattr(self, "quantile_offsets_", None) is not None:
@@ -455,7 +501,10 @@ class Forecaster(BaseEstimator):
         self.quantile_offsets_ = None
         if check is None:
             return None
-        return conformal_offsets(self._forecasts(check), np.asarray(self.quantiles, dtype=float))
+        levels = np.asarray(self.quantiles, dtype=float)
+        most = max(_FEWEST_CALIBRATED, _CALIBRATED // (len(levels) * self.n_channels_ * self.horizon))
+        index = np.arange(0, len(check), max(1, -(-len(check) // most)))  # all misses are held at once
+        return conformal_offsets(self._forecasts(check, index), levels)
 
     def _own_units(self, forecast: NDArray, scaler: StandardScaler, batch: Batch) -> NDArray[np.float32]:
         series = batch.series.numpy()
@@ -479,24 +528,31 @@ class Forecaster(BaseEstimator):
 
     def _table(self, forecast: NDArray, data: Collection, kind: TableKind, start: NDArray[np.int64]) -> Any:
         """A table of forecasts [n, (Q), C, H]."""
-        time = kind.time or "step"
+        series = kind.series or _free("series", self.channels_)
+        time = kind.time or _free("step", self.channels_)
         times = []
         for case, first in zip(data, start, strict=True):
             future = case.future_timestamps(self.horizon)
             times.append(future + first if case.timestamps is None else future)
         columns: dict[str, NDArray] = {}
         if len(data) > 1 or kind.series is not None:
-            columns[kind.series or "series"] = np.repeat(np.array(data.names, dtype=object), self.horizon)
+            columns[series] = np.repeat(np.array(data.names, dtype=object), self.horizon)
         columns[time] = np.concatenate(times)
         levels = None if self.quantiles is None else [float(q) for q in self.quantiles]
         for c, channel in enumerate(self.channels_):
             if levels is None:
                 columns[channel] = forecast[:, c].reshape(-1)
                 continue
-            columns[channel] = forecast[:, _middle(levels), c].reshape(-1)
+            columns[channel] = _middle(forecast[:, :, c], levels).reshape(-1)
             for q, level in enumerate(levels):
-                columns[f"{channel}_q{level:g}"] = forecast[:, q, c].reshape(-1)
-        return to_table(replace(kind, time=time, series=kind.series or "series"), columns)
+                name = f"{channel}_q{level:g}"
+                if name in self.channels_:
+                    raise DataError(
+                        f"The quantile {level:g} of channel {channel!r} would be called {name!r}, as another channel "
+                        "is. Rename that channel."
+                    )
+                columns[name] = forecast[:, q, c].reshape(-1)
+        return to_table(replace(kind, time=time, series=series), columns)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
@@ -505,9 +561,48 @@ class Forecaster(BaseEstimator):
             )
 
 
-def _middle(levels: Sequence[float]) -> int:
-    """The level nearest to the median."""
-    return int(np.argmin([abs(level - 0.5) for level in levels]))
+def _middle(forecast: NDArray, levels: Sequence[float]) -> NDArray:
+    """The median [n, H] of quantiles [n, Q, H]; where it is no level, on the straight line between its neighbors."""
+    right = int(np.searchsorted(levels, 0.5).clip(0, len(levels) - 1))
+    left = max(0, right - 1)
+    if levels[right] <= 0.5 or left == right:
+        return forecast[:, right]
+    share = (0.5 - levels[left]) / (levels[right] - levels[left])
+    return forecast[:, left] + forecast.dtype.type(share) * (forecast[:, right] - forecast[:, left])
+
+
+@contextlib.contextmanager
+def _interruptible() -> Generator[None]:
+    """Let Ctrl-C come through as KeyboardInterrupt: Lightning ends the process, and leaves it deaf to the next one."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def _plain(value: Any) -> Any:
+    """What json does not know of numpy and of mappings."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _by_name(names: Sequence[str]) -> dict[str, int]:
+    """The place of each name that only one series bears."""
+    return {name: i for i, name in enumerate(names) if names.count(name) == 1}
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """The name, with a line behind it for as long as a channel is called so."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _reordered(data: Collection, channels: tuple[str, ...], what: str) -> Collection:

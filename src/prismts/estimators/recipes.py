@@ -19,7 +19,7 @@ class Recipe:
     title: str
     model: Mapping[str, Any] = field(default_factory=dict)  # settings of the architecture
     fit: FitConfig = field(default_factory=FitConfig)
-    line: str | None = "chosen"  # the straight line beside the network: "chosen", "ridge" or None
+    line: str | None = "ridge"  # the straight line beside the network: "ridge", "chosen" or None
     loss: str = "mse"
     head_dropout: float = 0.0
 
@@ -50,15 +50,21 @@ _PUBLISHED = {
 
 FORECAST_SETTINGS: dict[str, Recipe] = {
     "default": Recipe(
-        title="ConvTimeNet beside a straight line, each chosen and weighed on validation",
+        title="ConvTimeNet beside the ridge, weighed on validation",
         model={"kernel_sizes": (7, 13, 19), "feed_forward": 0, "dropout": 0.3},
         fit=FitConfig(
-            max_epochs=3, patience=3, batch_size=64, learning_rate=3e-4, weight_decay=1.0, schedule="one_cycle"
+            max_epochs=2,
+            min_steps=250,
+            patience=10,
+            batch_size=64,
+            learning_rate=1e-4,
+            weight_decay=1.0,
+            schedule="one_cycle",
         ),
-        line="chosen",
+        line="ridge",
         loss="relative_mse",
         head_dropout=0.5,
-    ),
+    ),  # fmt: skip
     "published": replace(_PUBLISHED["ETTh1"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
 }
@@ -73,8 +79,11 @@ def find_recipe(name: str, model: Mapping[str, Any] | None, fit: Mapping[str, An
     for key in fit or {}:
         if key not in known:
             raise unknown_name("training setting", key, known)
+    fit = dict(fit or {})
+    if "max_epochs" in fit:
+        fit.setdefault("min_steps", 0)  # who names the epochs wants no more of them
     try:
-        trained = replace(recipe.fit, **(fit or {}))
+        trained = replace(recipe.fit, **fit)
     except TypeError as error:
         raise SettingsError(f"A training setting has a value of the wrong type: {error}.") from error
     return replace(recipe, model={**recipe.model, **(model or {})}, fit=trained)

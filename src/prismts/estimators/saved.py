@@ -61,6 +61,7 @@ def write_folder(
         whole["checksum"] = _checksum(whole)
         (partial / _CONFIG).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for file in partial.iterdir():
+            file.chmod(0o666 & ~_umask())  # safetensors lets only the owner read
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
         old = _old(path)
@@ -101,7 +102,8 @@ def read_config(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     recover(path)
     if not path.is_dir():
-        raise SavedModelError(f"There is no model folder at {path}.")
+        what = "is a file, not a model folder" if path.is_file() else "does not exist"
+        raise SavedModelError(f"There is no model folder at {path}: it {what}.")
     file = path / _CONFIG
     if not file.is_file():
         raise SavedModelError(f"{path} is no model folder of PrismTS: it has no {_CONFIG}.")
@@ -138,6 +140,7 @@ def package_version() -> str:
 
 
 def _old(path: Path) -> Path:
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - "." and ".." have a name then, and no link is followed
     return path.with_name(f".{path.name}.old")
 
 

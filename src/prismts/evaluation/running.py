@@ -66,22 +66,21 @@ class RunningForecastScores:
         relative = own_scale / season_scale[..., None]
         self.seasonal.add(target * relative, np.where(np.isnan(relative), 0.0, point * relative))
         n = int((~np.isnan(target)).sum())
-        if n:
-            self.means["smape"].add(float(smape(own_target, own_point)), n)
-        if self.levels is not None and n:
+        self.means["smape"].add(smape(own_target, own_point), n)
+        if self.levels is not None:
             by_level = np.moveaxis(forecast, 1, 0)  # [Q, B, C, H]
-            self.means["pinball"].add(float(pinball(target, by_level, self.levels)), n)
-            self.means["coverage"].add(float(coverage(target, by_level[0], by_level[-1])), n)
-            self.means["width"].add(float(interval_width(by_level[0], by_level[-1])), n)
+            self.means["pinball"].add(pinball(target, by_level, self.levels), n)
+            self.means["coverage"].add(coverage(target, by_level[0], by_level[-1]), n)
+            self.means["width"].add(interval_width(by_level[0], by_level[-1]), target.size)  # a width needs no target
         if "dtw" in self.means:
             pairs = target.reshape(-1, target.shape[-1]), point.reshape(-1, point.shape[-1])
             self.means["dtw"].add(dtw(*pairs), int((~np.isnan(pairs[0])).any(-1).sum()))
 
     def values(self) -> dict[str, float]:
-        """All measures by name; mse, mae and pinball on standardized values, the rest in own units."""
+        """All measures by name: rmse_own, mae_own and smape of values in own units, the others of standardized ones."""
         values = {
             "mse": self.scaled.mse, "mae": self.scaled.mae, "rmse_own": self.own.rmse, "mae_own": self.own.mae,
-            "mase": self.seasonal.mae if self.seasonal.n else float("nan"),
+            "mase": self.seasonal.mae,
         }  # fmt: skip
         values |= {name: mean.value for name, mean in self.means.items()}
         if "pinball" in values:

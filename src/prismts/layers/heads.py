@@ -18,9 +18,9 @@ __all__ = ["FlattenHead", "PoolHead"]
 class FlattenHead(nn.Module):
     """All tokens of a channel to its future in one linear map, in the units the model was given.
 
-    With ``line`` a straight line from the context to the future runs beside the tokens. It is solved before training and
-    the map of the tokens begins at zero, so that training begins at the best line and the network learns what a line
-    cannot.
+    With ``line`` a straight line from the context to the future runs beside the tokens. It is solved before training
+    and the map of the tokens begins at zero, so that training begins at the best line and the network learns what a
+    line cannot.
 
     With ``n_quantiles`` the answer is [B, Q, C, H].
     """
@@ -66,8 +66,8 @@ class FlattenHead(nn.Module):
         x = rearrange(self.dropout(tokens), "b g n d -> b g (d n)")
         if x.shape[-1] != self.linear.in_features:
             raise ShapeError(
-                f"This model's head was built for {self.linear.in_features // tokens.shape[-1]} tokens, but a window of "
-                f"{window.shape[-1]} steps gives {tokens.shape[2]}. Pass windows of the context_length it was built "
+                f"This model's head was built for {self.linear.in_features // tokens.shape[-1]} tokens, but a window "
+                f"of {window.shape[-1]} steps gives {tokens.shape[2]}. Pass windows of the context_length it was built "
                 "with, as [batch, channel, time]; if time is the middle axis, pass x.swapaxes(-1, -2)."
             )
         return rearrange(self.linear(x), "b g (q c h) -> b q (g c) h", q=self.n_quantiles or 1, c=self.n_series)

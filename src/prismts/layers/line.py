@@ -24,10 +24,11 @@ ROWS_PER_PASS = 200_000
 class ChosenLine(RidgeMap):
     """A line that may do what the plain ridge cannot, where validation says that it helps.
 
-    Candidates: rows that count alike, or by the scale of their window; one line, or its average with one that reads only
-    the last 4/7 of the context; no pull towards the mean of the training part, or a third of the regression of what is
-    missed on the level of the window; four penalties. The best of them on validation is then trained for a few passes
-    on absolute and on Huber loss, and the best of the three is kept. Without validation it is the plain ridge.
+    Candidates are the plain ridge and all combinations of: rows that count alike, or by the scale of their window; one
+    line, or its average with one that reads only the last 4/7 of the context; no pull towards the mean of the training
+    part, or a third of the regression of what is missed on the level of the window; four penalties. The best of them
+    on validation is then trained for a few passes on absolute and on Huber loss, and the best of the three is kept.
+    Without validation it is the plain ridge.
 
     Each of these was tried inside the training and validation parts of eleven data sets; see ``docs/log.md``.
     """
@@ -47,7 +48,9 @@ class ChosenLine(RidgeMap):
         said = super().solve(train, validation)
         if validation is None:
             return said
-        names, lines = _candidates(train, self.full())
+        ridge = self.full()
+        names, lines = _candidates(train, ridge)
+        names, lines = [said, *names], torch.cat([ridge[None].double(), lines])
         errors = error_sums(lines, validation)
         best = int(errors.argmin())
         name, line, least = names[best], lines[best].float(), float(errors[best])
@@ -97,7 +100,8 @@ class _Moments:
 
 def _candidates(train: Windows, ridge: Tensor) -> tuple[list[str], Tensor]:
     """Names of all candidates, and their weights, bias and reversion [n, H, T+2]."""
-    size, short = train.context_length, max(2, round(SHORTER * train.context_length))
+    size = train.context_length
+    short = min(size, max(2, round(SHORTER * size)))
     moments = {name: _Moments(size + 1, train.horizon, short) for name in WEIGHTINGS}
     for x, level, y, seen in rows(train):
         if seen is not None:  # an unobserved target counts as what the ridge says of it, and so pulls nowhere
@@ -143,8 +147,8 @@ def _trained(
     generator = np.random.default_rng(0)
     weights = line.clone().requires_grad_()
     optimizer = torch.optim.Adam([weights], lr=1e-4)
-    n_windows = max(1, batch_size // train.n_channels)
-    per_pass = max(1, min(len(train) // n_windows, ROWS_PER_PASS // batch_size))
+    n_windows = max(1, batch_size // max(train.n_channels, 8))  # what ``rows`` gives in one block, for one step
+    per_pass = max(1, min(len(train) // n_windows, ROWS_PER_PASS // (n_windows * train.n_channels)))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_passes * per_pass)
     best, least = line, float("inf")
     for _ in range(n_passes):

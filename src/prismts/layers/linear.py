@@ -58,8 +58,8 @@ def rows(
     """Windows as rows of a regression, one per channel, block by block.
 
     Contexts [R, T+1] with a last column of ones and targets [R, H], both relative to the context's mean, which is the
-    level [R, 1], and the mask of the targets [R, H] or None. All windows, thinned where there are very many, or those of
-    ``index``.
+    level [R, 1], and the mask of the targets [R, H] or None. All windows, thinned where there are very many, or those
+    of ``index``.
     """
     if index is None:
         thin = max(1, -(-len(windows) * windows.n_channels // MAX_ROWS))

@@ -30,10 +30,10 @@ class Forecast:
     Args:
         horizon: steps of future.
         quantiles: levels such as (0.1, 0.5, 0.9); None forecasts one point per step.
-        loss: of point forecasts in training; quantiles use the pinball loss. "relative_mse" divides squared errors by the
-            variance of the window plus 0.3, so that calm windows count as much as wild ones.
-        line: the straight line that runs beside the network, solved before training: "chosen" on validation among
-            several, the plain "ridge", or None for no line.
+        loss: of point forecasts in training; quantiles use the pinball loss. "relative_mse" divides squared errors by
+            the variance of the window plus 0.3, so that calm windows count as much as wild ones.
+        line: the straight line that runs beside the network, solved before training: the plain "ridge", "chosen" on
+            validation among several, or None for no line.
         head_dropout: on the tokens before the head.
     """
 
@@ -43,7 +43,7 @@ class Forecast:
         *,
         quantiles: Sequence[float] | None = None,
         loss: Loss = "mse",
-        line: str | None = "chosen",
+        line: str | None = "ridge",
         head_dropout: float = 0.0,
     ) -> None:
         if horizon < 1:
@@ -136,7 +136,7 @@ class Forecast:
         return total / count.clamp(min=1)
 
     def errors(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What validation judges by, whatever the training loss: squared errors of points, pinball loss of quantiles."""
+        """What validation judges by, whatever the training loss: squared errors of points, pinball of quantiles."""
         return self._sums(model, batch, "mse")
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

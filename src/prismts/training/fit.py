@@ -34,7 +34,7 @@ __all__ = ["FitConfig", "FitResult", "Task", "TrainingDiverged", "fit"]
 
 
 class Task(Protocol):
-    """What training needs to know of a task: what to minimize, as a mean and as sums that add up over batches."""
+    """What training needs to know of a task: what to follow downhill, and what validation judges by."""
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Mean loss of a batch, to follow downhill."""
@@ -54,6 +54,7 @@ class FitConfig:
     """How a model is trained. Lengths are in epochs unless the name says otherwise."""
 
     max_epochs: int = 10
+    min_steps: int = 0  # more epochs than max_epochs where the data are so few that they would make fewer steps
     patience: int = 3  # epochs without a better validation loss before training stops
     batch_size: int = 256  # windows, over all processes together
     learning_rate: float = 5e-4
@@ -110,7 +111,7 @@ def fit(
 
     Args:
         model: carries the head of the task.
-        task: what to minimize.
+        task: what to minimize, and what validation judges by.
         train: where training batches come from.
         validation: decides which epoch is best; without it, the last one is.
         config: how to train.
@@ -165,6 +166,9 @@ class _Loop(pl.LightningModule):
         self._clock = 0.0
         apart = getattr(model, "n_channels", 0) is None
         self.channels_at_once = config.channels_at_once if apart else None
+        whole = Batches(train, config.batch_size, drop_last=config.drop_last, channels_at_once=self.channels_at_once)
+        self.steps_per_epoch = max(1, len(whole))
+        self.n_epochs = max(config.max_epochs, -(-config.min_steps // self.steps_per_epoch))
 
     def batches(self, source: Source, *, training: bool) -> Batches:
         """The batches of the current epoch that this process sees."""
@@ -241,7 +245,7 @@ class _Loop(pl.LightningModule):
         self.history = list(checkpoint["history"])
 
     def configure_optimizers(self) -> Any:
-        """Adam, or AdamW where weights decay; a closed-form line may move more slowly than the network."""
+        """AdamW; the solved line beside the network stays as it is, or moves at its own rate and never decays."""
         config = self.config
         line = [p for name, p in self.model.named_parameters() if ".line." in f".{name}" and p.requires_grad]
         slow = {id(p) for p in line}
@@ -250,8 +254,7 @@ class _Loop(pl.LightningModule):
         if line and config.line_rate:
             groups.append({"params": line, "lr": config.learning_rate * config.line_rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-        steps = max(1, len(self.batches(self.train_source, training=True)))
-        factor = make_schedule(config.schedule, steps, config.max_epochs)
+        factor = make_schedule(config.schedule, self.steps_per_epoch, self.n_epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -284,16 +287,14 @@ def _trainer(
 
         callbacks.append(EMAWeightAveraging(decay=config.averaging))
     if progress:
-        steps = len(Batches(loop.train_source, config.batch_size, drop_last=config.drop_last,
-                            channels_at_once=loop.channels_at_once))  # fmt: skip
-        callbacks.append(TrainingBar(title, steps, config.max_epochs))
+        callbacks.append(TrainingBar(title, loop.steps_per_epoch, loop.n_epochs))
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=1 if config.devices == "auto" and config.accelerator in ("auto", "cpu") else config.devices,
         num_nodes=config.n_nodes,
         strategy=config.strategy,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        max_epochs=config.max_epochs,
+        max_epochs=loop.n_epochs,
         gradient_clip_val=config.gradient_clip,
         callbacks=callbacks,
         plugins=[SafeCheckpointIO()],

@@ -1,0 +1,256 @@
+"""What users meet: odd tables, odd settings, folders that cannot be written, a hand on Ctrl-C."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import prismts
+from prismts.data.series import Collection, Series
+from prismts.errors import DataError, SettingsError
+from prismts.estimators import forecaster as module
+from prismts.estimators.forecaster import Forecaster
+
+
+def table(n: int = 200, n_channels: int = 2, freq: str = "h", start: str = "2024-01-01") -> pd.DataFrame:
+    """Waves of a day, with some noise."""
+    steps = np.arange(n)[:, None]
+    values = np.sin(steps * np.pi / 12 + np.arange(n_channels))
+    values += np.random.default_rng(0).normal(0, 0.1, values.shape)
+    frame = pd.DataFrame(values, columns=[f"c{i}" for i in range(n_channels)])
+    frame.insert(0, "date", pd.date_range(start, periods=n, freq=freq))
+    return frame
+
+
+def ridge(**settings: object) -> Forecaster:
+    return Forecaster("ridge", **{"context_length": 24, "horizon": 6, "progress": False, **settings})
+
+
+# ---- steps of another length
+
+
+def test_data_with_other_steps_than_those_learned_are_refused_in_words():
+    fitted = ridge().fit(table())
+    for freq in ("D", "15min"):
+        with pytest.raises(DataError, match=f"learned steps of h, but these data have steps of {freq}"):
+            fitted.predict(table(freq=freq))
+        with pytest.raises(DataError, match="learned steps of h"):
+            fitted.backtest(table(freq=freq))
+    with pytest.raises(DataError, match="learned steps of B"):
+        ridge().fit(table(freq="B")).predict(table(freq="D"))
+
+
+@pytest.mark.parametrize(("learned", "met"), [("MS", "ME"), ("W-WED", "W-SUN"), ("QS-JAN", "QS-FEB")])
+def test_months_by_their_start_or_end_and_weeks_from_any_day_are_the_same_step(learned, met):
+    forecast = ridge().fit(table(freq=learned)).predict(table(60, freq=met))
+    assert (forecast["date"] == pd.date_range(table(60, freq=met)["date"].iloc[-1], periods=7, freq=met)[1:]).all()
+
+
+def test_a_few_rows_go_on_at_the_step_that_was_learned():
+    days = table(206, freq="B")  # row 200 is a Monday
+    fitted = ridge().fit(days[:200])
+    for begin, end in ((0, 1), (0, 5), (4, 6)):  # one day, a week that looks daily, a Friday and a Monday
+        rows = days[200 + begin : 200 + end]
+        after = pd.date_range(rows["date"].iloc[-1], periods=7, freq="B")[1:]
+        assert (fitted.predict(rows)["date"] == after).all(), (begin, end)
+
+
+# ---- names
+
+
+def test_series_of_one_name_keep_their_own_scale():
+    values = np.random.default_rng(0).standard_normal((1, 100))
+    both = Collection.of([Series(values), Series(1000 * values)])
+    for forecast in ((fitted := ridge().fit(both)).predict(), fitted.predict(both)):
+        small, large = forecast["channel_0"].to_numpy().reshape(2, 6)
+        np.testing.assert_allclose(1000 * small, large, rtol=1e-3)
+    per_series = fitted.backtest(both).scores["mase"], ridge().fit(both.cases(0, 1)).backtest(both.cases(0, 1)).scores
+    assert per_series[0] == pytest.approx(per_series[1]["mase"], rel=0.2)
+
+
+def test_a_channel_may_be_called_step_or_series():
+    frame = table().drop(columns="date").rename(columns={"c0": "step", "c1": "series"})
+    forecast = ridge().fit(frame).predict()
+    assert list(forecast.columns) == ["step_", "step", "series"]
+    assert forecast["step_"].tolist() == list(range(200, 206))
+
+
+def test_a_channel_called_like_a_quantile_of_another_is_refused_instead_of_lost():
+    frame = table().rename(columns={"c0": "load", "c1": "load_q0.5"})
+    with pytest.raises(DataError, match=r"quantile 0.5 of channel 'load' would be called 'load_q0.5'"):
+        ridge(quantiles=(0.1, 0.5, 0.9)).fit(frame).predict()
+
+
+def test_a_column_of_text_that_the_model_never_learned_does_not_stop_a_forecast():
+    fitted = ridge().fit(table())
+    pd.testing.assert_frame_equal(fitted.predict(table().assign(note="calm")), fitted.predict(table()))
+    assert fitted.backtest(table().assign(note="calm")).scores["mse"] == fitted.backtest(table()).scores["mse"]
+    with pytest.raises(DataError, match="'oops' in row 7"):  # one that it did learn still does
+        fitted.predict(table().assign(c0=["oops" if i == 7 else "1" for i in range(200)]))
+
+
+# ---- settings
+
+
+def test_lengths_that_are_no_whole_numbers_and_a_lone_quantile_are_refused_in_words():
+    for settings, words in (
+        ({"horizon": "6"}, "horizon is a whole number of time steps, but got '6'"),
+        ({"context_length": 24.0}, "context_length is a whole number of time steps, but got 24.0"),
+        ({"quantiles": 0.9}, "quantiles are several levels"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            ridge(**settings).fit(table())
+
+
+def test_settings_from_numpy_work_and_can_be_saved(tmp_path):
+    fitted = ridge(
+        horizon=np.int64(6), quantiles=np.array([0.1, 0.9]), values=np.array(["c0"]), random_state=np.int64(1)
+    ).fit(table())
+    fitted.save(tmp_path / "m")
+    pd.testing.assert_frame_equal(prismts.load(tmp_path / "m").predict(), fitted.predict())
+
+
+# ---- quantiles
+
+
+def test_without_a_median_among_the_quantiles_the_point_forecast_lies_between_the_two_next_to_it():
+    forecast = ridge(quantiles=(0.1, 0.2, 0.7, 0.9)).fit(table()).predict()
+    between = forecast["c0_q0.2"] + 0.6 * (forecast["c0_q0.7"] - forecast["c0_q0.2"])
+    np.testing.assert_allclose(forecast["c0"], between, rtol=1e-5, atol=1e-6)
+    assert (ridge(quantiles=(0.8, 0.9)).fit(table()).predict().eval("c0 == `c0_q0.8`")).all()
+
+
+def test_calibration_of_a_wide_table_reads_some_windows_of_the_whole_validation_part(monkeypatch):
+    seen: list[int] = []
+    inner = module.conformal_offsets
+
+    def counted(forecasts, levels):
+        batches = list(forecasts)
+        seen.append(sum(len(forecast) for _, forecast in batches))
+        return inner(batches, levels)
+
+    monkeypatch.setattr(module, "conformal_offsets", counted)
+    frame = table(1000)
+    all_of_them = ridge(quantiles=(0.1, 0.5, 0.9)).fit(frame).quantile_offsets_
+    monkeypatch.setattr(module, "_CALIBRATED", 60 * 3 * 2 * 6)  # misses of 60 windows
+    some = ridge(quantiles=(0.1, 0.5, 0.9)).fit(frame).quantile_offsets_
+    assert seen == [195, 49]
+    np.testing.assert_allclose(some, all_of_them, atol=0.05)
+
+
+# ---- files and folders
+
+
+def test_a_saved_model_may_be_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o022)
+    try:
+        ridge().fit(table()).save(tmp_path / "m")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "m").iterdir()} == {0o644}
+
+
+@pytest.fixture
+def prism(tmp_path, monkeypatch, capsys):
+    """The command in an empty folder with data.csv: exit code and error lines but for notes."""
+    from prismts import cli
+
+    monkeypatch.chdir(tmp_path)
+    table().to_csv("data.csv", index=False)
+
+    def run(*arguments: object) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["prism", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, capsys.readouterr().err.splitlines()
+
+    return run
+
+
+FIT = ("fit", "forecast", "data.csv", "--horizon", 6, "--context-length", 24, "--quiet", "--out")
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(prism):
+    Path("file").write_text("x")
+    assert prism(*FIT, "m", "--model", "ridge") == (0, [])
+    for arguments in (
+        (*FIT, "file/m", "--model", "ridge"),
+        (*FIT, "file/m", "--epochs", 1),
+        ("predict", "m", "--out", "file/f.csv"),
+        ("predict", "m", "--plot", "file/f.html"),
+        ("evaluate", "m", "data.csv", "--out", "file/s.json"),
+    ):
+        code, lines = prism(*arguments)
+        assert code == 2 and len(lines) == 1 and lines[0].startswith("prism: file"), (arguments, lines)
+    assert prism("evaluate", "m", "data.csv", "--quiet", "--out", "new/folder/s.json") == (0, [])
+    assert Path("new/folder/s.json").exists()
+
+
+def test_another_table_is_scored_by_the_channels_it_shares_with_the_model(prism):
+    assert prism(*FIT, "m", "--model", "ridge")[0] == 0
+    table().assign(note="calm").to_csv("more.csv", index=False)
+    assert prism("evaluate", "m", "more.csv") == (0, [])
+    table().drop(columns="c1").assign(note="calm").to_csv("less.csv", index=False)
+    code, lines = prism("evaluate", "m", "less.csv")
+    assert code == 2 and "'note' holds text" in lines[0]
+
+
+def test_a_folder_that_is_not_ours_is_refused_before_training_and_not_after(prism, monkeypatch):
+    Path("notes").mkdir()
+    Path("notes/thesis.txt").write_text("mine")
+    monkeypatch.setattr(Forecaster, "fit", lambda *_, **__: pytest.fail("trained in vain"))
+    for place in ("notes", ".", "data.csv"):
+        for replace in ((), ("--replace",)):
+            code, lines = prism(*FIT, place, *replace)
+            assert code == 2 and len(lines) == 1 and "model folder" in lines[0], lines
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["data.csv", "notes"]
+
+
+# ---- a hand on Ctrl-C
+
+
+def test_ctrl_c_in_training_is_a_keyboard_interrupt_and_leaves_python_listening(monkeypatch):
+    from prismts.tasks.forecast import Forecast
+
+    def press(self: Forecast, model: object, batch: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Forecast, "loss", press)
+        with pytest.raises(KeyboardInterrupt):
+            Forecaster(context_length=24, horizon=6, progress=False).fit(table())
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.slow
+def test_a_stopped_command_says_so_and_the_same_command_goes_on(tmp_path):
+    table(6000, 5).to_csv(tmp_path / "data.csv", index=False)
+    command = [
+        sys.executable,
+        "-m",
+        "prismts",
+        *["fit", "forecast", "data.csv", "--horizon", "24", "--context-length", "96", "--out", "m"],
+    ]
+    stopped = subprocess.Popen([*command, "--epochs", "4"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "m.run" / "last.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    stopped.send_signal(signal.SIGINT)
+    _, said = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130 and "prism: stopped. The same command goes on" in said
+    other = subprocess.run([*command, "--epochs", "5"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert other.returncode == 2 and "unfinished run with other settings" in other.stderr
+    again = subprocess.run([*command, "--epochs", "4"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "resumed after epoch" in again.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m"]
