@@ -45,6 +45,7 @@ __all__ = ["Backtest", "Forecaster"]
 
 _SHORTEST_CONTEXT = 8  # observed steps that a window of a series shorter than the context needs
 _ROWS = 8192  # windows times channels that go through the model at once when predicting
+_ROWS_PER_STEP = 256  # in training on a wide table on a CPU, where what a step holds lies beside the table in memory
 _CALIBRATED = 2**25  # misses that calibration reads; of a wide table's windows, every k-th
 _FEWEST_CALIBRATED = 50  # windows that it reads in any case
 
@@ -375,6 +376,11 @@ class Forecaster(BaseEstimator):
         elif "patch_length" not in recipe.model:
             length = min(32, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
             recipe = replace(recipe, model={"patch_length": length, "stride": max(1, length // 2), **recipe.model})
+        if "channels_at_once" not in (self.fit_settings or {}) and data.n_channels > recipe.fit.channels_at_once:
+            on_cpu = torch.accelerator.current_accelerator(check_available=True) is None
+            if on_cpu or recipe.fit.accelerator == "cpu":
+                few = max(1, _ROWS_PER_STEP // recipe.fit.batch_size)
+                recipe = replace(recipe, fit=replace(recipe.fit, channels_at_once=few))
         self._recipe_ = recipe
         return recipe
 

@@ -247,9 +247,11 @@ class _Loop(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW; the solved line beside the network stays as it is, or moves at its own rate and never decays."""
         config = self.config
-        line = [p for name, p in self.model.named_parameters() if ".line." in f".{name}" and p.requires_grad]
+        line = [p for name, p in self.model.named_parameters() if ".line." in f".{name}"]
+        for parameter in line:
+            parameter.requires_grad_(config.line_rate > 0)
         slow = {id(p) for p in line}
-        rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in slow]
+        rest = [p for p in self.model.parameters() if id(p) not in slow]
         groups: list[dict[str, Any]] = [{"params": rest, "lr": config.learning_rate}]
         if line and config.line_rate:
             groups.append({"params": line, "lr": config.learning_rate * config.line_rate, "weight_decay": 0.0})
