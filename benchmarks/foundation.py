@@ -29,7 +29,9 @@ def specification() -> list[dict]:
             cells += [{**place, "model": floor, "setting": "default", "seed": 0}
                       for floor in ("last_value", "seasonal_naive", "ridge")]  # fmt: skip
             if name != "ILI":
-                cells.append({**place, "context_length": 512, "model": "ridge", "setting": "default", "seed": 0})
+                longer = {**place, "context_length": 512, "setting": "default"}
+                cells.append({**longer, "model": "ridge", "seed": 0})
+                cells += [{**longer, "model": "convtimenet", "seed": seed} for seed in SEEDS]
             for seed in SEEDS:
                 cells.append({**place, "model": "convtimenet", "setting": f"published/{name}", "seed": seed})
                 cells.append({**place, "model": "convtimenet", "setting": "default", "seed": seed})

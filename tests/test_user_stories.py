@@ -216,6 +216,15 @@ def test_a_folder_that_is_not_ours_is_refused_before_training_and_not_after(pris
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["data.csv", "notes"]
 
 
+def test_the_columns_asked_for_are_those_read_from_a_data_set_known_by_name(prism, data_root):
+    options = ("--model", "last_value", "--horizon", 6, "--context-length", 24, "--quiet")
+    assert prism("fit", "forecast", "ETTh1", "--values", "OT", "HUFL", *options, "--out", "m") == (0, [])
+    assert prismts.load("m").channels_ == ("OT", "HUFL")
+    assert prism("evaluate", "m", "ETTh1") == (0, [])
+    code, lines = prism("fit", "forecast", "ETTh1", "--values", "HUFF", *options, "--out", "n")
+    assert code == 2 and "HUFF" in lines[0] and "HUFL" in lines[0]
+
+
 # ---- a hand on Ctrl-C
 
 
@@ -254,3 +263,24 @@ def test_a_stopped_command_says_so_and_the_same_command_goes_on(tmp_path):
     again = subprocess.run([*command, "--epochs", "4"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "resumed after epoch" in again.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m"]
+
+
+# ---- wide tables
+
+
+def test_training_on_a_table_of_many_channels_holds_few_rows_at_once_on_a_cpu():
+    sizes: dict[int, tuple[int, int]] = {}
+    for n_channels in (64, 65):
+        fitted = Forecaster(
+            context_length=8, horizon=1, progress=False, fit_settings={"max_epochs": 1, "accelerator": "cpu"}
+        ).fit(table(60, n_channels))
+        config = fitted._recipe_.fit
+        sizes[n_channels] = config.batch_size, config.channels_at_once
+    assert sizes == {64: (64, 64), 65: (4, 64)}
+    asked = Forecaster(
+        context_length=8,
+        horizon=1,
+        progress=False,
+        fit_settings={"max_epochs": 1, "batch_size": 32, "accelerator": "cpu"},
+    ).fit(table(60, 65))
+    assert asked._recipe_.fit.batch_size == 32

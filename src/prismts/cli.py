@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts import __version__
-from prismts.errors import PrismError, SettingsError
+from prismts.errors import PrismError, SettingsError, unknown_name
 
 if TYPE_CHECKING:
     from prismts.data.series import Collection
@@ -333,6 +334,12 @@ def _table_or_dataset(
     found, kind = read_with_kind(
         load_dataset(data) if known else data, time=time, series=series, values=values, frequency=frequency
     )
+    if known and values is not None:
+        for name in values:
+            if name not in found.channels:
+                raise unknown_name("channel", name, found.channels)
+        order = [found.channels.index(name) for name in values]
+        found = replace(found, values=found.values[order], channels=tuple(values))
     if isinstance(found, Series):
         return Collection.of(found), kind, found.borders
     return found, kind, None

@@ -376,11 +376,11 @@ class Forecaster(BaseEstimator):
         elif "patch_length" not in recipe.model:
             length = min(32, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
             recipe = replace(recipe, model={"patch_length": length, "stride": max(1, length // 2), **recipe.model})
-        if "channels_at_once" not in (self.fit_settings or {}) and data.n_channels > recipe.fit.channels_at_once:
+        if "batch_size" not in (self.fit_settings or {}) and data.n_channels > recipe.fit.channels_at_once:
             on_cpu = torch.accelerator.current_accelerator(check_available=True) is None
             if on_cpu or recipe.fit.accelerator == "cpu":
-                few = max(1, _ROWS_PER_STEP // recipe.fit.batch_size)
-                recipe = replace(recipe, fit=replace(recipe.fit, channels_at_once=few))
+                few = max(1, _ROWS_PER_STEP // recipe.fit.channels_at_once)
+                recipe = replace(recipe, fit=replace(recipe.fit, batch_size=min(few, recipe.fit.batch_size)))
         self._recipe_ = recipe
         return recipe
 
