@@ -61,7 +61,8 @@ def test_fit_predict_and_evaluate_carry_a_table_from_end_to_end(table, tmp_path,
 
 def test_the_default_model_trains_saves_and_leaves_no_run_folder(table, tmp_path, run):
     code, _, err = run(
-        "fit", "forecast", table, "--horizon", 6, "--context-length", 64, "--epochs", 1, "--out", tmp_path / "m", "--quiet",
+        "fit", "forecast", table, "--horizon", 6, "--context-length", 64, "--epochs", 1, "--out", tmp_path / "m",
+        "--quiet",
     )  # fmt: skip
     assert (code, err) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m"]

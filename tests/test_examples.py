@@ -35,5 +35,5 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, data_root):
         quick = block.replace('load_dataset("ETTh2")', 'load_dataset("ETTh2").part(0, 2000)').replace(
             "Forecaster(", "Forecaster(progress=False, fit_settings={'max_epochs': 1}, "
         )
-        exec(compile(quick, "README.md", "exec"), scope)  # noqa: S102
+        exec(compile(quick, "README.md", "exec"), scope)
     assert scope["scores"].n_scored > 0 and len(scope["again"]) == 24 and Path("model/config.json").exists()

@@ -31,6 +31,7 @@ TINY = {
     "horizon": 12,
     "model_settings": {"patch_length": 8, "stride": 4, "width": 8, "feed_forward": 16, "kernel_sizes": (3, 5)},
     "fit_settings": {"max_epochs": 2, "batch_size": 64, "channels_at_once": 2},
+    "n_members": 1,
     "progress": False,
 }
 
@@ -231,7 +232,7 @@ def test_floors_stand_beside_a_model_on_the_same_windows_and_scale(fitted):
 
 def test_ridge_gives_its_known_score_on_real_data(data_root):
     for name, expected in (("ETTh1", 0.370), ("ETTh2", 0.271)):
-        scores = evaluate(Forecaster("ridge"), name)
+        scores = evaluate(Forecaster("ridge", context_length=336), name)
         assert scores["mse"] == pytest.approx(expected, abs=0.001) and scores.n_scored == 2785
 
 
@@ -242,7 +243,7 @@ def test_quantiles_are_in_order_and_cover_what_they_promise_on_data_like_the_tra
     series = sine_mixture(3000, seed=2)
     noisy = Series(series.values + np.random.default_rng(0).normal(0, 0.5, series.values.shape).astype("f4"))
     for model in ("ridge", "convtimenet"):
-        settings = {} if model == "ridge" else {k: TINY[k] for k in ("model_settings", "fit_settings")}
+        settings = {} if model == "ridge" else {k: TINY[k] for k in ("model_settings", "fit_settings", "n_members")}
         forecaster = Forecaster(
             model, context_length=48, horizon=12, quantiles=(0.1, 0.5, 0.9), progress=False, **settings
         ).fit(noisy, validation=Borders(2000, 2500, 3000))

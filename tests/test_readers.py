@@ -485,7 +485,7 @@ def _cut(data: bytes) -> bytes:
         ("t.csv", b"a,b\n1,2\n3,\0\n", "line 3 holds a NUL byte"),
         ("t.csv", b"a,a\n1,2\n", "two columns named 'a'"),
         ("t.csv.gz", b"a,b\n1,2\n", "t.csv.gz is no gzip file"),
-        ("t.csv.gz", _cut(gzip.compress(b"a,b\n" + b"1,2\n" * 99, mtime=0)), "t.csv.gz is no gzip file, or a truncated one"),
+        ("t.csv.gz", _cut(gzip.compress(b"a,b\n" + b"1,2\n" * 99, mtime=0)), "no gzip file, or a truncated one"),
         ("t.parquet", b"PAR1 but not really", "t.parquet is no Parquet file"),
         ("t.parquet", b"", "t.parquet is no Parquet file"),
         ("t.npz", b"PK\x03\x04 but not really", r"t.npz is no .npz file"),

@@ -103,7 +103,7 @@ def fit_forecast(
     *,
     out: Path,
     horizon: int = 96,
-    context_length: int = 336,
+    context_length: int = 512,
     model: str = "convtimenet",
     setting: str = "default",
     quantiles: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,

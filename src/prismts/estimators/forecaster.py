@@ -37,6 +37,7 @@ from prismts.evaluation.scores import Scores
 from prismts.layers.normalize import InstanceNorm
 from prismts.models import find_model
 from prismts.models.contract import Encoder
+from prismts.models.ensemble import Ensemble
 from prismts.tasks.forecast import Forecast
 from prismts.training.fit import FitConfig, FitResult, fit
 from prismts.windows import Batch, Windows
@@ -76,6 +77,7 @@ class Forecaster(BaseEstimator):
         setting: a named recipe of ``FORECAST_SETTINGS``: "default", or "published" (the authors' form).
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
+        n_members: networks that differ in their seed, whose mean is the forecast; None takes the number of the recipe.
         time: name of the time column; found by itself if None.
         series: name of the column that tells the series of a long table apart.
         values: names of the columns to forecast; all numeric ones if None.
@@ -86,11 +88,12 @@ class Forecaster(BaseEstimator):
         run_folder: keeps checkpoints, so that a killed ``fit`` resumes when it is called again.
 
     Attributes:
-        model_: the trained network.
+        model_: the trained network, or the ``Ensemble`` of them; ``members_`` are the networks in either case.
         scaler_: fitted on the training part.
-        fit_result_: best epoch, losses by epoch, seconds.
+        fit_result_: best epoch and losses by epoch of the first network, seconds of all.
         line_: which straight line was chosen to run beside the network, in words.
-        network_share_: how much of the network counts beside it, from 0 to 1; None where there is nothing to weigh.
+        network_share_: how much of the networks counts beside it on average, from 0 to 1; None where there is nothing
+            to weigh.
         n_channels_, channels_, frequency_: what was learned from.
         tails_: the last context of every series, which ``predict()`` continues.
         train_ends_, test_begins_: for each series, the step after its training part, and the first step that neither
@@ -101,12 +104,13 @@ class Forecaster(BaseEstimator):
         self,
         model: str = "convtimenet",
         *,
-        context_length: int = 336,
+        context_length: int = 512,
         horizon: int = 96,
         quantiles: Sequence[float] | None = None,
         setting: str = "default",
         model_settings: Mapping[str, Any] | None = None,
         fit_settings: Mapping[str, Any] | None = None,
+        n_members: int | None = None,
         time: str | None = None,
         series: str | None = None,
         values: Sequence[str] | None = None,
@@ -123,6 +127,7 @@ class Forecaster(BaseEstimator):
         self.setting = setting
         self.model_settings = model_settings
         self.fit_settings = fit_settings
+        self.n_members = n_members
         self.time = time
         self.series = series
         self.values = values
@@ -154,26 +159,30 @@ class Forecaster(BaseEstimator):
             check = self.windows_(held_out, own, begin=span[0], end=span[1])
         task = self._task(recipe)
         go_on = self.warm_start and self._fits(collection)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.random_state)
-            if go_on:
-                model = self.model_.requires_grad_(True).train()
-            else:
-                model = task.build(
-                    self.model, recipe.model, n_channels=collection.n_channels, context_length=self.context_length
-                )
-                self.line_ = task.prepare(model, train, check)
-            if find_model(self.model).is_trained:
-                with _interruptible():
-                    self.fit_result_ = fit(
-                        model, task, train, check, config=recipe.fit, seed=self.random_state, folder=self.run_folder,
-                        fingerprint=self._fingerprint(collection), progress=self.progress,
-                        title=f"{self.model} on {collection.name}",
-                    )  # fmt: skip
-            else:
-                self.fit_result_ = FitResult(0, float("nan"), ())
-            self.network_share_ = task.finish(model, check)
-        self.model_ = model.eval()
+        members: list[nn.Module] = list(self.members_) if go_on else []
+        results: list[FitResult] = []
+        shares: list[float | None] = []
+        is_trained = find_model(self.model).is_trained
+        n_members = len(members) or (self._n_members(recipe) if is_trained else 1)
+        for i in range(n_members):
+            with torch.random.fork_rng():
+                torch.manual_seed(self._seed(i))
+                if go_on:
+                    model = members[i].requires_grad_(True).train()
+                else:
+                    model = task.build(
+                        self.model, recipe.model, n_channels=collection.n_channels, context_length=self.context_length
+                    )
+                    self.line_ = task.prepare(model, train, check)
+                    members.append(model)
+                if is_trained:
+                    results.append(self._train(model, task, train, check, recipe, collection, i, n_members))
+                shares.append(task.finish(model, check))
+        self.model_ = (members[0] if n_members == 1 else Ensemble(members)).eval()
+        seconds = sum(result.seconds for result in results)
+        self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
+        known = [share for share in shares if share is not None]
+        self.network_share_ = sum(known) / len(known) if known else None
         self._inference: nn.Module | None = None
         self.scaler_, self.series_names_, self.kind_ = scaler, collection.names, kind
         self.train_ends_ = train_ends
@@ -327,13 +336,50 @@ class Forecaster(BaseEstimator):
 
     # ---- inside
 
+    @property
+    def members_(self) -> Sequence[nn.Module]:
+        """The trained networks whose mean is the forecast; one, unless there are more members."""
+        return list(self.model_.members) if isinstance(self.model_, Ensemble) else [self.model_]
+
+    def _n_members(self, recipe: Recipe) -> int:
+        n = recipe.n_members if self.n_members is None else self.n_members
+        if n < 1:
+            raise SettingsError(f"n_members counts the networks whose mean is the forecast, at least 1, but got {n}.")
+        return n
+
+    def _seed(self, member: int) -> int:
+        return self.random_state + 10_007 * member
+
+    def _train(
+        self,
+        model: nn.Module,
+        task: Forecast,
+        train: Windows,
+        check: Windows | None,
+        recipe: Recipe,
+        data: Collection,
+        member: int,
+        n_members: int,
+    ) -> FitResult:
+        which = f", {member + 1} of {n_members}" if n_members > 1 else ""
+        with _interruptible():
+            return fit(
+                model, task, train, check, config=recipe.fit, seed=self._seed(member),
+                folder=None if self.run_folder is None else Path(self.run_folder) / f"member-{member}",
+                fingerprint=self._fingerprint(data), progress=self.progress,
+                title=f"{self.model} on {data.name}{which}",
+            )  # fmt: skip
+
     def build_(self, settings: Mapping[str, Any]) -> None:
         """An untrained model of this forecaster's name and sizes in the place of the trained one."""
         self._recipe_ = replace(self._recipe_, model=settings)
         self.task_ = self._task(self._recipe_)
-        self.model_ = self.task_.build(
-            self.model, settings, n_channels=self.n_channels_, context_length=self.context_length
-        ).eval()
+        n_members = self._n_members(self._recipe_) if find_model(self.model).is_trained else 1
+        members = [
+            self.task_.build(self.model, settings, n_channels=self.n_channels_, context_length=self.context_length)
+            for _ in range(n_members)
+        ]
+        self.model_ = (members[0] if n_members == 1 else Ensemble(members)).eval()
         self._inference = None
         if self.quantiles is None:
             self.quantile_offsets_ = None
@@ -486,7 +532,7 @@ class Forecaster(BaseEstimator):
         """Batches of the windows ``index`` (None: all) with scaled forecasts: [B, C, H], or [B, Q, C, H] in order."""
         if self._inference is None:
             device = torch.accelerator.current_accelerator(check_available=True)
-            model = self.model_.merged() if isinstance(self.model_, Encoder) else self.model_
+            model = self.model_.merged() if isinstance(self.model_, Encoder | Ensemble) else self.model_
             self._inference = model.to(device) if device is not None else model
         model = self._inference
         place = next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -22,6 +22,7 @@ class Recipe:
     line: str | None = "ridge"  # the straight line beside the network: "ridge", "chosen" or None
     loss: str = "mse"
     head_dropout: float = 0.0
+    n_members: int = 1  # networks that differ in their seed, whose mean is the forecast
 
 
 def _published(dataset: str, kernels: tuple[int, ...], dropout: float, batch: int, rate: float) -> Recipe:
@@ -64,7 +65,8 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
         line="ridge",
         loss="relative_mse",
         head_dropout=0.5,
-    ),  # fmt: skip
+        n_members=3,
+    ),
     "published": replace(_PUBLISHED["ETTh1"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
 }

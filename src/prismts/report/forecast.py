@@ -231,7 +231,7 @@ def _errors(scores: Mapping[str, Scores]) -> list[Block]:
 
 
 def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Block]:
-    model: Any = forecaster.model_
+    model: Any = forecaster.members_[0]
     blocks: list[Block] = []
     if hasattr(model, "bounds") and borders.test_end - borders.validation_end >= forecaster.horizon:
         blocks += _patches(forecaster, series, borders)
@@ -252,7 +252,7 @@ def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Bl
 
 def _patches(forecaster: Forecaster, series: Series, borders: Borders) -> list[Block]:
     """Patch bounds over a few test windows, of the channels in which they moved most."""
-    model: Any = forecaster.model_
+    model: Any = forecaster.members_[0]
     config = model.config
     if config.patches != "deformable":
         return [Text(f"The patches of this model are {config.patches}: they lie where they lie, nothing was learned.")]
@@ -323,7 +323,7 @@ def _data(series: Series, borders: Borders, forecaster: Forecaster, simulated: b
 
 
 def _made(forecaster: Forecaster, command: str) -> list[Block]:
-    model: Any = forecaster.model_
+    model: Any = forecaster.members_[0]
     result = forecaster.fit_result_
     facts = [
         ("parameters", f"{sum(p.numel() for p in model.parameters()):,}"),

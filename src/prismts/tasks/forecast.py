@@ -21,6 +21,7 @@ from prismts.windows import Batch, Windows
 __all__ = ["Forecast"]
 
 Loss = Literal["mse", "mae", "huber", "relative_mse"]
+_ROWS_TO_WEIGH = 500_000  # windows times channels from which the share of the network is computed
 LINES = {"ridge": RidgeMap, "chosen": ChosenLine}
 
 
@@ -107,8 +108,8 @@ class Forecast:
     def finish(self, model: nn.Module, validation: Windows | None) -> float | None:
         """Let as much of the network count beside its line as lowers the validation error most, from none to all of it.
 
-        The share is the least-squares one over all validation windows. Returns it, or None where there is nothing to
-        weigh: no line, no validation, or quantiles.
+        The share is the least-squares one over the validation windows (every k-th of very many). Returns it, or None
+        where there is nothing to weigh: no line, no validation, or quantiles.
         """
         head = getattr(model, "head", None)
         if validation is None or self.quantiles is not None or not isinstance(head, FlattenHead) or head.line is None:
@@ -116,16 +117,22 @@ class Forecast:
         assert isinstance(model, Encoder)
         model.eval()
         device = next(model.parameters()).device
+        n_channels = validation.n_channels
+        # models that read channels apart need not see them all at once, and so many rows tell the share well enough
+        groups = n_channels if model.n_channels is not None else min(64, n_channels)
+        index = np.arange(0, len(validation), max(1, len(validation) * n_channels // _ROWS_TO_WEIGH))
         agree = power = 0.0
-        for batch in validation.in_order(max(1, 4096 // validation.n_channels)):
-            seen = None if batch.context_observed is None else batch.context_observed.to(device)
-            features = model.encode(batch.context.to(device), seen)
-            network = (head.network(features)[:, 0] * features.stats.scale).cpu()  # [B, C, H]
-            missed = batch.target - (head(features).cpu() - network)  # by the line alone
-            if batch.target_observed is not None:
-                network = network.masked_fill(~batch.target_observed, 0.0)
-            agree += float((missed * network).sum(dtype=torch.float64))
-            power += float(network.square().sum(dtype=torch.float64))
+        for part in np.array_split(index, max(1, len(index) * groups // 4096)):
+            for first in range(0, n_channels, groups):
+                batch = validation.batch(part, slice(first, first + groups))
+                seen = None if batch.context_observed is None else batch.context_observed.to(device)
+                features = model.encode(batch.context.to(device), seen)
+                network = (head.network(features)[:, 0] * features.stats.scale).cpu()  # [B, C, H]
+                missed = batch.target - (head(features).cpu() - network)  # by the line alone
+                if batch.target_observed is not None:
+                    network = network.masked_fill(~batch.target_observed, 0.0)
+                agree += float((missed * network).sum(dtype=torch.float64))
+                power += float(network.square().sum(dtype=torch.float64))
         share = min(1.0, max(0.0, agree / power)) if power > 0 else 1.0
         head.weaken(share)
         return share

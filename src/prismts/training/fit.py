@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from prismts.errors import PrismError, SavedModelError, SettingsError
 from prismts.training.batches import Batches, Source
 from prismts.training.checkpoint import SafeCheckpointIO, read_tree
+from prismts.training.memory import keep_pages
 from prismts.training.progress import TrainingBar
 from prismts.training.schedules import SCHEDULES, make_schedule
 
@@ -126,6 +127,7 @@ def fit(
         SavedModelError: the folder holds a run with other settings or other data.
     """
     config = config or FitConfig()
+    keep_pages()
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)

@@ -1,8 +1,8 @@
 """Keep memory that a training step will need again in the next one.
 
 PyTorch has no caching allocator on the CPU: every large tensor of every step is mapped by the C library, its pages are
-faulted in, and it is unmapped again, which can take longer than the arithmetic. Told to keep its pages, glibc serves the
-next step from the last one's memory.
+faulted in, and it is unmapped again, which can take as long as the arithmetic. Told to keep its pages, glibc serves the
+next step from the last one's memory. Measured (docs/log.md): 1.6 times as many steps a second.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 __all__ = ["TrainingBar"]
 
@@ -24,8 +24,8 @@ class TrainingBar(pl.Callback):
         if not trainer.is_global_zero:
             return
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[losses]}"), console=Console(stderr=True),
+            TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"), console=Console(stderr=True),
         )  # fmt: skip
         self._bar.start()
         done = trainer.current_epoch * self.per_epoch
@@ -36,13 +36,13 @@ class TrainingBar(pl.Callback):
     ) -> None:
         """One step on."""
         if self._bar is not None:
-            done = trainer.current_epoch * self.per_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.completed
+            done = trainer.current_epoch * self.per_epoch + batch_idx + 1
             self._bar.update(self._task, completed=done, description=f"{self.title}, epoch {trainer.current_epoch + 1}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the newest losses."""
         if self._bar is not None and "val_loss" in trainer.callback_metrics:
-            self._bar.update(self._task, losses=f"validation {float(trainer.callback_metrics['val_loss']):.4f}")
+            self._bar.update(self._task, losses=f"val {float(trainer.callback_metrics['val_loss']):.4f}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
