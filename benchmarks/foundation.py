@@ -97,8 +97,8 @@ def table() -> str:
         for protocol in ("honest", "published"):
             found = {m: np.array([c["scores"][protocol]["measures"][m] for c in cells]) for m in ("mse", "mae")}
             n = cells[0]["scores"][protocol]["n_scored"]
-            spread = f" ± {found['mse'].std(ddof=1):.3f}" if len(cells) > 1 else ""
-            columns.append(f"{found['mse'].mean():.3f}{spread} / {found['mae'].mean():.3f} ({n})")
+            spread = f" ± {found['mse'].std(ddof=1):.4f}" if len(cells) > 1 else ""
+            columns.append(f"{found['mse'].mean():.4f}{spread} / {found['mae'].mean():.4f} ({n})")
         lines.append(f"| {data} | {horizon} | {context} | {title} | {len(cells)} | {columns[0]} | {columns[1]} |")
     return "\n".join(lines)
 

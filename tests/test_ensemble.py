@@ -72,14 +72,17 @@ def test_a_forecaster_of_several_members_trains_saves_and_loads(tmp_path):
     np.testing.assert_array_equal(again.predict().iloc[:, 1:], three.predict().iloc[:, 1:])
 
 
-def test_the_default_has_three_members_and_the_authors_form_one():
+def test_without_a_word_there_is_one_member_and_none_is_refused():
     series = simulated_plant(400, seed=1)
-    settings = {**TINY, "fit_settings": {"max_epochs": 1}}
-    assert len(Forecaster(**settings).fit(series).members_) == 1
-    settings = {**settings, "setting": "default"}
-    assert len(Forecaster(**settings).fit(series).members_) == 3
+    assert len(Forecaster(**TINY).fit(series).members_) == 1
     with pytest.raises(SettingsError, match="n_members"):
-        Forecaster(**settings, n_members=0).fit(series)
+        Forecaster(**TINY, n_members=0).fit(series)
+
+
+def test_members_beside_a_line_share_the_one_that_was_solved():
+    forecaster = Forecaster(**{**TINY, "setting": "default"}, n_members=2).fit(simulated_plant(400, seed=1))
+    one, two = (member.head.line.weight for member in forecaster.members_)
+    assert torch.equal(one, two) and one.abs().max() > 0 and forecaster.line_.startswith("ridge")
 
 
 def test_a_killed_run_of_several_members_goes_on_where_it_was(tmp_path):

@@ -45,6 +45,7 @@ from prismts.windows import Batch, Windows
 __all__ = ["Backtest", "Forecaster"]
 
 _SHORTEST_CONTEXT = 8  # observed steps that a window of a series shorter than the context needs
+_CHANNELS = 64  # of a wide table that go through a model which reads them apart at once
 _ROWS = 8192  # windows times channels that go through the model at once when predicting
 _ROWS_PER_STEP = 256  # in training on a wide table on a CPU, where what a step holds lies beside the table in memory
 _CALIBRATED = 2**25  # misses that calibration reads; of a wide table's windows, every k-th
@@ -74,7 +75,7 @@ class Forecaster(BaseEstimator):
         context_length: steps of past the model reads.
         horizon: steps of future it writes.
         quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
-        setting: a named recipe of ``FORECAST_SETTINGS``: "default", or "published" (the authors' form).
+        setting: a named recipe of ``FORECAST_SETTINGS``: "default", "chosen_line", or "published" (the authors' form).
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
         n_members: networks that differ in their seed, whose mean is the forecast; None takes the number of the recipe.
@@ -173,7 +174,10 @@ class Forecaster(BaseEstimator):
                     model = task.build(
                         self.model, recipe.model, n_channels=collection.n_channels, context_length=self.context_length
                     )
-                    self.line_ = task.prepare(model, train, check)
+                    if not members or recipe.fit.line_rate:
+                        self.line_ = task.prepare(model, train, check)
+                    else:
+                        task.prepare(model, train, check, solved=members[0])
                     members.append(model)
                 if is_trained:
                     results.append(self._train(model, task, train, check, recipe, collection, i, n_members))
@@ -538,11 +542,15 @@ class Forecaster(BaseEstimator):
         place = next((p.device for p in model.parameters()), torch.device("cpu"))
         index = np.arange(len(windows)) if index is None else index
         size = max(1, _ROWS // windows.n_channels)
+        group = _CHANNELS if getattr(model, "n_channels", None) is None else windows.n_channels
         with torch.inference_mode():
             for begin in range(0, len(index), size):
                 batch = windows.batch(index[begin : begin + size])
                 observed = None if batch.context_observed is None else batch.context_observed.to(place)
-                forecast = model(batch.context.to(place), observed)
+                # a wide table goes through in groups of channels, where the model reads them apart
+                parts = batch.context.to(place).split(group, dim=1)
+                masks = [None] * len(parts) if observed is None else observed.split(group, dim=1)
+                forecast = torch.cat([model(x, seen) for x, seen in zip(parts, masks, strict=True)], dim=-2)
                 if self.quantiles is not None and getattr(self, "quantile_offsets_", None) is not None:
                     scale = InstanceNorm()(batch.context, batch.context_observed)[1].scale[:, None]  # [B, 1, C, 1]
                     offsets = torch.from_numpy(self.quantile_offsets_).float()

@@ -233,6 +233,13 @@ def _errors(scores: Mapping[str, Scores]) -> list[Block]:
 def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Block]:
     model: Any = forecaster.members_[0]
     blocks: list[Block] = []
+    if forecaster.network_share_ is not None:
+        blocks.append(
+            Text(
+                f"Beside the network runs a straight line ({forecaster.line_}). Of what the network adds to it, "
+                f"{forecaster.network_share_:.0%} was kept: the share that lowers the validation error most."
+            )
+        )
     if hasattr(model, "bounds") and borders.test_end - borders.validation_end >= forecaster.horizon:
         blocks += _patches(forecaster, series, borders)
     if hasattr(model, "residual_weights"):

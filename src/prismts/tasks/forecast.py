@@ -21,7 +21,7 @@ from prismts.windows import Batch, Windows
 __all__ = ["Forecast"]
 
 Loss = Literal["mse", "mae", "huber", "relative_mse"]
-_ROWS_TO_WEIGH = 500_000  # windows times channels from which the share of the network is computed
+_ROWS_TO_WEIGH = 100_000  # windows times channels from which the share of the network is computed
 LINES = {"ridge": RidgeMap, "chosen": ChosenLine}
 
 
@@ -90,15 +90,23 @@ class Forecast:
         )
         return model
 
-    def prepare(self, model: nn.Module, train: Windows, validation: Windows | None) -> str:
+    def prepare(
+        self, model: nn.Module, train: Windows, validation: Windows | None, *, solved: nn.Module | None = None
+    ) -> str:
         """Solve what can be solved before the first gradient step: the line, and the spread of quantiles around it.
 
-        Returns what line was chosen, in words.
+        ``solved`` is a model of the same form, fitted to the same windows, whose frozen line is taken instead of
+        solving it again. Returns what line was chosen, in words.
         """
         said = ""
-        for module in model.modules():
-            if isinstance(module, RidgeMap):
-                said = module.solve(train, validation)
+        lines = [module for module in model.modules() if isinstance(module, RidgeMap)]
+        if solved is not None:
+            theirs = [module for module in solved.modules() if isinstance(module, RidgeMap)]
+            for line, other in zip(lines, theirs, strict=True):
+                line.load_state_dict(other.state_dict())
+        else:
+            for line in lines:
+                said = line.solve(train, validation)
         for module in model.modules():
             if self.quantiles and isinstance(module, SpreadAround | FlattenHead) and module.starts_at_a_line:
                 module.spread(self._residual_quantiles(model, train))
@@ -122,7 +130,7 @@ class Forecast:
         groups = n_channels if model.n_channels is not None else min(64, n_channels)
         index = np.arange(0, len(validation), max(1, len(validation) * n_channels // _ROWS_TO_WEIGH))
         agree = power = 0.0
-        for part in np.array_split(index, max(1, len(index) * groups // 4096)):
+        for part in np.array_split(index, max(1, len(index) * groups // 256)):
             for first in range(0, n_channels, groups):
                 batch = validation.batch(part, slice(first, first + groups))
                 seen = None if batch.context_observed is None else batch.context_observed.to(device)

@@ -127,7 +127,8 @@ def fit(
         SavedModelError: the folder holds a run with other settings or other data.
     """
     config = config or FitConfig()
-    keep_pages()
+    if train.n_channels <= config.channels_at_once:  # a wide table needs its memory for itself
+        keep_pages()
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
