@@ -76,7 +76,7 @@ def measure(path: Path, n_steps: int) -> None:
     told(estimator, "data_hash", "hash")
     told(estimator, "fit", f"{n_steps or 'all'} steps")
     told(Forecast, "finish", "weighing")
-    told(estimator, "_season_scale", "season scale")
+    told(estimator, "season_scales", "season scale")
     told(estimator.Forecaster, "predict", "forecast")
     table = told(sys.modules[read.__module__], "read", "reading")(path)
     forecaster = estimator.Forecaster(fit_settings={"max_epochs": 1}, progress=False)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import signal
-import threading
 import time as clock
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
@@ -26,9 +24,11 @@ from prismts.data.readers import read_with_kind
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Finding, Series
 from prismts.data.splits import Borders
-from prismts.data.tables import TableKind, to_table
+from prismts.data.tables import TableKind
 from prismts.errors import DataError, NotFittedError, SettingsError
+from prismts.estimators.answer import forecast_table
 from prismts.estimators.conformal import conformal_offsets
+from prismts.estimators.match import by_name, reordered, season_scales
 from prismts.estimators.recipes import Recipe, find_recipe
 from prismts.estimators.saved import read_folder, write_folder
 from prismts.evaluation.protocols import data_hash
@@ -192,7 +192,7 @@ class Forecaster(BaseEstimator):
         self.train_ends_ = train_ends
         self.channels_, self.n_channels_ = collection.channels, collection.n_channels
         self.frequency_ = collection.frequency
-        self.season_scale_ = _season_scale(collection, train_ends, season_length(collection.frequency))
+        self.season_scale_ = season_scales(collection, train_ends, season_length(collection.frequency))
         self.findings_: tuple[Finding, ...] = collection.findings
         self.n_windows_ = {"train": len(train), "validation": 0 if check is None else len(check)}
         self.data_hash_ = data_hash(collection)
@@ -221,7 +221,8 @@ class Forecaster(BaseEstimator):
         forecast = np.concatenate(parts)  # [n, (Q), C, H]
         if kind.backend == "array":
             return forecast[0] if self._single(kind, collection, data) else forecast
-        return self._table(forecast, collection, kind, start)
+        levels = None if self.quantiles is None else [float(q) for q in self.quantiles]
+        return forecast_table(forecast, collection, kind, start, self.channels_, levels)
 
     def backtest(
         self,
@@ -366,8 +367,7 @@ class Forecaster(BaseEstimator):
         n_members: int,
     ) -> FitResult:
         which = f", {member + 1} of {n_members}" if n_members > 1 else ""
-        with _interruptible():
-            return fit(
+        return fit(
                 model, task, train, check, config=recipe.fit, seed=self._seed(member),
                 folder=None if self.run_folder is None else Path(self.run_folder) / f"member-{member}",
                 fingerprint=self._fingerprint(data), progress=self.progress,
@@ -469,7 +469,7 @@ class Forecaster(BaseEstimator):
                 )
             return ends, data, (ends, lengths)
         other, _ = self._read(validation)
-        return lengths, _reordered(other, data.channels, "validation"), (0, None)
+        return lengths, reordered(other, data.channels, "validation"), (0, None)
 
     def windows_(self, data: Collection, scaler: StandardScaler, **part: Any) -> Windows:
         """The windows of one part of some data, as this forecaster reads them."""
@@ -494,7 +494,7 @@ class Forecaster(BaseEstimator):
 
     def _like_training(self, data: Collection) -> Collection:
         """The data with the channels in the order of training, if they have its steps."""
-        data = _reordered(data, self.channels_, "predict")
+        data = reordered(data, self.channels_, "predict")
         if self.frequency_ is None or data.timestamps is None:
             return data
         if data.frequency is not None and alike(data.frequency, self.frequency_):
@@ -512,7 +512,7 @@ class Forecaster(BaseEstimator):
         """Rows of the fitted scaler by the name of the series; a series it has not met is scaled by itself."""
         if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
             return scaler
-        known = _by_name(names)
+        known = by_name(names)
         rows = [known.get(name) for name in data.names]
         if None not in rows:
             return StandardScaler(scaler.mean[rows], scaler.scale[rows])  # type: ignore[index]
@@ -526,7 +526,7 @@ class Forecaster(BaseEstimator):
     def _season_scale_for(self, data: Collection) -> NDArray[np.float64]:
         if data.names == self.series_names_ or (len(self.series_names_) == 1 and len(data) == 1):
             return self.season_scale_
-        known = _by_name(self.series_names_)
+        known = by_name(self.series_names_)
         unknown = np.full(self.n_channels_, np.nan)
         return np.stack([self.season_scale_[known[n]] if n in known else unknown for n in data.names])
 
@@ -586,34 +586,6 @@ class Forecaster(BaseEstimator):
             return len(data) == 1 and data.names[0] != "0"
         return isinstance(given, np.ndarray) and given.ndim == 2
 
-    def _table(self, forecast: NDArray, data: Collection, kind: TableKind, start: NDArray[np.int64]) -> Any:
-        """A table of forecasts [n, (Q), C, H]."""
-        series = kind.series or _free("series", self.channels_)
-        time = kind.time or _free("step", self.channels_)
-        times = []
-        for case, first in zip(data, start, strict=True):
-            future = case.future_timestamps(self.horizon)
-            times.append(future + first if case.timestamps is None else future)
-        columns: dict[str, NDArray] = {}
-        if len(data) > 1 or kind.series is not None:
-            columns[series] = np.repeat(np.array(data.names, dtype=object), self.horizon)
-        columns[time] = np.concatenate(times)
-        levels = None if self.quantiles is None else [float(q) for q in self.quantiles]
-        for c, channel in enumerate(self.channels_):
-            if levels is None:
-                columns[channel] = forecast[:, c].reshape(-1)
-                continue
-            columns[channel] = _middle(forecast[:, :, c], levels).reshape(-1)
-            for q, level in enumerate(levels):
-                name = f"{channel}_q{level:g}"
-                if name in self.channels_:
-                    raise DataError(
-                        f"The quantile {level:g} of channel {channel!r} would be called {name!r}, as another channel "
-                        "is. Rename that channel."
-                    )
-                columns[name] = forecast[:, q, c].reshape(-1)
-        return to_table(replace(kind, time=time, series=series), columns)
-
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
             raise NotFittedError(
@@ -621,79 +593,11 @@ class Forecaster(BaseEstimator):
             )
 
 
-def _middle(forecast: NDArray, levels: Sequence[float]) -> NDArray:
-    """The median [n, H] of quantiles [n, Q, H]; where it is no level, on the straight line between its neighbors."""
-    right = int(np.searchsorted(levels, 0.5).clip(0, len(levels) - 1))
-    left = max(0, right - 1)
-    if levels[right] <= 0.5 or left == right:
-        return forecast[:, right]
-    share = (0.5 - levels[left]) / (levels[right] - levels[left])
-    return forecast[:, left] + forecast.dtype.type(share) * (forecast[:, right] - forecast[:, left])
-
-
-@contextlib.contextmanager
-def _interruptible() -> Generator[None]:
-    """Let Ctrl-C come through as KeyboardInterrupt: Lightning ends the process, and leaves it deaf to the next one."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from stop
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread() and before is not None:
-            signal.signal(signal.SIGINT, before)
-
-
 def _plain(value: Any) -> Any:
     """What json does not know of numpy and of mappings."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return dict(value) if isinstance(value, Mapping) else str(value)
-
-
-def _by_name(names: Sequence[str]) -> dict[str, int]:
-    """The place of each name that only one series bears."""
-    return {name: i for i, name in enumerate(names) if names.count(name) == 1}
-
-
-def _free(name: str, taken: Sequence[str]) -> str:
-    """The name, with a line behind it for as long as a channel is called so."""
-    while name in taken:
-        name += "_"
-    return name
-
-
-def _reordered(data: Collection, channels: tuple[str, ...], what: str) -> Collection:
-    """The channels in the order of training; by name where names were given, else by number."""
-    if data.channels == channels:
-        return data
-    unnamed = all(name == f"channel_{i}" for i, name in enumerate(data.channels))
-    if data.n_channels == len(channels) and (unnamed or all(n == f"channel_{i}" for i, n in enumerate(channels))):
-        return replace(data, channels=channels)
-    lacking = [name for name in channels if name not in data.channels]
-    if lacking:
-        raise DataError(
-            f"The data for {what} lack channel {lacking[0]!r} ({len(lacking)} of {len(channels)} are missing). The "
-            f"model learned: {', '.join(channels)}."
-        )
-    order = [data.channels.index(name) for name in channels]
-    return replace(data, values=data.values[order], channels=channels)
-
-
-def _season_scale(data: Collection, ends: NDArray[np.int64], season: int) -> NDArray[np.float64]:
-    """Mean absolute error of the seasonal naive forecast within each training part, for MASE: [n, C], own units."""
-    scales = np.full((len(data), data.n_channels), np.nan)
-    for i, case in enumerate(data):
-        for c, channel in enumerate(case.values):
-            history = channel[: ends[i]].astype(np.float64)
-            if len(history) > season:
-                step = np.abs(history[season:] - history[:-season])
-                seen = step[~np.isnan(step)]
-                if seen.size and seen.mean() > 0:
-                    scales[i, c] = seen.mean()
-    return scales
 
 
 def _recipe_as_dict(recipe: Recipe) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import contextlib
 import hashlib
 import json
 import logging
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Generator
@@ -134,6 +136,7 @@ def fit(
         home = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
         _claim(home, config, seed, fingerprint)
         stack.enter_context(_quiet_lightning())
+        stack.enter_context(_interruptible())
         stack.enter_context(torch.random.fork_rng())
         loop = _Loop(model, task, train, validation, config, seed)
         trainer, keep = _trainer(loop, home, config, progress, title)
@@ -142,8 +145,6 @@ def fit(
         if last.exists():
             resumed_from = int(read_tree(last)["epoch"]) + 1
         trainer.fit(loop, ckpt_path=str(last) if last.exists() else None)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         best = read_tree(Path(keep.best_model_path or last))
         model.load_state_dict({name.removeprefix("model."): value for name, value in best["state_dict"].items()})
     model.eval()
@@ -334,6 +335,21 @@ def _claim(home: Path, config: FitConfig, seed: int, fingerprint: str) -> None:
     partial = note.with_suffix(".partial")
     partial.write_text(json.dumps({"fingerprint": mark}))
     partial.replace(note)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Generator[None]:
+    """Let Ctrl-C come through as KeyboardInterrupt: Lightning ends the process, and leaves it deaf to the next one."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,72 @@
+"""Forecasts as the kind of table that came in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prismts.data.series import Collection
+from prismts.data.tables import TableKind, to_table
+from prismts.errors import DataError
+
+__all__ = ["forecast_table", "median_of"]
+
+
+def forecast_table(
+    forecast: NDArray[np.floating],
+    data: Collection,
+    kind: TableKind,
+    start: NDArray[np.int64],
+    channels: tuple[str, ...],
+    levels: Sequence[float] | None,
+) -> Any:
+    """A table of forecasts [n, C, H], or [n, Q, C, H] with levels [Q], of the series of ``data``.
+
+    ``start`` [n] is the number of the first step of each series, where steps are counted instead of timed.
+    """
+    horizon = forecast.shape[-1]
+    series = kind.series or free_name("series", channels)
+    time = kind.time or free_name("step", channels)
+    times = []
+    for case, first in zip(data, start, strict=True):
+        future = case.future_timestamps(horizon)
+        times.append(future + first if case.timestamps is None else future)
+    columns: dict[str, NDArray] = {}
+    if len(data) > 1 or kind.series is not None:
+        columns[series] = np.repeat(np.array(data.names, dtype=object), horizon)
+    columns[time] = np.concatenate(times)
+    for c, channel in enumerate(channels):
+        if levels is None:
+            columns[channel] = forecast[:, c].reshape(-1)
+            continue
+        columns[channel] = median_of(forecast[:, :, c], levels).reshape(-1)
+        for q, level in enumerate(levels):
+            name = f"{channel}_q{level:g}"
+            if name in channels:
+                raise DataError(
+                    f"The quantile {level:g} of channel {channel!r} would be called {name!r}, as another channel "
+                    "is. Rename that channel."
+                )
+            columns[name] = forecast[:, q, c].reshape(-1)
+    return to_table(replace(kind, time=time, series=series), columns)
+
+
+def median_of(forecast: NDArray, levels: Sequence[float]) -> NDArray:
+    """The median [n, H] of quantiles [n, Q, H]; where it is no level, on the straight line between its neighbors."""
+    right = int(np.searchsorted(levels, 0.5).clip(0, len(levels) - 1))
+    left = max(0, right - 1)
+    if levels[right] <= 0.5 or left == right:
+        return forecast[:, right]
+    share = (0.5 - levels[left]) / (levels[right] - levels[left])
+    return forecast[:, left] + forecast.dtype.type(share) * (forecast[:, right] - forecast[:, left])
+
+
+def free_name(name: str, taken: Sequence[str]) -> str:
+    """The name, with a line behind it for as long as a channel is called so."""
+    while name in taken:
+        name += "_"
+    return name
