@@ -268,6 +268,8 @@ def test_a_model_behind_a_floor_is_flagged_with_both_numbers():
     flag = flags.behind_a_floor({"mine": scores_of(0.5), "ridge": scores_of(0.3), "last": scores_of(0.9)})
     assert flag == "mine is behind ridge: MSE 0.5000 against 0.3000. On these data ridge is the better choice."
     assert flags.behind_a_floor({"mine": scores_of(0.2), "ridge": scores_of(0.3)}) is None
+    level = flags.behind_a_floor({"mine": scores_of(0.302), "ridge": scores_of(0.3)})
+    assert level is not None and level.endswith("it earns nothing over ridge, which is simpler.")
 
 
 def test_scores_of_different_windows_are_flagged():

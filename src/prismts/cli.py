@@ -353,17 +353,19 @@ def _scores_beside_floors(
     from prismts.evaluation.protocols import data_hash
 
     where: Any = begin
-    part = "steps as given"
+    part, protocol, digest = "steps as given", "", data_hash(data)
     if begin is None:
         where, part = 0, "all of a table it was not trained on"
-        if data_hash(data) == forecaster.data_hash_:
-            where, part = forecaster.test_begins_, "test: not looked at before"
+        if digest == forecaster.data_hash_:
+            where, part, protocol = forecaster.test_begins_, "test: not looked at before", "honest"
             if ((data.lengths if end is None else end) - where < forecaster.horizon).all():
-                where, part = forecaster.train_ends_, "validation: it chose the epoch, so expect worse on new data"
+                where, protocol = forecaster.train_ends_, ""
+                part = "validation: it chose the epoch, so expect worse on new data"
                 if (forecaster.test_begins_ - where < forecaster.horizon).all():
                     where, part = 0, "training data: says nothing about new data"
     contestants = {forecaster.model: forecaster, **fit_floors(forecaster, data)}
-    return {name: one.backtest(data, begin=where, end=end).scores for name, one in contestants.items()}, part
+    found = {name: one.backtest(data, begin=where, end=end).scores for name, one in contestants.items()}
+    return {name: replace(scores, protocol=protocol, data_hash=digest) for name, scores in found.items()}, part
 
 
 def _report(path: Path, forecaster: Forecaster, data: Collection, scores: Mapping[str, Scores], end: int | None) -> str:

@@ -62,10 +62,13 @@ def behind_a_floor(scores: Mapping[str, Scores], measure: str = "mse") -> str | 
     value, best = min(((score.get(measure, np.inf), other) for other, score in others), default=(np.inf, ""))
     if not value < own.get(measure, -np.inf):
         return None
-    return (
-        f"{name} is behind {best}: {measure.upper()} {own[measure]:.4f} against {value:.4f}. On these data {best} is "
-        "the better choice."
+    close = own[measure] < 1.01 * value
+    verdict = (
+        f"That is within a hundredth: on these data it earns nothing over {best}, which is simpler."
+        if close
+        else f"On these data {best} is the better choice."
     )
+    return f"{name} is behind {best}: {measure.upper()} {own[measure]:.4f} against {value:.4f}. {verdict}"
 
 
 def different_windows(scores: Mapping[str, Scores]) -> str | None:
