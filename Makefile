@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # real data, if they lie here: see docs/data.md
-export PRISMTS_DATA ?= $(firstword $(wildcard ../shared/data data))
+export PRISMTS_DATA ?= $(abspath $(firstword $(wildcard ../shared/data data)))
 
 .PHONY: demo test lint types fast slow gpu bench clean
 

@@ -233,6 +233,7 @@ def test_ctrl_c_in_training_is_a_keyboard_interrupt_and_leaves_python_listening(
 
     def press(self: Forecast, model: object, batch: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)  # until the signal is handled
 
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
