@@ -4,7 +4,7 @@ BIN := .venv/bin
 # real data, if they lie here: see docs/data.md
 export PRISMTS_DATA ?= $(abspath $(firstword $(wildcard ../shared/data data)))
 
-.PHONY: demo test lint types fast slow gpu bench clean
+.PHONY: demo test lint types fast slow gpu clean
 
 demo: .venv/demo
 	$(BIN)/prism demo --out demo

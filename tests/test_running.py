@@ -17,6 +17,7 @@ from prismts.evaluation.metrics import (
     rmse,
     smape,
 )
+from prismts.evaluation.probabilistic import median_of
 from prismts.evaluation.running import RunningForecastScores
 
 N, N_CHANNELS, HORIZON, LEVELS = 12, 3, 5, (0.1, 0.4, 0.9)
@@ -93,10 +94,11 @@ def test_a_channel_without_a_seasonal_scale_is_left_out_of_mase_alone():
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.2])
-def test_quantile_scores_are_those_of_all_forecasts_at_once_and_points_those_nearest_the_median(missing):
+def test_quantile_scores_are_those_of_all_forecasts_at_once_and_points_those_of_the_median(missing):
     data = made(missing, quantiles=True)
     values, by_level = run(data, (5, 6, 1), quantiles=LEVELS).values(), np.moveaxis(data["forecast"], 1, 0)
-    points = run(made(missing), (5, 6, 1)).values()  # of the level 0.4
+    middle = {**made(missing), "forecast": median_of(data["forecast"], LEVELS)}
+    points = run(middle, (5, 6, 1)).values()
     expected = points | {
         "pinball": pinball(data["target"], by_level, LEVELS),
         "crps": crps_from_quantiles(data["target"], by_level, LEVELS),

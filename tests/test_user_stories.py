@@ -1,5 +1,6 @@
 """What users meet: odd tables, odd settings, folders that cannot be written, a hand on Ctrl-C."""
 
+import json
 import os
 import signal
 import stat
@@ -14,7 +15,7 @@ import pytest
 
 import prismts
 from prismts.data.series import Collection, Series
-from prismts.errors import DataError, SettingsError
+from prismts.errors import DataError, SavedModelError, SettingsError
 from prismts.estimators import forecaster as module
 from prismts.estimators.forecaster import Forecaster
 
@@ -285,3 +286,59 @@ def test_training_on_a_table_of_many_channels_holds_few_rows_at_once_on_a_cpu():
         fit_settings={"max_epochs": 1, "batch_size": 32, "accelerator": "cpu"},
     ).fit(table(60, 65))
     assert asked._recipe_.fit.batch_size == 32
+
+
+def test_a_resumed_run_is_refused_when_another_part_of_the_data_is_kept_for_the_test(tmp_path):
+    settings = {"context_length": 24, "horizon": 6, "progress": False, "fit_settings": {"max_epochs": 1}}
+    Forecaster(**settings, run_folder=tmp_path / "run").fit(table(), test=0.0)
+    with pytest.raises(SavedModelError, match="other settings or other data"):
+        Forecaster(**settings, run_folder=tmp_path / "run").fit(table(), test=0.2)
+
+
+def test_quantiles_are_in_order_without_a_validation_part_too():
+    settings = {"context_length": 24, "horizon": 6, "progress": False, "fit_settings": {"max_epochs": 1}}
+    forecaster = Forecaster(**settings, quantiles=(0.1, 0.5, 0.9)).fit(
+        table(300).iloc[:, 1:].to_numpy().T, validation=0
+    )
+    forecast = forecaster.predict()
+    assert (np.diff(forecast, axis=0) >= 0).all()
+
+
+def test_a_warm_start_with_another_horizon_is_refused_and_a_floor_is_solved_anew():
+    forecaster = Forecaster(
+        context_length=24, horizon=6, progress=False, fit_settings={"max_epochs": 1}, warm_start=True
+    ).fit(table())
+    with pytest.raises(SettingsError, match="warm_start"):
+        forecaster.set_params(horizon=3).fit(table())
+    ridge = Forecaster("ridge", context_length=24, horizon=6, warm_start=True).fit(table())
+    before = ridge.model_.line.weight.clone()
+    ridge.fit(table(900).tail(500))
+    assert not np.array_equal(before.detach().numpy(), ridge.model_.line.weight.detach().numpy())
+
+
+def test_the_points_of_a_quantile_forecast_are_scored_as_they_are_given():
+    series = table(600)
+    forecaster = Forecaster("ridge", context_length=24, horizon=6, quantiles=(0.1, 0.9)).fit(series, test=0.2)
+    scores = forecaster.backtest(series, begin=forecaster.test_begins_).scores
+    plain = Forecaster("ridge", context_length=24, horizon=6).fit(series, test=0.2)
+    assert scores["mse"] < 1.2 * plain.backtest(series, begin=plain.test_begins_).scores["mse"]
+
+
+def test_rows_added_to_the_training_table_are_what_is_evaluated(prism, tmp_path):
+    whole = table(600)
+    whole.iloc[:560].to_csv(tmp_path / "old.csv", index=False)
+    whole.to_csv(tmp_path / "new.csv", index=False)
+    m = tmp_path / "m"
+    learn = ("fit", "forecast", tmp_path / "old.csv", "--model", "ridge", "--horizon", 6, "--context-length", 24)
+    assert prism(*learn, "--out", m, "--quiet")[0] == 0
+    assert prism("evaluate", m, tmp_path / "new.csv", "--out", tmp_path / "scores.json", "--quiet")[0] == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["ridge"]["n_scored"] == 35  # of 40 new rows
+
+
+def test_a_folder_of_the_users_beside_the_model_is_left_alone(prism, tmp_path):
+    table(300).to_csv(tmp_path / "x.csv", index=False)
+    (tmp_path / "m.run").mkdir()
+    (tmp_path / "m.run" / "notes.txt").write_text("mine")
+    learn = ("fit", "forecast", tmp_path / "x.csv", "--model", "ridge", "--horizon", 6, "--context-length", 24)
+    code, _ = prism(*learn, "--out", tmp_path / "m", "--quiet")
+    assert code == 0 and (tmp_path / "m.run" / "notes.txt").read_text() == "mine"

@@ -111,8 +111,8 @@ def fit_forecast(
     series: SeriesColumn = None,
     values: Values = None,
     frequency: str | None = None,
-    validation: float = 0.1,
-    test: float = 0.2,
+    validation: float | None = None,
+    test: float | None = None,
     epochs: int | None = None,
     seed: int = 0,
     report: Path | None = None,
@@ -130,11 +130,11 @@ def fit_forecast(
     horizon: Steps to forecast.
     context_length: Steps of past to read.
     model: A model by name, such as convtimenet, ridge, seasonal_naive or last_value.
-    setting: A named recipe: default, or published (the authors' form).
+    setting: A named recipe: default, chosen_line, published (the authors' form), or published/NAME for a data set.
     quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.
     frequency: The step of the table, such as h or 15min; found by itself if not given.
-    validation: Share of every series, before the test part, that decides when to stop.
-    test: Share at the end of every series that is kept for the score. Use 0 to learn from everything.
+    validation: Share of every series, before the test part, that decides when to stop; 0.1 if not given.
+    test: Share at the end of every series that is kept for the score; 0.2 if not given, 0 to learn from everything.
     epochs: At most so many epochs.
     seed: Of everything random.
     report: Also write a page with figures.
@@ -150,6 +150,8 @@ def fit_forecast(
         if not replace:
             raise SettingsError(f"{out} already holds a model. Add --replace to overwrite it, or choose another --out.")
     table, kind, borders = _table_or_dataset(data, time, series, values, frequency)
+    if borders is not None and (validation is not None or test is not None):
+        raise SettingsError(f"{data} has official borders ({borders}); leave out --validation and --test.")
     for finding in table.findings:
         console.print(f"  note: {escape(str(finding))}")
     run = out.with_name(f"{out.name}.run")
@@ -168,13 +170,21 @@ def fit_forecast(
         progress=not quiet,
         run_folder=run,
     )
-    forecaster.fit((table, kind), validation=borders or validation, test=0.0 if borders else test)
+    if borders is not None:
+        forecaster.fit((table, kind), validation=borders)
+    else:
+        shares = {"validation": 0.1 if validation is None else validation, "test": 0.2 if test is None else test}
+        forecaster.fit((table, kind), **shares)
     result = forecaster.fit_result_
     if result.history:
         resumed = f", resumed after epoch {result.resumed_from}" if result.resumed_from else ""
         console.print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.seconds:.0f} s{resumed}")
     forecaster.save(out)
-    shutil.rmtree(run, ignore_errors=True)
+    for member in run.glob("member-*"):
+        if (member / "run.json").exists():  # written by us
+            shutil.rmtree(member, ignore_errors=True)
+    if run.is_dir() and not any(run.iterdir()):
+        run.rmdir()
     scores, part = _scores_beside_floors(forecaster, table, None if borders is None else borders.test_end)
     console.print(_score_table(scores, part))
     if report is not None:
@@ -226,7 +236,8 @@ def evaluate(
 ) -> None:
     """Score a saved model beside the floors, on every window of the part it has not learned from.
 
-    On the table it was trained with, that is what training and validation left alone; on another table it is all of it.
+    On the table it was trained with, that is what training and validation left alone; on a longer one, what comes after
+    its end; on another, all of it.
 
     Parameters
     ----------
@@ -355,7 +366,7 @@ def _scores_beside_floors(
     where: Any = begin
     part, protocol, digest = "steps as given", "", data_hash(data)
     if begin is None:
-        where, part = 0, "all of a table it was not trained on"
+        where, part = _after_training(forecaster, data)
         if digest == forecaster.data_hash_:
             where, part, protocol = forecaster.test_begins_, "test: not looked at before", "honest"
             if ((data.lengths if end is None else end) - where < forecaster.horizon).all():
@@ -366,6 +377,16 @@ def _scores_beside_floors(
     contestants = {forecaster.model: forecaster, **fit_floors(forecaster, data)}
     found = {name: one.backtest(data, begin=where, end=end).scores for name, one in contestants.items()}
     return {name: replace(scores, protocol=protocol, data_hash=digest) for name, scores in found.items()}, part
+
+
+def _after_training(forecaster: Forecaster, data: Collection) -> tuple[Any, str]:
+    """First step of another table to score, and which part that is: what comes after training, where times tell."""
+    last, times = forecaster.tails_.timestamps, data.timestamps
+    if last is not None and times is not None and len(data) == 1 and times[0] <= last.max() < times[-1]:
+        where = int((times <= last.max()).sum())
+        if len(times) - where >= forecaster.horizon:
+            return where, "what comes after the end of the training table"
+    return 0, "all of another table, which may share rows with training"
 
 
 def _report(path: Path, forecaster: Forecaster, data: Collection, scores: Mapping[str, Scores], end: int | None) -> str:

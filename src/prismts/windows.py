@@ -39,7 +39,7 @@ class Windows:
     The future of a window lies within ``[begin, end)`` of its series; its past may reach back before ``begin`` (so the
     first test window reads the end of the validation part) but never before the series' own start. The one exception:
     a series too short for a single full window gives windows whose past is shorter and marked as unobserved on the
-    left, down to ``min_context`` observed steps, if ``min_context`` is given.
+    left, down to ``min_context`` steps, if ``min_context`` is given.
 
     Args:
         data: the series.

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from prismts.data.series import Collection
 from prismts.data.tables import TableKind, to_table
 from prismts.errors import DataError
+from prismts.evaluation.probabilistic import median_of
 
-__all__ = ["forecast_table", "median_of"]
+__all__ = ["forecast_table"]
 
 
 def forecast_table(
@@ -53,16 +54,6 @@ def forecast_table(
                 )
             columns[name] = forecast[:, q, c].reshape(-1)
     return to_table(replace(kind, time=time, series=series), columns)
-
-
-def median_of(forecast: NDArray, levels: Sequence[float]) -> NDArray:
-    """The median [n, H] of quantiles [n, Q, H]; where it is no level, on the straight line between its neighbors."""
-    right = int(np.searchsorted(levels, 0.5).clip(0, len(levels) - 1))
-    left = max(0, right - 1)
-    if levels[right] <= 0.5 or left == right:
-        return forecast[:, right]
-    share = (0.5 - levels[left]) / (levels[right] - levels[left])
-    return forecast[:, left] + forecast.dtype.type(share) * (forecast[:, right] - forecast[:, left])
 
 
 def free_name(name: str, taken: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
@@ -159,11 +160,16 @@ class Forecaster(BaseEstimator):
             own = scaler if held_out is collection else self._scaler_for(held_out, scaler, collection.names)
             check = self.windows_(held_out, own, begin=span[0], end=span[1])
         task = self._task(recipe)
-        go_on = self.warm_start and self._fits(collection)
+        is_trained = find_model(self.model).is_trained
+        go_on = self.warm_start and is_trained and self._fits(collection, recipe)
+        begun_with = _weights_hash(self.model_) if go_on else ""
+        self._mark = json.dumps([
+            data_hash(collection), train_ends.tolist(), self.test_begins_.tolist(), str(validation)[:200],
+            "" if held_out is None or held_out is collection else data_hash(held_out), begun_with,
+        ])  # fmt: skip
         members: list[nn.Module] = list(self.members_) if go_on else []
         results: list[FitResult] = []
         shares: list[float | None] = []
-        is_trained = find_model(self.model).is_trained
         n_members = len(members) or (self._n_members(recipe) if is_trained else 1)
         for i in range(n_members):
             with torch.random.fork_rng():
@@ -187,6 +193,7 @@ class Forecaster(BaseEstimator):
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
         known = [share for share in shares if share is not None]
         self.network_share_ = sum(known) / len(known) if known else None
+        self._form = self._form_of(recipe)
         self._inference: nn.Module | None = None
         self.scaler_, self.series_names_, self.kind_ = scaler, collection.names, kind
         self.train_ends_ = train_ends
@@ -329,6 +336,7 @@ class Forecaster(BaseEstimator):
         recipe: dict[str, Any] = dict(fitted["recipe"])
         recipe["fit"] = FitConfig(**recipe["fit"])
         self._recipe_ = Recipe(**recipe)
+        self._form = self._form_of(self._recipe_)
         self.build_(self._recipe_.model)
         self.model_.load_state_dict(weights)
         times = arrays.get("tails.timestamps")
@@ -379,10 +387,11 @@ class Forecaster(BaseEstimator):
         self._recipe_ = replace(self._recipe_, model=settings)
         self.task_ = self._task(self._recipe_)
         n_members = self._n_members(self._recipe_) if find_model(self.model).is_trained else 1
-        members = [
-            self.task_.build(self.model, settings, n_channels=self.n_channels_, context_length=self.context_length)
-            for _ in range(n_members)
-        ]
+        with torch.random.fork_rng():  # what is drawn here is replaced at once
+            members = [
+                self.task_.build(self.model, settings, n_channels=self.n_channels_, context_length=self.context_length)
+                for _ in range(n_members)
+            ]
         self.model_ = (members[0] if n_members == 1 else Ensemble(members)).eval()
         self._inference = None
         if self.quantiles is None:
@@ -446,6 +455,10 @@ class Forecaster(BaseEstimator):
         """Where train ends in each series, the data validation is read from, and its first and last step there."""
         if not 0 <= test < 1:
             raise SettingsError(f"test is a fraction from 0 to below 1, but got {test}.")
+        if isinstance(validation, int | float) and validation + test >= 1:
+            raise SettingsError(
+                f"validation and test leave nothing to learn from: {validation} and {test} of the data."
+            )
         lengths = data.lengths - np.round(data.lengths * test).astype(np.int64)
         self.test_begins_ = (
             np.minimum(validation.validation_end, lengths) if isinstance(validation, Borders) else lengths
@@ -476,10 +489,20 @@ class Forecaster(BaseEstimator):
         shortest = min(_SHORTEST_CONTEXT, self.context_length)
         return Windows(data, self.context_length, self.horizon, scaler=scaler, min_context=shortest, **part)
 
-    def _fits(self, data: Collection) -> bool:
-        """Whether a fitted model can go on with these data."""
+    def _form_of(self, recipe: Recipe) -> list[Any]:
+        """What a model must share to go on from: its kind and its sizes."""
+        quantiles = None if self.quantiles is None else [float(q) for q in self.quantiles]
+        return [self.model, self.context_length, self.horizon, quantiles, dict(recipe.model), self._n_members(recipe)]
+
+    def _fits(self, data: Collection, recipe: Recipe) -> bool:
+        """Whether a fitted model can go on with these data and settings."""
         if not hasattr(self, "model_"):
             return False
+        if self._form != self._form_of(recipe):
+            raise SettingsError(
+                "warm_start goes on with the weights there are, but the model, context_length, horizon, quantiles, "
+                "n_members or a setting of the model has changed since. Set warm_start=False to begin anew."
+            )
         if getattr(self.model_, "n_channels", None) not in (None, data.n_channels):
             raise DataError(
                 f"warm_start goes on with a model of {self.n_channels_} channels, but the data have {data.n_channels}. "
@@ -490,7 +513,7 @@ class Forecaster(BaseEstimator):
     def _fingerprint(self, data: Collection) -> str:
         params = {name: value for name, value in self.get_params(deep=False).items()
                   if name not in ("run_folder", "progress")}  # fmt: skip
-        return json.dumps([data_hash(data), params], default=str, sort_keys=True)
+        return json.dumps([self._mark, params], default=str, sort_keys=True)
 
     def _like_training(self, data: Collection) -> Collection:
         """The data with the channels in the order of training, if they have its steps."""
@@ -551,10 +574,11 @@ class Forecaster(BaseEstimator):
                 parts = batch.context.to(place).split(group, dim=1)
                 masks = [None] * len(parts) if observed is None else observed.split(group, dim=1)
                 forecast = torch.cat([model(x, seen) for x, seen in zip(parts, masks, strict=True)], dim=-2)
-                if self.quantiles is not None and getattr(self, "quantile_offsets_", None) is not None:
-                    scale = InstanceNorm()(batch.context, batch.context_observed)[1].scale[:, None]  # [B, 1, C, 1]
-                    offsets = torch.from_numpy(self.quantile_offsets_).float()
-                    forecast = (forecast.cpu() + scale * offsets).sort(dim=1).values
+                if self.quantiles is not None:
+                    if getattr(self, "quantile_offsets_", None) is not None:
+                        scale = InstanceNorm()(batch.context, batch.context_observed)[1].scale[:, None]  # [B, 1, C, 1]
+                        forecast = forecast.cpu() + scale * torch.from_numpy(self.quantile_offsets_).float()
+                    forecast = forecast.sort(dim=1).values
                 yield batch, forecast.float().cpu().numpy()
 
     def _calibrate(self, check: Windows | None) -> NDArray[np.float64] | None:
@@ -591,6 +615,13 @@ class Forecaster(BaseEstimator):
             raise NotFittedError(
                 "This Forecaster has not learned anything yet. Call fit(data) first, or prismts.load(path)."
             )
+
+
+def _weights_hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

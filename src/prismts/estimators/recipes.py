@@ -26,7 +26,10 @@ class Recipe:
 
 
 def _published(dataset: str, kernels: tuple[int, ...], dropout: float, batch: int, rate: float) -> Recipe:
-    """The authors' recipe for one data set (their scripts; also REFERENCES in the documentation)."""
+    """The authors' recipe for one data set, from their scripts, with blocks as their code builds them today.
+
+    What they published belongs to blocks without the feed-forward pair (``feed_forward=0``): see ``convtimenet``.
+    """
     return Recipe(
         title=f"the ConvTimeNet authors' setting for {dataset}",
         model={"patch_length": 32, "stride": 16, "kernel_sizes": kernels, "dropout": dropout, "zero_init": "all"},

@@ -7,15 +7,17 @@ axes of the target that are averaged away, as in numpy; levels are always averag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from prismts.errors import SettingsError
 from prismts.evaluation.observed import Axis, Score, observed_mean, read_forecast, read_quantiles, read_target
 
 __all__ = [
-    "pinball", "crps_from_quantiles", "crossing_rate", "coverage", "interval_width", "interval_score"
-]  # fmt: skip
+    "pinball", "crps_from_quantiles", "crossing_rate", "coverage", "interval_width", "interval_score",
+    "median_of"]  # fmt: skip
 
 
 def pinball(target: ArrayLike, quantile_forecasts: ArrayLike, levels: ArrayLike, axis: Axis = None) -> Score:
@@ -81,3 +83,13 @@ def interval_score(target: ArrayLike, lower: ArrayLike, upper: ArrayLike, nomina
     lo, hi = read_forecast(lower, y.shape, "lower"), read_forecast(upper, y.shape, "upper")
     outside = np.maximum(lo - y, 0) + np.maximum(y - hi, 0)  # NaN where y is
     return observed_mean(hi - lo + 2 / (1 - nominal) * outside, axis)
+
+
+def median_of(forecast: NDArray, levels: Sequence[float]) -> NDArray:
+    """The median [n, ...] of quantiles [n, Q, ...]; between two levels, on the straight line that joins them."""
+    right = int(np.searchsorted(levels, 0.5).clip(0, len(levels) - 1))
+    left = max(0, right - 1)
+    if levels[right] <= 0.5 or left == right:
+        return forecast[:, right]
+    share = (0.5 - levels[left]) / (levels[right] - levels[left])
+    return forecast[:, left] + forecast.dtype.type(share) * (forecast[:, right] - forecast[:, left])

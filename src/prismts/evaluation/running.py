@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from prismts.evaluation.error_sums import ErrorSums
 from prismts.evaluation.metrics import coverage, dtw, interval_width, pinball, smape
+from prismts.evaluation.probabilistic import median_of
 
 __all__ = ["RunningForecastScores"]
 
@@ -32,7 +33,7 @@ class _Mean:
 class RunningForecastScores:
     """Every measure of a forecast, added up over batches; none depends on how the windows were batched.
 
-    Point measures of quantile forecasts are those of the level nearest to the median.
+    Point measures of quantile forecasts are those of their median, between two levels where it is none of them.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class RunningForecastScores:
 
         ``season_scale`` is the seasonal naive error in own units; NaN where it is unknown or zero.
         """
-        point = forecast if self.levels is None else forecast[:, int(np.argmin(np.abs(self.levels - 0.5)))]
+        point = forecast if self.levels is None else median_of(forecast, self.levels.tolist())
         self.scaled.add(target, point)
         own_scale, own_mean = scale[..., None], mean[..., None]
         own_target, own_point = target * own_scale + own_mean, point * own_scale + own_mean

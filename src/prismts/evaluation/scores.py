@@ -22,7 +22,7 @@ class Scores(Mapping[str, float]):
     n_scored: int
     seconds: float = 0.0
     protocol: str = ""
-    data: str = ""  # name of the data and of the part that was scored
+    data: str = ""  # name of the data
     data_hash: str = ""
     seed: int | None = None
     per_step: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)

@@ -41,7 +41,7 @@ class RidgeMap(nn.Module):
 
     @torch.no_grad()
     def solve(self, train: Windows, validation: Windows | None) -> str:
-        """Set the weights from all training windows, and return what was chosen, in words."""
+        """Set the weights from all training windows (every k-th of very many); what was chosen, in words."""
         solutions, penalties = _solve(train)
         best = len(penalties) // 2
         if validation is not None:

@@ -216,7 +216,7 @@ class _Loop(pl.LightningModule):
     def validation_step(self, batch: Any, _: int) -> None:
         """Add the losses of a batch up."""
         total, count = self.task.errors(self.model, batch)
-        self._sums += torch.stack([total.detach().double(), count.double()]).cpu()
+        self._sums += torch.stack([total.detach().cpu().double(), count.cpu().double()])
 
     def on_validation_epoch_end(self) -> None:
         """The mean over every value of every batch of every process, whatever the batch size."""
@@ -225,7 +225,7 @@ class _Loop(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Write the epoch down, and stop where the loss is no number."""
-        sums = torch.stack([self._train_sum.double().cpu(), torch.tensor(float(self._train_steps)).double()])
+        sums = torch.stack([self._train_sum.cpu().double(), torch.tensor(float(self._train_steps)).double()])
         total, count = self._reduce(sums)
         train_loss = total / max(count, 1.0)
         entry = {"epoch": self.current_epoch + 1, "train_loss": train_loss}
