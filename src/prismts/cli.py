@@ -185,10 +185,11 @@ def fit_forecast(
             shutil.rmtree(member, ignore_errors=True)
     if run.is_dir() and not any(run.iterdir()):
         run.rmdir()
-    scores, part = _scores_beside_floors(forecaster, table, None if borders is None else borders.test_end)
+    end = None if borders is None else borders.test_end
+    scores, floors, part = _scores_beside_floors(forecaster, table, end)
     console.print(_score_table(scores, part))
     if report is not None:
-        page = _report(report, forecaster, table, scores, None if borders is None else borders.test_end)
+        page = _report(report, forecaster, table, scores, floors, end)
         console.print(f"report: {page}")
     console.print(f"saved: {out}   next: prism predict {out} --out next.csv --plot next.html")
 
@@ -266,7 +267,7 @@ def evaluate(
             table, _, borders = read(None)
     if end is None and borders is not None:
         end = borders.test_end
-    scores, part = _scores_beside_floors(forecaster, table, end, begin)
+    scores, _, part = _scores_beside_floors(forecaster, table, end, begin)
     if out is not None:
         text = json.dumps({name: one.as_dict() for name, one in scores.items()}, indent=1)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -305,12 +306,12 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
     borders = series.borders or by_fraction(len(series))
     forecaster = Forecaster(random_state=seed, progress=not quiet).fit(series, validation=borders)
     table = Collection.of(series)
-    scores, part = _scores_beside_floors(forecaster, table, borders.test_end)
+    scores, floors, part = _scores_beside_floors(forecaster, table, borders.test_end)
     console.print(_score_table(scores, part))
     out.mkdir(parents=True, exist_ok=True)
     forecaster.save(out / "model")
     _write_table(forecaster.predict(), out / "forecast.csv")
-    page = _report(out / "report.html", forecaster, table, scores, borders.test_end)
+    page = _report(out / "report.html", forecaster, table, scores, floors, borders.test_end)
     console.print(f"model: {out / 'model'}   forecast: {out / 'forecast.csv'}   report: {page}")
 
 
@@ -358,8 +359,8 @@ def _table_or_dataset(
 
 def _scores_beside_floors(
     forecaster: Forecaster, data: Collection, end: int | None, begin: int | None = None
-) -> tuple[dict[str, Scores], str]:
-    """The model and the floors on the same windows, and a sentence that says which windows these are."""
+) -> tuple[dict[str, Scores], dict[str, Forecaster], str]:
+    """Scores of the model and the floors on the same windows, the floors, and words for which windows these are."""
     from prismts.estimators.floors import fit_floors
     from prismts.evaluation.protocols import data_hash
 
@@ -374,9 +375,11 @@ def _scores_beside_floors(
                 part = "validation: it chose the epoch, so expect worse on new data"
                 if (forecaster.test_begins_ - where < forecaster.horizon).all():
                     where, part = 0, "training data: says nothing about new data"
-    contestants = {forecaster.model: forecaster, **fit_floors(forecaster, data)}
+    floors = fit_floors(forecaster, data)
+    contestants = {forecaster.model: forecaster, **floors}
     found = {name: one.backtest(data, begin=where, end=end).scores for name, one in contestants.items()}
-    return {name: replace(scores, protocol=protocol, data_hash=digest) for name, scores in found.items()}, part
+    told = {name: replace(scores, protocol=protocol, data_hash=digest) for name, scores in found.items()}
+    return told, floors, part
 
 
 def _after_training(forecaster: Forecaster, data: Collection) -> tuple[Any, str]:
@@ -389,16 +392,21 @@ def _after_training(forecaster: Forecaster, data: Collection) -> tuple[Any, str]
     return 0, "all of another table, which may share rows with training"
 
 
-def _report(path: Path, forecaster: Forecaster, data: Collection, scores: Mapping[str, Scores], end: int | None) -> str:
+def _report(
+    path: Path,
+    forecaster: Forecaster,
+    data: Collection,
+    scores: Mapping[str, Scores],
+    floors: Mapping[str, Forecaster],
+    end: int | None,
+) -> str:
     """Write the full page about a forecaster and its first series; what was written, and how large it is."""
     from prismts.data.splits import Borders
-    from prismts.estimators.floors import fit_floors
     from prismts.report.forecast import forecast_report
 
     series = data[0]
     borders = Borders(int(forecaster.train_ends_[0]), int(forecaster.test_begins_[0]), end or len(series))
-    rivals = fit_floors(forecaster, data)
-    return str(forecast_report(path, forecaster, series, borders, scores, rivals=rivals, command=_command()))
+    return str(forecast_report(path, forecaster, series, borders, scores, rivals=floors, command=_command()))
 
 
 def _command() -> str:

@@ -175,10 +175,4 @@ class Windows:
             raise DataError(
                 f"Series {data.names[i]!r} has {int(lengths[i])} steps, fewer than the {min_context} a forecast needs."
             )
-        windows = cls(data, context_length, 0, scaler=scaler, begin=lengths, end=lengths, min_context=min_context)
-        windows.counts = np.ones_like(lengths)
-        windows.first_future = lengths
-        windows._cumulative = np.arange(len(data) + 1)
-        windows._padded = bool((lengths < context_length).any())
-        windows.complete = windows.complete and not windows._padded
-        return windows
+        return cls(data, context_length, 0, scaler=scaler, begin=lengths, end=lengths, min_context=min_context)

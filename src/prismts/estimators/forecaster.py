@@ -163,8 +163,9 @@ class Forecaster(BaseEstimator):
         is_trained = find_model(self.model).is_trained
         go_on = self.warm_start and is_trained and self._fits(collection, recipe)
         begun_with = _weights_hash(self.model_) if go_on else ""
+        digest = data_hash(collection)
         self._mark = json.dumps([
-            data_hash(collection), train_ends.tolist(), self.test_begins_.tolist(), str(validation)[:200],
+            digest, train_ends.tolist(), self.test_begins_.tolist(),
             "" if held_out is None or held_out is collection else data_hash(held_out), begun_with,
         ])  # fmt: skip
         members: list[nn.Module] = list(self.members_) if go_on else []
@@ -202,7 +203,7 @@ class Forecaster(BaseEstimator):
         self.season_scale_ = season_scales(collection, train_ends, season_length(collection.frequency))
         self.findings_: tuple[Finding, ...] = collection.findings
         self.n_windows_ = {"train": len(train), "validation": 0 if check is None else len(check)}
-        self.data_hash_ = data_hash(collection)
+        self.data_hash_ = digest
         self._keep_tails(collection)
         self.quantile_offsets_ = self._calibrate(check) if self.quantiles is not None else None
         return self
@@ -378,7 +379,7 @@ class Forecaster(BaseEstimator):
         return fit(
                 model, task, train, check, config=recipe.fit, seed=self._seed(member),
                 folder=None if self.run_folder is None else Path(self.run_folder) / f"member-{member}",
-                fingerprint=self._fingerprint(data), progress=self.progress,
+                fingerprint=self._fingerprint(), progress=self.progress,
                 title=f"{self.model} on {data.name}{which}",
             )  # fmt: skip
 
@@ -510,7 +511,7 @@ class Forecaster(BaseEstimator):
             )
         return True
 
-    def _fingerprint(self, data: Collection) -> str:
+    def _fingerprint(self) -> str:
         params = {name: value for name, value in self.get_params(deep=False).items()
                   if name not in ("run_folder", "progress")}  # fmt: skip
         return json.dumps([self._mark, params], default=str, sort_keys=True)
