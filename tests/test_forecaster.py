@@ -24,6 +24,7 @@ from prismts.data.synthetic import simulated_plant, sine_mixture
 from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsError
 from prismts.estimators.floors import fit_floors
 from prismts.estimators.forecaster import Forecaster
+from prismts.estimators.recipes import FORECAST_SETTINGS, find_recipe
 from prismts.evaluation.protocols import evaluate, score
 
 TINY = {
@@ -307,6 +308,90 @@ def test_errors_name_the_place_and_the_remedy(fitted):
         Forecaster(context_length=12, horizon=4, model_settings={"patch_length": 64}).fit(wide())
 
 
+def test_what_a_floor_cannot_use_is_refused_and_default_values_are_not():
+    sizes = {"context_length": 48, "horizon": 12}
+    for name, value in (("fit_settings", {"max_epochs": 3}), ("n_members", 3), ("setting", "published")):
+        for model in ("ridge", "last_value", "seasonal_naive"):
+            with pytest.raises(
+                SettingsError, match=rf"(?s){name}=.*'{model}' is computed without training.*convtimenet"
+            ):
+                Forecaster(model, **sizes, **{name: value}).fit(wide())
+    Forecaster("ridge", **sizes, setting="default", fit_settings={}, n_members=None, progress=False).fit(wide())
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, True, "3"])
+def test_the_number_of_members_is_a_whole_number_from_one(n):
+    with pytest.raises(SettingsError, match=f"n_members counts .* at least 1, but got {n!r}"):
+        Forecaster(n_members=n).fit(wide())
+
+
+def test_few_steps_per_epoch_never_end_a_default_run_before_its_least_number_of_steps():
+    """Patience counts epochs: where an epoch is one step, it must last as many epochs as there are steps to make."""
+    for recipe in FORECAST_SETTINGS.values():
+        assert recipe.fit.min_steps == 0 or recipe.fit.patience >= recipe.fit.min_steps, recipe.title
+    asked = find_recipe("default", None, {"max_epochs": 40}).fit
+    assert (asked.max_epochs, asked.min_steps, asked.patience) == (40, 0, 10)
+    assert find_recipe("default", None, {"max_epochs": 40, "patience": 3}).fit.patience == 3
+    assert find_recipe("published", None, {"max_epochs": 40}).fit.patience == 3
+
+
+# ---- series that training has not met
+
+
+def strange(values: np.ndarray) -> Collection:
+    """A series of two feeders that no training has seen."""
+    return Collection.of(Series(values, ("feeder_1", "feeder_2"), name="strange"))
+
+
+@pytest.fixture(scope="module")
+def of_three() -> Forecaster:
+    return Forecaster("ridge", context_length=48, horizon=12, series="plant").fit(long())
+
+
+@pytest.mark.parametrize("begin", [0, 30, 100])
+def test_a_backtest_of_a_new_series_scales_it_by_the_steps_before_the_first_scored_one(of_three, begin):
+    values = plant(200).values[:2]
+    first = max(begin, 48)
+    changed = values.copy()
+    changed[:, 100:] *= 50
+    one, two = (of_three.backtest(strange(v), begin=begin, n_windows=1, keep_forecasts=True) for v in (values, changed))
+    np.testing.assert_array_equal(one.forecasts, two.forecasts)  # what comes later changed nothing
+    scale = values[:, :first].astype(np.float64).std(1)
+    by_hand = (((one.forecasts - one.targets)[0] / scale[:, None]) ** 2).mean()
+    assert one.scores["mse"] == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_a_prediction_of_a_new_series_is_scaled_by_all_of_it(of_three):
+    values = plant(200).values[:2]
+    end = of_three.backtest(strange(values), begin=188, keep_forecasts=True).forecasts[0]
+    frame = pd.DataFrame(values.T[:188], columns=["feeder_1", "feeder_2"]).assign(plant="strange")
+    frame["when"] = wide(188)["when"]
+    forecast = of_three.predict(frame)[["feeder_1", "feeder_2"]].to_numpy().T
+    np.testing.assert_allclose(forecast, end, rtol=1e-5)
+
+
+def test_a_new_series_with_nothing_before_begin_is_an_error_that_offers_begin(of_three):
+    values = plant(200).values[:2].copy()
+    values[:, :60] = np.nan
+    with pytest.raises(DataError, match=r"'strange' was not in training.*first 48 steps\. Give begin="):
+        of_three.backtest(strange(values))
+    assert of_three.backtest(strange(values), begin=100).scores.n_scored == 89
+    values[0, :] = np.nan  # one channel that it lacks is no reason to refuse the other
+    assert np.isfinite(of_three.backtest(strange(values), begin=100).scores["mse"])
+
+
+def test_a_channel_that_one_series_lacks_does_not_stop_the_others():
+    table = long()
+    table.loc[table["plant"] == "b", "feeder_2"] = np.nan
+    forecaster = Forecaster("ridge", context_length=48, horizon=12, series="plant").fit(table)
+    (finding,) = (f for f in forecaster.findings_ if "scaled there as in the other series" in str(f))
+    assert "'feeder_2' has no observed value in the training part of 'b'" in str(finding)
+    forecast = forecaster.predict(table)
+    assert np.isfinite(forecast[["feeder_1", "feeder_2"]].to_numpy()).all()
+    with pytest.raises(DataError, match="'feeder_2' has no observed value"):
+        Forecaster("ridge", context_length=48, horizon=12, series="plant").fit(table.assign(feeder_2=np.nan))
+
+
 # ---- saved folders
 
 
@@ -328,6 +413,18 @@ def test_a_saved_model_predicts_the_same_after_loading(fitted, tmp_path):
         "config.json",
         "model.safetensors",
     ]
+
+
+def test_the_config_of_a_saved_floor_is_json_that_any_reader_takes(tmp_path):
+    forecaster = Forecaster("last_value", context_length=48, horizon=12).fit(wide())
+    forecaster.save(tmp_path / "m")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    config = json.loads((tmp_path / "m" / "config.json").read_text(), parse_constant=refuse)
+    assert config["fitted"]["fit_result"]["best_loss"] is None
+    assert np.isnan(prismts.load(tmp_path / "m").fit_result_.best_loss)
 
 
 def test_quantiles_floors_and_long_tables_survive_saving(tmp_path):

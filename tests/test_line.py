@@ -1,7 +1,6 @@
-"""The chosen line: every candidate solved a second way, the best on validation kept, nothing broken by odd data."""
+"""The chosen line: every candidate solved a second way, the best over the folds kept, nothing broken by odd data."""
 
-import re
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,7 +8,16 @@ import torch
 from sklearn.linear_model import Ridge as Independent
 
 from prismts.data.series import Collection, Series
-from prismts.layers.line import PENALTIES, REVERSIONS, ChosenLine, _candidates, _trained
+from prismts.layers.line import (
+    PENALTIES,
+    REVERSIONS,
+    ChosenLine,
+    RevertingLine,
+    _candidates,
+    _judged,
+    _moments,
+    _stretches,
+)
 from prismts.layers.linear import RidgeMap, error_sums, rows
 from prismts.tasks.forecast import Forecast
 from prismts.windows import Windows
@@ -66,8 +74,8 @@ def plain(train: Windows, validation: Windows | None) -> torch.Tensor:
     return torch.cat([ridge.weight, ridge.bias[:, None], torch.zeros(train.horizon, 1)], dim=1).detach()
 
 
-def chosen(train: Windows, validation: Windows | None) -> tuple[ChosenLine, str]:
-    line = ChosenLine(train.context_length, train.horizon)
+def chosen(train: Windows, validation: Windows | None, kind: type[ChosenLine] = ChosenLine) -> tuple[ChosenLine, str]:
+    line = kind(train.context_length, train.horizon)
     return line, line.solve(train, validation)
 
 
@@ -105,35 +113,36 @@ def test_error_sums_are_those_of_numpy_with_and_without_a_slope_on_the_level(mis
 
 
 def by_hand(
-    x: np.ndarray, level: np.ndarray, y: np.ndarray, weighting: str, short: int | None, share: float, reversion: float
+    x: np.ndarray, level: np.ndarray, y: np.ndarray, weighting: str, lengths: list[int], share: float, reversion: float
 ) -> np.ndarray:
     """What a candidate says of the rows it is solved on, by scikit-learn."""
     weight = 1 / (x.var(1) + 0.3) if weighting == "relative" else np.ones(len(x))
-
-    def ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        alpha = share * (weight[:, None] * x**2).sum(0).mean()
-        return Independent(alpha=alpha).fit(x, y, sample_weight=weight).predict(x)
-
-    said = ridge(x, y)
-    if short is not None:
-        recent = x[:, -short:]
+    each = []
+    for length in lengths:
+        recent = x[:, -length:]
         middle = recent.mean(1, keepdims=True)
-        said = (said + ridge(recent - middle, y - middle) + middle) / 2
+        alpha = share * (weight[:, None] * (recent - middle) ** 2).sum(0).mean()
+        fitted = Independent(alpha=alpha).fit(recent - middle, y - middle, sample_weight=weight)
+        each.append(fitted.predict(recent - middle) + middle)
+    said = np.mean(each, axis=0)
     slope = (weight[:, None] * level * (y - said)).sum(0) / (weight[:, None] * level**2).sum()
     return said + reversion * slope * level
 
 
-@pytest.mark.parametrize("context_length", [2, 3, CONTEXT])
-def test_every_candidate_is_what_scikit_learn_makes_of_the_same_rows(context_length):
+def candidates(train: Windows) -> dict[str, torch.Tensor]:
+    ridge = plain(train, None).double()
+    return dict(zip(*_candidates(_moments(train, np.arange(len(train)), ridge), ridge), strict=True))
+
+
+@pytest.mark.parametrize(("context_length", "lengths"), [(2, (2, 2, 2)), (3, (3, 2, 2)), (CONTEXT, (14, 8, 4))])
+def test_every_candidate_is_what_scikit_learn_makes_of_the_same_rows(context_length, lengths):
     train = windows(waves(), context_length=context_length)
-    short = {2: 2, 3: 2, CONTEXT: 8}[context_length]
-    reaches = {f"{context_length} steps": None, f"{short} and {context_length} steps": short}
-    names, lines = _candidates(train, plain(train, None))
-    found, rows_of_train = dict(zip(names, lines, strict=True)), table(train)
-    assert len(found) == 32
-    for weighting, reach, share, reversion in product(("plain", "relative"), reaches, PENALTIES, REVERSIONS):
-        name = f"{weighting} rows, {reach}, penalty {share:g}" + (", with reversion" if reversion else "")
-        expected = by_hand(*rows_of_train, weighting, reaches[reach], share, reversion)
+    found, rows_of_train = candidates(train), table(train)
+    assert len(found) == 48 if context_length == CONTEXT else 0 < len(found) <= 48
+    for weighting, n, share, reversion in product(("plain", "relative"), (1, 2, 3), PENALTIES, REVERSIONS):
+        reach = " and ".join(str(length) for length in lengths[:n])
+        name = f"{weighting} rows, {reach} steps, penalty {share:g}" + (", with reversion" if reversion else "")
+        expected = by_hand(*rows_of_train, weighting, list(lengths[:n]), share, reversion)
         np.testing.assert_allclose(says(found[name], *rows_of_train[:2]), expected, atol=2e-3, err_msg=name)
 
 
@@ -142,103 +151,147 @@ def test_an_unobserved_target_counts_as_what_the_ridge_says_of_it():
     ridge, (x, level, y) = plain(train, None), table(train)
     assert 0.1 < np.isnan(y).mean() < 0.3
     filled = np.where(np.isnan(y), says(ridge, x, 0 * level), y)
-    names, lines = _candidates(train, ridge)
-    for name in ("plain rows, 14 steps, penalty 0.1", "relative rows, 8 and 14 steps, penalty 0.01, with reversion"):
-        weighting, short = name.split()[0], 8 if "8 and" in name else None
-        share, reversion = (0.1, 0.0) if short is None else (0.01, 1 / 3)
-        expected = by_hand(x, level, filled, weighting, short, share, reversion)
-        np.testing.assert_allclose(says(lines[names.index(name)], x, level), expected, atol=2e-3, err_msg=name)
+    found = candidates(train)
+    for weighting, lengths, share, reversion in (("plain", [14], 0.1, 0.0), ("relative", [14, 8], 0.01, 1 / 3)):
+        reach = " and ".join(str(length) for length in lengths)
+        name = f"{weighting} rows, {reach} steps, penalty {share:g}" + (", with reversion" if reversion else "")
+        expected = by_hand(x, level, filled, weighting, lengths, share, reversion)
+        np.testing.assert_allclose(says(found[name], x, level), expected, atol=2e-3, err_msg=name)
+
+
+# ---- folds
+
+
+def test_windows_before_between_and_across_the_cuts_are_told_apart():
+    """Futures of 2 steps begin at 2 to 8: 8 steps, cut at 2 + 4 and 2 + 6."""
+    found = _stretches(Windows(collection(np.zeros((1, 10))), 2, 2), np.arange(7))
+    assert found.tolist() == [0, 0, 0, 1, 2, 3, 4]
+
+
+def test_every_series_of_a_collection_is_cut_at_its_own_half_and_three_quarters():
+    data = Windows(Collection.of([Series(np.zeros((1, n), dtype=np.float32)) for n in (10, 18, 4)]), 2, 2)
+    found = _stretches(data, np.arange(len(data)))
+    assert found.tolist() == [0, 0, 0, 1, 2, 3, 4, *[0] * 7, 1, 2, 2, 2, 3, 4, 4, 4, 1]
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 60])
+@pytest.mark.parametrize("n", [80, 200])
+def test_no_fold_learns_from_a_step_that_it_is_judged_by(horizon, n):
+    train = windows(waves(n), horizon=horizon)
+    index = np.arange(len(train))
+    stretch, begin = _stretches(train, index), train.locate(index)[1]
+    assert sorted(stretch) == list(stretch)
+    for k in (0, 1):
+        judged = begin[stretch == 2 * k + 2]
+        if judged.size:
+            assert (begin[stretch <= 2 * k] + horizon).max(initial=0) <= judged.min()
+    if horizon < 10:
+        assert all((stretch == k).any() for k in (0, 2, 4))
+
+
+@pytest.mark.parametrize(("noise", "missing"), [(0.01, 0.0), (0.3, 0.0), (2.0, 0.0), (0.3, 0.2)])
+def test_errors_from_sums_are_those_of_the_rows(noise, missing):
+    """Against lines solved and judged row by row, each fold on its own windows."""
+    train, validation = windows(waves(400, noise=noise), missing), windows(waves(90, seed=1, noise=noise), missing)
+    first = RidgeMap(CONTEXT, HORIZON)
+    first.solve(train, validation)
+    ridge = plain(train, validation).double()
+    names, lines, errors = _judged(train, validation, ridge, first.penalty)
+    assert errors.shape == (3, 49) and len(names) == 48
+    last = windows(waves(400, noise=noise), missing)
+    part = [last.first_future[0] + round(share * (400 - CONTEXT)) for share in (0.5, 0.75)]
+    ends, begins = [*part, 400], [*part, None]
+    for k, (end, begin) in enumerate(zip(ends, begins, strict=True)):
+        learned = Windows(last.data, CONTEXT, HORIZON, end=end)
+        found = list(_candidates(_moments(learned, np.arange(len(learned)), ridge), ridge)[1])
+        judge = validation if begin is None else Windows(last.data, CONTEXT, HORIZON, begin=begin, end=ends[k + 1])
+        x, level, y = table_of(judge)
+        y = np.where(np.isnan(y), says(ridge, x, level), y)
+        expected = [((says(line, x, level) - y) ** 2).mean() for line in found]
+        np.testing.assert_allclose(errors[k, 1:], expected, rtol=2e-3)
+        xs, _, ys = table_of(learned)
+        ys = np.where(np.isnan(ys), says(ridge, xs, 0), ys)
+        solved = Independent(alpha=first.penalty * (xs**2).sum(0).mean()).fit(xs, ys)
+        assert errors[k, 0] == pytest.approx(((solved.predict(x) - y) ** 2).mean(), rel=2e-3)
+        if begin is None:  # what is kept in the end learned from all of train, and so did the last fold
+            kept = np.stack([says(line, x, level) for line in lines])
+            np.testing.assert_allclose(kept, np.stack([says(line, x, level) for line in found]), atol=2e-2)
+
+
+def table_of(data: Windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As ``table``, of a part of the series, by the rows that the solver reads."""
+    parts = [
+        (x[:, :-1], level, y if seen is None else y.masked_fill(~seen, np.nan)) for x, level, y, seen in rows(data)
+    ]
+    x, level, y = (torch.cat(each).double().numpy() for each in zip(*parts, strict=True))
+    return x, level, y
 
 
 # ---- the choice
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.2])
-def test_without_validation_it_is_the_plain_ridge(missing):
-    train = windows(waves(), missing)
-    line, said = chosen(train, None)
-    assert torch.equal(line.full(), plain(train, None))
-    assert said == "ridge, penalty 0.001"
+def test_the_line_that_is_ahead_in_every_fold_and_most_on_average_is_kept(monkeypatch):
+    """Gains of the four lines: the third loses a fold, the second wins the most of the others."""
+    ratios = torch.tensor([[1, 0.9, 0.8, 0.1], [1, 0.9, 0.7, 1.01], [1, 0.9, 0.9, 0.1]], dtype=torch.float64)
+    lines = torch.arange(3.0).view(3, 1, 1).expand(3, HORIZON, CONTEXT + 2)
+    monkeypatch.setattr("prismts.layers.line._judged", lambda *_: (["a", "b", "c"], lines, ratios))
+    line, said = chosen(windows(waves()), windows(waves(60)))
+    assert said == "b, 20.4% ahead of the ridge over 3 folds"  # 1 - (.8 * .7 * .9)^(1/3)
+    assert (line.full() == 1).all()
 
 
-@pytest.mark.parametrize(("noise", "missing"), [(0.01, 0.0), (0.3, 0.0), (2.0, 0.0), (0.3, 0.3)])
-def test_what_is_kept_has_the_least_validation_error_of_all_the_trained_ones_too(noise, missing):
-    train, validation = windows(waves(noise=noise), missing), windows(waves(90, seed=1, noise=noise), missing)
-    ridge = plain(train, validation)
-    names, lines = _candidates(train, ridge)
-    names, lines = ["ridge", *names], [ridge, *lines.float()]
-    errors = [error_of(line, validation) for line in lines]
-    best = int(np.argmin(errors))
-    for loss in ("absolute", "Huber"):
-        trained, sum_of_squares = _trained(lines[best], train, validation, loss)
-        assert sum_of_squares == pytest.approx(float(error_sums(trained[None], validation)[0]))
-        names.append(f"{names[best]}, trained on {loss} loss")
-        lines.append(trained)
-        errors.append(error_of(trained, validation))
+def test_where_no_line_is_ahead_in_every_fold_it_is_the_plain_ridge(monkeypatch):
+    ratios = torch.tensor([[1, 0.5, 1.0], [1, 1.1, 1.0]], dtype=torch.float64)
+    lines = torch.ones(2, HORIZON, CONTEXT + 2)
+    monkeypatch.setattr("prismts.layers.line._judged", lambda *_: (["a", "b"], lines, ratios))
+    train, validation = windows(waves()), windows(waves(60))
     line, said = chosen(train, validation)
-    kept = names.index(re.sub(r"^ridge, penalty [^,]*", "ridge", said))
-    assert error_of(line.full(), validation) == pytest.approx(errors[kept])
-    torch.testing.assert_close(line.full(), lines[kept].detach())
-    assert errors[kept] <= min(errors) * (1 + 1e-6)  # sums in single precision cannot tell closer ones apart
+    assert torch.equal(line.full(), plain(train, validation))
+    assert said.startswith("ridge, penalty") and said.endswith("(no other line was ahead of it in all of 2 folds)")
 
 
-@pytest.mark.parametrize("n_channels", [1, 7, 300])
-def test_the_rate_of_the_passes_falls_from_step_to_step_to_the_end(n_channels, monkeypatch):
-    """Rows come in blocks, and each block is a step: the schedule has to count them all."""
-    rates, step = [], torch.optim.Adam.step
-
-    def noted(optimizer, *args):
-        rates.append(optimizer.param_groups[0]["lr"])
-        return step(optimizer, *args)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", noted)
-    train = windows(np.random.default_rng(0).standard_normal((n_channels, 700)), context_length=4)
-    _trained(plain(train, None), train, windows(waves(40), context_length=4), "absolute")
-    assert len(rates) >= 8 and rates[0] == 1e-4
-    assert all(after < before for before, after in pairwise(rates))
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_without_room_for_two_folds_it_is_the_plain_ridge_and_says_so(missing):
+    train = windows(waves(CONTEXT + HORIZON + 1), missing)
+    for validation in (None, windows(waves(60), missing)):
+        line, said = chosen(train, validation)
+        assert torch.equal(line.full(), plain(train, validation))
+        assert said.startswith("ridge, penalty") and "too short for folds" in said
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_wild_outliers_ask_for_training_on_a_loss_that_forgives_them(seed):
-    rng, n = np.random.default_rng(seed), 1000
-    values = np.sin(rng.uniform(0, 2 * np.pi, (n, 1)) + np.arange(CONTEXT + HORIZON) / 3)
-    spikes = 5 * rng.pareto(1.5, (n, HORIZON))  # in the future of each one-window case, one step in ten
-    values[:, CONTEXT:] += np.where(rng.random((n, HORIZON)) < 0.1, spikes, 0.0)
-    train = Windows(Collection.of([Series(case[None].astype(np.float32)) for case in values]), CONTEXT, HORIZON)
-    _, said = chosen(train, windows(np.sin(np.arange(200) / 3)[None]))
-    assert said.endswith(("trained on absolute loss", "trained on Huber loss"))
+def test_without_validation_the_folds_inside_the_training_part_choose():
+    train = windows(coming_back(0)[:, :1500], horizon=20)
+    line, said = chosen(train, None)
+    assert said.endswith("over 2 folds") and (line.full() != plain(train, None)).any()
+
+
+def coming_back(seed: int, n: int = 2000) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal((2, n))
+    values = np.zeros_like(noise)
+    for t in range(1, n):
+        values[:, t] = 0.95 * values[:, t - 1] + noise[:, t]
+    return values
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_series_that_comes_back_to_its_mean_asks_for_reversion(seed):
-    noise = np.random.default_rng(seed).standard_normal((2, 2000))
-    values = np.zeros_like(noise)
-    for t in range(1, noise.shape[1]):
-        values[:, t] = 0.95 * values[:, t - 1] + noise[:, t]
-    line, said = chosen(windows(values[:, :1500], horizon=20), windows(values[:, 1500:], horizon=20))
+    values = coming_back(seed)
+    parts = windows(values[:, :1500], horizon=20), windows(values[:, 1500:], horizon=20)
+    line, said = chosen(*parts, RevertingLine)
     assert "with reversion" in said
     assert (line.reversion < 0).all()  # a window above the mean comes down
+    line, said = chosen(*parts)
+    assert "reversion" not in said and not line.reversion.any()  # which only one who asks for it gets
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_wild_rows_without_a_pattern_beside_calm_ones_with_one_ask_for_relative_weights(seed):
-    rng, time = np.random.default_rng(seed), np.arange(700)
-    calm = np.sin(time / 4) + 0.05 * rng.standard_normal(700)
-    wild = np.where(time < 500, 30 * rng.standard_normal(700), 0.0)
+    rng, time = np.random.default_rng(seed), np.arange(900)
+    calm = np.sin(time / 4) + 0.05 * rng.standard_normal(900)
+    wild = np.where(time < 300, 30 * rng.standard_normal(900), 0.0)  # quiet wherever a fold judges
     values = np.stack([calm, wild])
-    _, said = chosen(windows(values[:, :500]), windows(values[:, 500:]))
+    _, said = chosen(windows(values[:, :700]), windows(values[:, 700:]))
     assert said.startswith("relative rows")
-
-
-@pytest.mark.parametrize("missing", [0.0, 0.5, 0.9])
-@pytest.mark.parametrize("noise", [0.0, 0.3, 3.0])
-def test_it_is_never_worse_on_validation_than_the_plain_ridge(noise, missing):
-    for seed in range(3):
-        train = windows(waves(120, seed, noise), missing)
-        validation = windows(waves(60, seed + 10, noise), missing)
-        line, _ = chosen(train, validation)
-        mine, ridge = error_sums(torch.stack([line.full(), plain(train, validation)]).detach(), validation)
-        assert mine <= ridge
 
 
 def test_missing_values_change_the_forecasts_a_little_only():
@@ -319,7 +372,7 @@ def test_with_and_without_instance_norm_the_network_begins_at_the_same_line(miss
     values *= np.array([[1.0], [20.0]])
     sizes = {"context_length": 16, "horizon": 10}
     train, validation = windows(values[:, :900], missing, **sizes), windows(values[:, 900:], missing, **sizes)
-    task, batch = Forecast(10, line="chosen"), validation.batch(np.arange(len(validation)))
+    task, batch = Forecast(10, line="reverting"), validation.batch(np.arange(len(validation)))
     answers = []
     for channels in ("independent", "mixed"):
         model = task.build("convtimenet", SMALL | {"channels": channels}, n_channels=2, context_length=16)

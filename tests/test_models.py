@@ -36,9 +36,29 @@ FORMS |= {
         "layer norm on points": {"norm": "layer", "patches": "points", "feed_forward": 0, "small_kernel": 0},
     }.items()
 }
+CROSS = {"patch_length": 8, "width": 8, "n_blocks": 2, "dropout": 0.2}
+FORMS |= {
+    f"cross_learner {name}": ("cross_learner", CROSS | changes)
+    for name, changes in {
+        "both": {},
+        "gru to cnn": {"exchange": "gru_to_cnn"},
+        "cnn to gru": {"exchange": "cnn_to_gru"},
+        "without exchange": {"exchange": "none"},
+        "late": {"fusion": "late"},
+        "without fusion": {"fusion": "none", "exchange": "none"},
+        "static kernels": {"kernels": "static"},
+        "moving average": {"kernels": "ema"},
+        "full convolution": {"kernels": "standard"},
+        "kernels per token": {"kernel_per": "token"},
+        "lift": {"front": "lift"},
+        "last patch filled up": {"patch_length": 12},
+    }.items()
+}
 FORMS |= {"ridge": ("ridge", {}), "seasonal_naive": ("seasonal_naive", {"season": 5}), "last_value": ("last_value", {})}
 TRAINED = [form for form, (name, _) in FORMS.items() if MODELS[name].is_trained]
-MIXED = [form for form, (_, options) in FORMS.items() if options.get("channels") == "mixed"]
+MIXED = [
+    form for form, (name, options) in FORMS.items() if options.get("channels") == "mixed" or name == "cross_learner"
+]
 APART = [form for form in FORMS if form not in MIXED]
 
 every_form = pytest.mark.parametrize("form", FORMS)
@@ -104,7 +124,9 @@ def test_an_encoder_keeps_the_sizes_it_promises(form):
 @every_trained_form
 @pytest.mark.parametrize("line", ["chosen", None])
 def test_every_parameter_receives_a_gradient(form, line):
-    model, x = build(form, line=line, residual=FORMS[form][1].get("residual", 0.5)).train(), windows(8)
+    name, options = FORMS[form]
+    changes = {"residual": options.get("residual", 0.5)} if name == "convtimenet" else {}
+    model, x = build(form, line=line, **changes).train(), windows(8)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for _ in range(3):  # a head and a predictor that start at zero hold back the gradient of what lies before them
         optimizer.zero_grad()
@@ -177,7 +199,7 @@ def test_a_mixed_model_reads_all_channels_and_says_so_when_the_axes_are_exchange
         model(x.swapaxes(-1, -2))
 
 
-@pytest.mark.parametrize("form", [form for form in TRAINED if form in APART])
+@pytest.mark.parametrize("form", [form for form in TRAINED if form in APART or FORMS[form][0] == "cross_learner"])
 def test_a_shifted_and_stretched_window_gives_the_shifted_and_stretched_forecast(form):
     model, x = learned(form), windows()
     torch.testing.assert_close(model(50 + 7 * x), 50 + 7 * model(x), rtol=1e-3, atol=1e-2)
@@ -218,7 +240,9 @@ def check_export(form: str, *, dynamic: bool, **how) -> None:
         torch.testing.assert_close(exported(batch), merged(batch), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", ["convtimenet independent deformable", "convtimenet mixed deformable", "ridge"])
+@pytest.mark.parametrize(
+    "form", ["convtimenet independent deformable", "convtimenet mixed deformable", "cross_learner both", "ridge"]
+)
 def test_a_merged_model_is_exported_for_any_batch_size(form):
     check_export(form, dynamic=True, line="chosen")
 

@@ -85,3 +85,17 @@ def test_a_channel_never_observed_in_train_is_an_error_that_names_it():
     data = Collection.of(Series(values, ("load", "oil"), name="plant"))
     with pytest.raises(DataError, match=r"'oil' of series 'plant' has no observed value .*steps 0 to 6"):
         StandardScaler.fit(data, np.array([6]))
+    both = Collection.of([data[0], data[0]])
+    with pytest.raises(DataError, match=r"'oil' has no observed value .*2 series"):
+        StandardScaler.fit(both, np.array([6, 5]))
+
+
+def test_a_channel_that_one_series_lacks_is_scaled_as_all_values_of_the_others_together():
+    data = collection(40, 30, 20)
+    data.values[1, 40:70] = np.nan
+    scaler = StandardScaler.fit(data)
+    others = np.concatenate([data.values[1, :40], data.values[1, 70:]])
+    assert scaler.borrowed == ((1, 1),)
+    assert scaler.mean[1, 1] == pytest.approx(others.mean())
+    assert scaler.scale[1, 1] == pytest.approx(others.std())
+    assert scaler.mean[0, 1] == pytest.approx(data.values[1, :40].mean())  # and those keep their own

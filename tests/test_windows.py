@@ -102,11 +102,23 @@ def test_a_horizon_of_zero_gives_contexts_alone():
     assert batch.context[-1, 0].tolist() == [2, 3, 4]
 
 
-def test_series_without_room_are_counted_as_left_out():
+def test_series_without_room_give_no_windows():
     windows = Windows(random_series([20, 4, 9, 10]), 6, 3)
-    assert windows.n_left_out == 1
     assert windows.counts.tolist() == [12, 0, 1, 2]
     assert windows.locate(np.arange(15))[0].tolist() == [0] * 12 + [2, 3, 3]
+
+
+def test_another_scaler_changes_the_values_and_nothing_else():
+    data = random_series([20, 30], missing=0.1)
+    plain, scaler = Windows(data, 6, 3), StandardScaler.fit(data)
+    index = np.arange(len(plain))
+    for mine, expected in zip(
+        plain.scaled(scaler).batch(index), Windows(data, 6, 3, scaler=scaler).batch(index), strict=True
+    ):
+        assert torch.equal(mine, expected)
+    assert torch.equal(plain.batch(index).context, Windows(data, 6, 3).batch(index).context)  # and not the old ones
+    with pytest.raises(ShapeError, match="Fit it on these"):
+        plain.scaled(StandardScaler.identity(5))
 
 
 def test_all_windows_come_once_and_in_order_with_the_last_partial_batch():

@@ -17,19 +17,27 @@ if TYPE_CHECKING:
     from prismts.data.readers import read
     from prismts.data.series import Collection, Series
     from prismts.data.splits import Borders
+    from prismts.estimators.classifier import Classifier
+    from prismts.estimators.detector import AnomalyDetector
+    from prismts.estimators.embedder import Embedder
     from prismts.estimators.forecaster import Forecaster
+    from prismts.estimators.imputer import Imputer
     from prismts.estimators.load import load
     from prismts.evaluation.protocols import evaluate
     from prismts.evaluation.scores import Scores
 
 __version__ = "0.1.0"
 __all__ = [
-    "Forecaster", "load", "evaluate", "Scores", "read", "load_dataset", "list_datasets",
-    "Series", "Collection", "Borders",
+    "Forecaster", "Classifier", "AnomalyDetector", "Imputer", "Embedder", "load", "evaluate", "Scores", "read",
+    "load_dataset", "list_datasets", "Series", "Collection", "Borders",
 ]  # fmt: skip
 
 _HOMES = {
     "Forecaster": "prismts.estimators.forecaster",
+    "Classifier": "prismts.estimators.classifier",
+    "AnomalyDetector": "prismts.estimators.detector",
+    "Imputer": "prismts.estimators.imputer",
+    "Embedder": "prismts.estimators.embedder",
     "load": "prismts.estimators.load",
     "evaluate": "prismts.evaluation.protocols",
     "Scores": "prismts.evaluation.scores",

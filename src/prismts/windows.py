@@ -7,6 +7,7 @@ indexing operation on a strided view, followed by scaling. Nothing else is ever 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -48,7 +49,7 @@ class Windows:
         begin, end: the part, the same for all series or one per series [n]; negative numbers are not special.
         stride: steps from one window to the next of the same series.
         min_context: shortest past of a window of a short series; None refuses short series silently (they give no
-            windows; ``n_left_out`` counts them).
+            windows).
 
     Raises:
         DataError: no series has room for a single window.
@@ -72,13 +73,7 @@ class Windows:
                 f"{horizon} and {stride}."
             )
         self.data, self.context_length, self.horizon, self.stride = data, context_length, horizon, stride
-        self.scaler = scaler or StandardScaler.identity(data.n_channels)
-        n_rows, n_scaled = self.scaler.mean.shape
-        if n_rows not in (1, len(data)) or n_scaled != data.n_channels:
-            raise ShapeError(
-                f"A scaler has one row for all series or one for each, and one column per channel: (1 or {len(data)}, "
-                f"{data.n_channels}), but this one has {(n_rows, n_scaled)}. Fit it on these series."
-            )
+        self._scale_by(scaler or StandardScaler.identity(data.n_channels))
         lengths = data.lengths
         begins = np.broadcast_to(np.asarray(begin), lengths.shape)
         ends = np.minimum(lengths if end is None else np.broadcast_to(np.asarray(end), lengths.shape), lengths)
@@ -89,7 +84,6 @@ class Windows:
         self.counts = np.maximum((ends - horizon - first) // stride + 1, 0)  # [n]
         self.first_future = first
         self._cumulative = np.concatenate([[0], np.cumsum(self.counts)])
-        self.n_left_out = int((self.counts == 0).sum())
         if not len(self):
             longest = int((ends - np.minimum(begins, ends)).max(initial=0))
             raise DataError(
@@ -103,8 +97,6 @@ class Windows:
             warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only arrays; nothing here writes
             self._values = torch.from_numpy(values)
         self.complete = not self._padded and not any(bool(np.isnan(channel).any()) for channel in data.values)
-        self._mean = torch.from_numpy(self.scaler.mean)
-        self._scale = torch.from_numpy(self.scaler.scale)
 
     def __len__(self) -> int:
         return int(self._cumulative[-1])
@@ -163,6 +155,23 @@ class Windows:
         """All windows once, in order, the last partial batch too."""
         for begin in range(0, len(self), batch_size):
             yield self.batch(np.arange(begin, min(begin + batch_size, len(self))), channels)
+
+    def scaled(self, scaler: StandardScaler) -> Windows:
+        """The same windows, scaled by another scaler."""
+        windows = copy.copy(self)
+        windows._scale_by(scaler)
+        return windows
+
+    def _scale_by(self, scaler: StandardScaler) -> None:
+        n_rows, n_scaled = scaler.mean.shape
+        if n_rows not in (1, len(self.data)) or n_scaled != self.data.n_channels:
+            raise ShapeError(
+                "A scaler has one row for all series or one for each, and one column per channel: (1 or "
+                f"{len(self.data)}, {self.data.n_channels}), but this one has {(n_rows, n_scaled)}. Fit it on these "
+                "series."
+            )
+        self.scaler = scaler
+        self._mean, self._scale = torch.from_numpy(scaler.mean), torch.from_numpy(scaler.scale)
 
     @classmethod
     def at_the_end(

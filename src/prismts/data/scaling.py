@@ -17,35 +17,50 @@ __all__ = ["StandardScaler"]
 class StandardScaler:
     """Mean and standard deviation of each channel: [n, C], one row for all series, or one row per series.
 
-    Unobserved values do not count. A channel that never moves keeps its scale of 1, so that it maps to 0 and back.
+    Unobserved values do not count. A channel that never moves keeps its scale of 1, so that it maps to 0 and back. A
+    channel without an observed value in one series is scaled as all observed values of the other series together.
     """
 
     mean: NDArray[np.float64]  # [n, C]
     scale: NDArray[np.float64]  # [n, C], > 0
+    borrowed: tuple[tuple[int, int], ...] = ()  # pairs of series and channel that are scaled as the other series are
 
     @classmethod
     def fit(cls, data: Collection, ends: NDArray[np.int64] | None = None) -> StandardScaler:
         """One row per series from its steps before ``ends`` [n]; all of them where no ends are given.
 
         Works channel by channel in float64, so that no second copy of the table comes into being.
+
+        Raises:
+            DataError: a channel has no observed value in any series.
         """
         ends = data.lengths if ends is None else np.asarray(ends)
-        mean = np.empty((len(data), data.n_channels))
-        scale = np.empty_like(mean)
+        mean = np.full((len(data), data.n_channels), np.nan)
+        scale, count = np.full_like(mean, np.nan), np.zeros_like(mean)
         for i, (begin, end) in enumerate(zip(data.offsets[:-1], data.offsets[:-1] + ends, strict=True)):
             for c in range(data.n_channels):
                 seen = data.values[c, begin:end].astype(np.float64)
                 seen = seen[~np.isnan(seen)]
-                if not seen.size:
-                    raise DataError(
-                        f"Channel {data.channels[c]!r} of series {data.names[i]!r} has no observed value in its "
-                        f"training part (steps 0 to {int(ends[i])}), so it has no scale. Leave the channel out, or "
-                        "train on more."
-                    )
-                spread = seen.std()
-                flat = spread <= 1e-12 * max(1.0, np.abs(seen).max())
-                mean[i, c], scale[i, c] = seen.mean(), 1.0 if flat else spread
-        return cls(mean, scale)
+                if seen.size:
+                    mean[i, c], scale[i, c], count[i, c] = seen.mean(), _scale_of(seen), seen.size
+        borrowed: list[tuple[int, int]] = []
+        for c in range(data.n_channels):
+            empty, known = np.flatnonzero(count[:, c] == 0), count[:, c] > 0
+            if not known.any():
+                steps = f"steps 0 to {int(ends[0])}" if len(data) == 1 else f"{len(data)} series"
+                whose = f" of series {data.names[0]!r}" if len(data) == 1 else ""
+                raise DataError(
+                    f"Channel {data.channels[c]!r}{whose} has no observed value in its training part ({steps}), so it "
+                    "has no scale. Leave the channel out, or train on more."
+                )
+            if empty.size:
+                share = count[known, c] / count[known, c].sum()
+                middle = share @ mean[known, c]
+                # a flat series has a scale of 1 here, which says more than 0 about how far another one may move
+                spread = np.sqrt(share @ (scale[known, c] ** 2 + (mean[known, c] - middle) ** 2))
+                mean[empty, c], scale[empty, c] = middle, spread
+                borrowed += [(int(i), c) for i in empty]
+        return cls(mean, scale, tuple(borrowed))
 
     @classmethod
     def identity(cls, n_channels: int) -> StandardScaler:
@@ -59,3 +74,8 @@ class StandardScaler:
     def inverse(self, y: NDArray[np.floating], series: NDArray[np.int64] | int = 0) -> NDArray[np.float64]:
         """[..., C, T] back in units of the series."""
         return y * self.scale[series][..., None] + self.mean[series][..., None]
+
+
+def _scale_of(seen: NDArray[np.float64]) -> float:
+    spread = float(seen.std())
+    return 1.0 if spread <= 1e-12 * max(1.0, float(np.abs(seen).max())) else spread

@@ -40,7 +40,9 @@ def fit_floors(forecaster: Forecaster, data: Collection) -> dict[str, Forecaster
 
 def _like(forecaster: Forecaster, model: str, settings: dict[str, int]) -> Forecaster:
     floor = copy.copy(forecaster)
-    floor.set_params(model=model, model_settings=settings, quantiles=None)
+    floor.set_params(
+        model=model, model_settings=settings, quantiles=None, setting="default", fit_settings=None, n_members=None
+    )
     floor.build_(settings)
     floor.fit_result_, floor.line_, floor.network_share_ = FitResult(0, float("nan"), ()), "", None
     return floor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 from torch import nn
 
 from prismts.data.calendar import season_length
@@ -26,19 +24,17 @@ from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Finding, Series
 from prismts.data.splits import Borders
 from prismts.data.tables import TableKind
-from prismts.errors import DataError, NotFittedError, SettingsError
+from prismts.errors import DataError, SettingsError
 from prismts.estimators.answer import forecast_table
+from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
 from prismts.estimators.match import by_name, reordered, season_scales
 from prismts.estimators.recipes import Recipe, find_recipe
-from prismts.estimators.saved import read_folder, write_folder
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
 from prismts.layers.normalize import InstanceNorm
 from prismts.models import find_model
-from prismts.models.contract import Encoder
-from prismts.models.ensemble import Ensemble
 from prismts.tasks.forecast import Forecast
 from prismts.training.fit import FitConfig, FitResult, fit
 from prismts.windows import Batch, Windows
@@ -63,7 +59,7 @@ class Backtest:
     origins: NDArray[np.int64] | None = field(default=None, repr=False)  # [W] step at which each future begins
 
 
-class Forecaster(BaseEstimator):
+class Forecaster(Estimator):
     """Learns from one table, or from many series at once, and continues each of them.
 
     Data may be a table (pandas, polars, pyarrow; wide, or long with ``series``), a path to one, a ``Series``, a
@@ -76,10 +72,13 @@ class Forecaster(BaseEstimator):
         context_length: steps of past the model reads.
         horizon: steps of future it writes.
         quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
-        setting: a named recipe of ``FORECAST_SETTINGS``: "default", "chosen_line", or "published" (the authors' form).
+        setting: a named recipe of ``FORECAST_SETTINGS``: "default", "ridge_line" (the same beside the plain ridge),
+            "reverting_line" (beside a line that may pull to the mean of training), or "published" (the authors' form).
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
         n_members: networks that differ in their seed, whose mean is the forecast; None takes the number of the recipe.
+        loss: of point forecasts in training, in place of that of the recipe: "mse", "mae", "huber", "relative_mse" or
+            "soft_dtw"; validation always judges by squared errors.
         time: name of the time column; found by itself if None.
         series: name of the column that tells the series of a long table apart.
         values: names of the columns to forecast; all numeric ones if None.
@@ -113,6 +112,7 @@ class Forecaster(BaseEstimator):
         model_settings: Mapping[str, Any] | None = None,
         fit_settings: Mapping[str, Any] | None = None,
         n_members: int | None = None,
+        loss: str | None = None,
         time: str | None = None,
         series: str | None = None,
         values: Sequence[str] | None = None,
@@ -130,6 +130,7 @@ class Forecaster(BaseEstimator):
         self.model_settings = model_settings
         self.fit_settings = fit_settings
         self.n_members = n_members
+        self.loss = loss
         self.time = time
         self.series = series
         self.values = values
@@ -157,12 +158,13 @@ class Forecaster(BaseEstimator):
         train = self.windows_(collection, scaler, end=train_ends)
         check = None
         if held_out is not None:
-            own = scaler if held_out is collection else self._scaler_for(held_out, scaler, collection.names)
-            check = self.windows_(held_out, own, begin=span[0], end=span[1])
+            check = self.windows_(held_out, scaler if held_out is collection else None, begin=span[0], end=span[1])
+            if held_out is not collection:
+                check = check.scaled(self._scaler_for(held_out, scaler, collection.names, check.first_future))
         task = self._task(recipe)
         is_trained = find_model(self.model).is_trained
         go_on = self.warm_start and is_trained and self._fits(collection, recipe)
-        begun_with = _weights_hash(self.model_) if go_on else ""
+        begun_with = weights_hash(self.model_) if go_on else ""
         digest = data_hash(collection)
         self._mark = json.dumps([
             digest, train_ends.tolist(), self.test_begins_.tolist(),
@@ -187,9 +189,9 @@ class Forecaster(BaseEstimator):
                         task.prepare(model, train, check, solved=members[0])
                     members.append(model)
                 if is_trained:
-                    results.append(self._train(model, task, train, check, recipe, collection, i, n_members))
+                    results.append(self._train_one(model, task, train, check, recipe, collection, i, n_members))
                 shares.append(task.finish(model, check))
-        self.model_ = (members[0] if n_members == 1 else Ensemble(members)).eval()
+        self.model_ = joined(members)
         seconds = sum(result.seconds for result in results)
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
         known = [share for share in shares if share is not None]
@@ -201,7 +203,7 @@ class Forecaster(BaseEstimator):
         self.channels_, self.n_channels_ = collection.channels, collection.n_channels
         self.frequency_ = collection.frequency
         self.season_scale_ = season_scales(collection, train_ends, season_length(collection.frequency))
-        self.findings_: tuple[Finding, ...] = collection.findings
+        self.findings_: tuple[Finding, ...] = collection.findings + _borrowed(scaler, collection)
         self.n_windows_ = {"train": len(train), "validation": 0 if check is None else len(check)}
         self.data_hash_ = digest
         self._keep_tails(collection)
@@ -247,18 +249,17 @@ class Forecaster(BaseEstimator):
 
         Contexts may reach back before ``begin`` (one step for all series, or one for each). Scores: mse, mae on
         standardized values (with the scaler of the training part), and rmse, mae in the series' own units, mase, smape;
-        with quantiles also pinball, crps, coverage and width of the outermost pair. ``n_windows`` scores only the first
-        so many. ``keep_forecasts`` returns them.
+        with quantiles also pinball, crps, coverage and width of the outermost pair. A series that was not in training
+        is scaled by its steps before the first one that is scored. ``n_windows`` scores only the first so many windows.
+        ``keep_forecasts`` returns the forecasts.
         ``dtw`` adds the mean DTW distance (needs the extra ``bench``).
         """
         self._check_fitted()
         began = clock.perf_counter()
         collection, _ = self._read_new(data)
-        scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
-        windows = Windows(
-            collection, self.context_length, self.horizon, scaler=scaler, begin=begin, end=end, stride=stride,
-            min_context=min(_SHORTEST_CONTEXT, self.context_length),
-        )  # fmt: skip
+        windows = self.windows_(collection, None, begin=begin, end=end, stride=stride)
+        scaler = self._scaler_for(collection, self.scaler_, self.series_names_, windows.first_future)
+        windows = windows.scaled(scaler)
         most = len(windows) if n_windows is None else min(n_windows, len(windows))
         season_scale = self._season_scale_for(collection)
         running = RunningForecastScores(self.n_channels_, self.horizon, self.quantiles, dtw=dtw)
@@ -283,9 +284,7 @@ class Forecaster(BaseEstimator):
 
     # ---- keeping
 
-    def save(self, path: str | Path) -> None:
-        """Write a model folder; an old one at this place is replaced as a whole."""
-        self._check_fitted()
+    def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         tails = self.tails_
         fitted = {
             "channels": list(self.channels_),
@@ -310,16 +309,9 @@ class Forecaster(BaseEstimator):
             arrays["tails.timestamps"] = tails.timestamps.astype("datetime64[ns]").astype(np.int64)
         if self.quantile_offsets_ is not None:
             arrays["quantile_offsets"] = self.quantile_offsets_
-        params = json.loads(json.dumps({**self.get_params(deep=False), "run_folder": None}, default=_plain))
-        config = {"estimator": type(self).__name__, "params": params, "fitted": fitted}
-        write_folder(path, config, self.model_.state_dict(), arrays)
+        return fitted, arrays
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The forecaster that was saved in this folder."""
-        config, weights, arrays = read_folder(path)
-        fitted = config["fitted"]
-        self = cls(**config["params"])
+    def _restore(self, fitted: dict[str, Any], arrays: dict[str, NDArray]) -> None:
         self.scaler_ = StandardScaler(arrays["scaler.mean"], arrays["scaler.scale"])
         self.channels_, self.n_channels_ = tuple(fitted["channels"]), len(fitted["channels"])
         self.frequency_, self.series_names_ = fitted["frequency"], tuple(fitted["series_names"])
@@ -328,7 +320,10 @@ class Forecaster(BaseEstimator):
             fitted["n_windows"],
             fitted["data_hash"],
         )
-        self.fit_result_ = FitResult(**fitted["fit_result"])
+        result: dict[str, Any] = dict(fitted["fit_result"])
+        if result["best_loss"] is None:  # JSON has no NaN
+            result["best_loss"] = float("nan")
+        self.fit_result_ = FitResult(**result)
         self.findings_ = tuple(Finding(**finding) for finding in fitted["findings"])
         self.season_scale_ = arrays["season_scale"]
         self.line_, self.network_share_ = fitted["line"], fitted["network_share"]
@@ -339,32 +334,19 @@ class Forecaster(BaseEstimator):
         self._recipe_ = Recipe(**recipe)
         self._form = self._form_of(self._recipe_)
         self.build_(self._recipe_.model)
-        self.model_.load_state_dict(weights)
         times = arrays.get("tails.timestamps")
         self.tails_ = Collection(
             arrays["tails.values"], arrays["tails.offsets"], self.series_names_, self.channels_,
             None if times is None else times.astype("datetime64[ns]"), self.frequency_, name=fitted["data_name"],
         )  # fmt: skip
         self._tail_starts = arrays["tails.starts"]
-        return self
 
     # ---- inside
 
-    @property
-    def members_(self) -> Sequence[nn.Module]:
-        """The trained networks whose mean is the forecast; one, unless there are more members."""
-        return list(self.model_.members) if isinstance(self.model_, Ensemble) else [self.model_]
-
     def _n_members(self, recipe: Recipe) -> int:
-        n = recipe.n_members if self.n_members is None else self.n_members
-        if n < 1:
-            raise SettingsError(f"n_members counts the networks whose mean is the forecast, at least 1, but got {n}.")
-        return n
+        return recipe.n_members if self.n_members is None else self.n_members
 
-    def _seed(self, member: int) -> int:
-        return self.random_state + 10_007 * member
-
-    def _train(
+    def _train_one(
         self,
         model: nn.Module,
         task: Forecast,
@@ -379,7 +361,7 @@ class Forecaster(BaseEstimator):
         return fit(
                 model, task, train, check, config=recipe.fit, seed=self._seed(member),
                 folder=None if self.run_folder is None else Path(self.run_folder) / f"member-{member}",
-                fingerprint=self._fingerprint(), progress=self.progress,
+                fingerprint=self._fingerprint(self._mark), progress=self.progress,
                 title=f"{self.model} on {data.name}{which}",
             )  # fmt: skip
 
@@ -393,7 +375,7 @@ class Forecaster(BaseEstimator):
                 self.task_.build(self.model, settings, n_channels=self.n_channels_, context_length=self.context_length)
                 for _ in range(n_members)
             ]
-        self.model_ = (members[0] if n_members == 1 else Ensemble(members)).eval()
+        self.model_ = joined(members)
         self._inference = None
         if self.quantiles is None:
             self.quantile_offsets_ = None
@@ -405,6 +387,21 @@ class Forecaster(BaseEstimator):
                 raise SettingsError(f"{name} is a whole number of time steps, but got {value!r}.")
         if isinstance(self.quantiles, int | float | str):
             raise SettingsError(f"quantiles are several levels, such as (0.1, 0.5, 0.9), but got {self.quantiles!r}.")
+        n = self.n_members
+        if n is not None and (not isinstance(n, Integral) or n is True or n < 1):
+            raise SettingsError(f"n_members counts the networks whose mean is the forecast, at least 1, but got {n!r}.")
+        if not find_model(self.model).is_trained:
+            for name, value in (
+                ("setting", None if self.setting == "default" else self.setting),
+                ("fit_settings", self.fit_settings or None),
+                ("n_members", n),
+                ("loss", self.loss),
+            ):
+                if value is not None:
+                    raise SettingsError(
+                        f"{name}={value!r} tells how networks are trained, and {self.model!r} is computed without "
+                        f"training. Leave {name} out, or choose a model that is trained, such as 'convtimenet'."
+                    )
 
     def _read_new(self, data: Any) -> tuple[Collection, TableKind]:
         """Data for the fitted model: where a column beside its channels cannot be read, the channels alone."""
@@ -428,10 +425,14 @@ class Forecaster(BaseEstimator):
 
     def _recipe(self, data: Collection) -> Recipe:
         recipe = find_recipe(self.setting, self.model_settings, self.fit_settings)
+        if self.loss is not None:
+            recipe = replace(recipe, loss=self.loss)
         if self.model != "convtimenet":
             settings = dict(self.model_settings or {})
             if self.model == "seasonal_naive":
                 settings.setdefault("season", season_length(data.frequency))
+            elif self.model == "cross_learner" and settings.get("front") != "lift":
+                settings.setdefault("patch_length", min(24, max(1, self.context_length // 6)))
             recipe = replace(recipe, model=settings)
         elif "patch_length" not in recipe.model:
             length = min(32, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
@@ -485,8 +486,8 @@ class Forecaster(BaseEstimator):
         other, _ = self._read(validation)
         return lengths, reordered(other, data.channels, "validation"), (0, None)
 
-    def windows_(self, data: Collection, scaler: StandardScaler, **part: Any) -> Windows:
-        """The windows of one part of some data, as this forecaster reads them."""
+    def windows_(self, data: Collection, scaler: StandardScaler | None, **part: Any) -> Windows:
+        """The windows of one part of some data, as this forecaster reads them; unscaled without a scaler."""
         shortest = min(_SHORTEST_CONTEXT, self.context_length)
         return Windows(data, self.context_length, self.horizon, scaler=scaler, min_context=shortest, **part)
 
@@ -511,11 +512,6 @@ class Forecaster(BaseEstimator):
             )
         return True
 
-    def _fingerprint(self) -> str:
-        params = {name: value for name, value in self.get_params(deep=False).items()
-                  if name not in ("run_folder", "progress")}  # fmt: skip
-        return json.dumps([self._mark, params], default=str, sort_keys=True)
-
     def _like_training(self, data: Collection) -> Collection:
         """The data with the channels in the order of training, if they have its steps."""
         data = reordered(data, self.channels_, "predict")
@@ -532,19 +528,37 @@ class Forecaster(BaseEstimator):
             )
         return data
 
-    def _scaler_for(self, data: Collection, scaler: StandardScaler, names: Sequence[str]) -> StandardScaler:
-        """Rows of the fitted scaler by the name of the series; a series it has not met is scaled by itself."""
+    def _scaler_for(
+        self, data: Collection, scaler: StandardScaler, names: Sequence[str], ends: NDArray[np.int64] | None = None
+    ) -> StandardScaler:
+        """Rows of the fitted scaler by the name of the series; a series it has not met is scaled by itself.
+
+        Of such a series only the steps before ``ends`` [n] are read; all of them, where no ends are given. A channel
+        that it lacks is scaled as in training on average.
+        """
         if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
             return scaler
         known = by_name(names)
         rows = [known.get(name) for name in data.names]
         if None not in rows:
             return StandardScaler(scaler.mean[rows], scaler.scale[rows])  # type: ignore[index]
-        own = StandardScaler.fit(data)
-        mean, scale = own.mean.copy(), own.scale.copy()
+        ends = data.lengths if ends is None else ends
+        mean, scale = np.empty((2, len(data), data.n_channels))
         for i, row in enumerate(rows):
             if row is not None:
                 mean[i], scale[i] = scaler.mean[row], scaler.scale[row]
+                continue
+            mean[i], scale[i] = scaler.mean.mean(0), scaler.scale.mean(0)
+            past = data[i].part(0, int(ends[i]))
+            seen = past.observed.any(1)
+            if not seen.any():
+                raise DataError(
+                    f"Series {data.names[i]!r} was not in training, so it is scaled by what lies before the first step "
+                    f"that is scored, but nothing was observed in its first {int(ends[i])} steps. Give begin= a later "
+                    "step, or leave the series out."
+                )
+            known = StandardScaler.fit(Collection.of(replace(past, values=past.values[seen], channels=())))
+            mean[i, seen], scale[i, seen] = known.mean[0], known.scale[0]
         return StandardScaler(mean, scale)
 
     def _season_scale_for(self, data: Collection) -> NDArray[np.float64]:
@@ -559,9 +573,7 @@ class Forecaster(BaseEstimator):
     ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
         """Batches of the windows ``index`` (None: all) with scaled forecasts: [B, C, H], or [B, Q, C, H] in order."""
         if self._inference is None:
-            device = torch.accelerator.current_accelerator(check_available=True)
-            model = self.model_.merged() if isinstance(self.model_, Encoder | Ensemble) else self.model_
-            self._inference = model.to(device) if device is not None else model
+            self._inference = on_device(self.model_)
         model = self._inference
         place = next((p.device for p in model.parameters()), torch.device("cpu"))
         index = np.arange(len(windows)) if index is None else index
@@ -611,25 +623,22 @@ class Forecaster(BaseEstimator):
             return len(data) == 1 and data.names[0] != "0"
         return isinstance(given, np.ndarray) and given.ndim == 2
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "model_"):
-            raise NotFittedError(
-                "This Forecaster has not learned anything yet. Call fit(data) first, or prismts.load(path)."
-            )
 
-
-def _weights_hash(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for value in model.state_dict().values():
-        digest.update(value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """What json does not know of numpy and of mappings."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return dict(value) if isinstance(value, Mapping) else str(value)
+def _borrowed(scaler: StandardScaler, data: Collection) -> tuple[Finding, ...]:
+    """One finding per channel that some series never observed in training."""
+    empty: dict[int, list[str]] = {}
+    for series, channel in scaler.borrowed:
+        empty.setdefault(channel, []).append(repr(data.names[series]))
+    return tuple(
+        Finding(
+            "missing",
+            f"channel {data.channels[channel]!r} has no observed value in the training part of {', '.join(names[:3])}"
+            + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            + f": scaled there as in the other series ({len(names)} of {len(data)} series)",
+            data.channels[channel],
+        )
+        for channel, names in empty.items()
+    )
 
 
 def _recipe_as_dict(recipe: Recipe) -> dict[str, Any]:

@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from prismts.errors import SavedModelError
+from prismts.estimators.classifier import Classifier
+from prismts.estimators.detector import AnomalyDetector
+from prismts.estimators.embedder import Embedder
 from prismts.estimators.forecaster import Forecaster
+from prismts.estimators.imputer import Imputer
 from prismts.estimators.saved import read_config
 
 __all__ = ["ESTIMATORS", "load"]
 
-ESTIMATORS: dict[str, Any] = {"Forecaster": Forecaster}
+ESTIMATORS: dict[str, Any] = {
+    "Forecaster": Forecaster, "Classifier": Classifier, "AnomalyDetector": AnomalyDetector, "Imputer": Imputer,
+    "Embedder": Embedder,
+}  # fmt: skip
 
 
 def load(path: str | Path) -> Any:

@@ -19,7 +19,7 @@ class Recipe:
     title: str
     model: Mapping[str, Any] = field(default_factory=dict)  # settings of the architecture
     fit: FitConfig = field(default_factory=FitConfig)
-    line: str | None = "ridge"  # the straight line beside the network: "ridge", "chosen" or None
+    line: str | None = "chosen"  # the straight line beside the network: a name of LINES, or None
     loss: str = "mse"
     head_dropout: float = 0.0
     n_members: int = 1  # networks that differ in their seed, whose mean is the forecast
@@ -52,26 +52,30 @@ _PUBLISHED = {
     "ILI": _published("ILI", _SIX, 0.5, 64, 5e-3),
 }
 
+_PATIENCE = 10  # epochs, where a number of epochs was asked for
 _DEFAULT = Recipe(
-    title="ConvTimeNet beside the ridge, weighed on validation",
+    title="ConvTimeNet beside the line that rolling folds choose, weighed on validation",
     model={"kernel_sizes": (7, 13, 19), "feed_forward": 0, "dropout": 0.3},
     fit=FitConfig(
         max_epochs=2,
         min_steps=250,
-        patience=10,
+        patience=250,  # epochs have a step at least, so min_steps are always made: one cycle is not to be cut short
         batch_size=64,
         learning_rate=1e-4,
         weight_decay=1.0,
         schedule="one_cycle",
     ),
-    line="ridge",
+    line="chosen",
     loss="relative_mse",
     head_dropout=0.5,
 )
 
 FORECAST_SETTINGS: dict[str, Recipe] = {
     "default": _DEFAULT,
-    "chosen_line": replace(_DEFAULT, title="the default beside a line chosen on validation", line="chosen"),
+    "ridge_line": replace(_DEFAULT, title="the default beside the plain ridge", line="ridge"),
+    "reverting_line": replace(
+        _DEFAULT, title="the default beside a line that may pull to the mean of training", line="reverting"
+    ),
     "published": replace(_PUBLISHED["ETTh1"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
 }
@@ -87,8 +91,8 @@ def find_recipe(name: str, model: Mapping[str, Any] | None, fit: Mapping[str, An
         if key not in known:
             raise unknown_name("training setting", key, known)
     fit = dict(fit or {})
-    if "max_epochs" in fit:
-        fit.setdefault("min_steps", 0)  # who names the epochs wants no more of them
+    if "max_epochs" in fit and recipe.fit.min_steps:  # who names the epochs wants no more of them, nor idle ones
+        fit = {"min_steps": 0, "patience": _PATIENCE, **fit}
     try:
         trained = replace(recipe.fit, **fit)
     except TypeError as error:

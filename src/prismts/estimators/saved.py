@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -38,7 +39,10 @@ _WEIGHTS, _ARRAYS, _CONFIG = "model.safetensors", "arrays.safetensors", "config.
 def write_folder(
     path: Path | str, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], arrays: Mapping[str, NDArray]
 ) -> None:
-    """Write a model folder, replacing an old one of ours as a whole; nothing else is ever replaced."""
+    """Write a model folder, replacing an old one of ours as a whole; nothing else is ever replaced.
+
+    JSON knows no NaN: in ``config`` it becomes null.
+    """
     path = Path(path)
     if path.exists() and (path.is_file() or (any(path.iterdir()) and not _is_ours(path))):
         raise SavedModelError(f"{path} exists and is no model folder of PrismTS. Save to another place.")
@@ -51,15 +55,17 @@ def write_folder(
             {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, partial / _WEIGHTS
         )
         save_arrays({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial / _ARRAYS)
-        whole = {
+        whole = _without_nan({
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "written_by": {"prismts": package_version(), "torch": torch.__version__},
             **config,
             "sha256": {name: _sha256(partial / name) for name in (_WEIGHTS, _ARRAYS)},
-        }
+        })  # fmt: skip
         whole["checksum"] = _checksum(whole)
-        (partial / _CONFIG).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (partial / _CONFIG).write_text(
+            json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
         for file in partial.iterdir():
             file.chmod(0o666 & ~_umask())  # safetensors lets only the owner read
             with file.open("rb+") as handle:
@@ -137,6 +143,14 @@ def package_version() -> str:
     with contextlib.suppress(PackageNotFoundError):
         return version("prismts")
     return "unknown"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _old(path: Path) -> Path:

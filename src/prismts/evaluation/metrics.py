@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prismts.errors import unknown_name
 from prismts.evaluation.error_sums import ErrorSums
 from prismts.evaluation.point import bias, mae, mase, mse, rmse, seasonal_scale, smape
 from prismts.evaluation.probabilistic import (
@@ -27,7 +26,7 @@ from prismts.evaluation.probabilistic import (
 from prismts.evaluation.warping import dtw
 
 __all__ = [
-    "METRICS", "Metric", "find_metric", "ErrorSums",
+    "METRICS", "Metric", "ErrorSums",
     "mse", "mae", "rmse", "bias", "smape", "mase", "seasonal_scale",
     "pinball", "crps_from_quantiles", "crossing_rate", "coverage", "interval_width", "interval_score",
     "dtw",
@@ -63,10 +62,3 @@ METRICS: dict[str, Metric] = {
     "interval_score": Metric(interval_score, "width plus penalty for targets outside, units of the series", "lower"),
     "dtw": Metric(dtw, "mean time warping distance of forecast and target, units of the series", "lower"),
 }
-
-
-def find_metric(name: str) -> Metric:
-    """The metric of this name; an unknown name is an error that offers the nearest one."""
-    if name not in METRICS:
-        raise unknown_name("metric", name, METRICS)
-    return METRICS[name]

@@ -1,10 +1,12 @@
 """Fit on one part, choose on another, score on a third, once: the rules by which numbers are made.
 
 ``honest``: the scaler and the weights see the training part only, validation chooses the epoch, and every test window
-(stride 1, the last partial batch too) is scored once.
+(stride 1, the last partial batch too), case or step is scored once. Validation is a part of its own in forecasting; in
+classification it is taken from the training cases, and in detection from the training steps.
 
-``published``: as most papers did, the last test batch is dropped where it is not full, so that fewer windows count and
-the score depends on the batch size. It exists to be compared with published numbers, never to rank.
+``published``: as most papers did. In forecasting the last test batch is dropped where it is not full, so that fewer
+windows count and the score depends on the batch size; in classification the test cases choose the epoch. It exists to
+be compared with published numbers, never to rank.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from prismts.data.catalog import load_dataset
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders, by_fraction
 from prismts.errors import DataError, unknown_name
+from prismts.evaluation.detection import detection_scores
+from prismts.evaluation.detection_vus import vus_buffer
 from prismts.evaluation.scores import Scores
 
-__all__ = ["PROTOCOLS", "data_hash", "evaluate", "score"]
+__all__ = ["PROTOCOLS", "data_hash", "detector_scores", "evaluate", "score"]
 
 PROTOCOLS: dict[str, str] = {
     "honest": "validation chooses, every test window counts once",
-    "published": "the last, partial test batch is dropped, as in many papers",
+    "published": "the last, partial test batch is dropped (forecasting), the best epoch is read off the test cases "
+    "(classification), as in many papers",
 }
 
 # test batch of the ConvTimeNet authors' scripts, by data set; 256 where they have none
@@ -50,7 +55,7 @@ class Estimator(Protocol):
 
 def evaluate(
     estimator: Any,
-    data: str | Series,
+    data: str | Series | Collection,
     *,
     protocol: str = "honest",
     seed: int | None = 0,
@@ -58,28 +63,69 @@ def evaluate(
 ) -> Scores:
     """Fit a copy of the estimator on the training part of a data set, and score it on the test part.
 
+    A forecaster is scored on the windows of a series, a classifier on the test cases of a collection, a detector on the
+    labeled steps after the training part of a series.
+
     Args:
         estimator: unfitted, or fitted: a copy with the same arguments is fitted anew.
-        data: a name of the catalog, or a series.
+        data: a name of the catalog, a series, or a collection of labeled cases with official parts.
         protocol: "honest" or "published".
         seed: replaces ``random_state``; None leaves it.
-        borders: of train, validation and test; the series' official ones, or else 70/10/20.
+        borders: of train, validation and test of a series; its official ones, or else 70/10/20.
     """
     _known(protocol)
-    series = load_dataset(data) if isinstance(data, str) else data
-    if not isinstance(series, Series):
-        raise DataError(
-            f"{series.name!r} is a collection of cases, not a series with a test part in time; it cannot be forecast "
-            "under this protocol."
-        )
-    borders = borders or series.borders or by_fraction(len(series))
+    found = load_dataset(data) if isinstance(data, str) else data
     fresh = estimator.__class__(**estimator.get_params(deep=False))
     if seed is not None:
         fresh.set_params(random_state=seed)
     began = time.perf_counter()
-    fresh.fit(series, validation=borders)
-    scores = score(fresh, series, borders, protocol=protocol)
-    return replace(scores, seconds=time.perf_counter() - began, seed=seed)
+    if hasattr(fresh, "predict_proba"):
+        scores = _classified(fresh, found, protocol)
+    elif not isinstance(found, Series):
+        raise DataError(
+            f"{found.name!r} is a collection of cases, not a series with a test part in time. Give it to a classifier, "
+            "or take one of its series."
+        )
+    else:
+        borders = borders or found.borders or by_fraction(len(found))
+        if hasattr(fresh, "score_samples"):
+            scores = _detected(fresh, found, borders, protocol)
+        else:
+            fresh.fit(found, validation=borders)
+            scores = score(fresh, found, borders, protocol=protocol)
+    return replace(scores, seconds=time.perf_counter() - began, seed=seed, protocol=protocol)
+
+
+def _classified(classifier: Any, data: Series | Collection, protocol: str) -> Scores:
+    if not isinstance(data, Collection):
+        raise DataError(f"{data.name!r} is a series, not labeled cases; a classifier cannot be scored on it.")
+    if protocol == "published":
+        classifier.fit(data.train, judged_by=data.test)
+    else:
+        classifier.fit(data.train)
+    return classifier.evaluate(data.test)
+
+
+def _detected(detector: Any, series: Series, borders: Borders, protocol: str) -> Scores:
+    """Scores of the steps after training; the detector may look back at the training part when it scores them."""
+    if protocol != "honest":
+        raise DataError(
+            "Detection has one protocol, 'honest': thresholds come from training scores, never from labels."
+        )
+    detector.fit(series.part(0, borders.train_end))
+    return detector_scores(detector, series, borders)
+
+
+def detector_scores(detector: Any, series: Series, borders: Borders | None = None) -> Scores:
+    """Measures of a fitted detector on the labeled steps after the training part; a set without borders as a whole."""
+    if series.labels is None:
+        raise DataError(f"Series {series.name!r} has no labels of anomalies, so a detector cannot be scored on it.")
+    borders = borders or series.borders
+    end = 0 if borders is None else borders.train_end
+    scores = np.asarray(detector.score_samples(series))[end:]
+    buffer = vus_buffer(series.values[:, : end or None])
+    measures = detection_scores(series.labels[end:], scores, detector.threshold_.alarms(scores), buffer)
+    return Scores(measures, len(scores), data=series.name, data_hash=data_hash(series), counted="steps")
 
 
 def score(

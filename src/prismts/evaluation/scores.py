@@ -28,6 +28,7 @@ class Scores(Mapping[str, float]):
     per_step: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
     per_channel: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
     channels: tuple[str, ...] = ()
+    counted: str = "windows"  # what n_scored counts: windows, cases or steps
 
     def __getitem__(self, name: str) -> float:
         return self.measures[name]
@@ -40,7 +41,7 @@ class Scores(Mapping[str, float]):
 
     def __str__(self) -> str:
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in self.measures.items())
-        told = f"{self.n_scored} windows" + (f", protocol {self.protocol}" if self.protocol else "")
+        told = f"{self.n_scored} {self.counted}" + (f", protocol {self.protocol}" if self.protocol else "")
         return f"{self.data}: {numbers}  ({told}, {self.seconds:.1f} s)"
 
     def as_dict(self) -> dict[str, object]:
@@ -50,5 +51,5 @@ class Scores(Mapping[str, float]):
             "protocol": self.protocol, "data": self.data, "data_hash": self.data_hash, "seed": self.seed,
             "per_step": {name: array.tolist() for name, array in self.per_step.items()},
             "per_channel": {name: array.tolist() for name, array in self.per_channel.items()},
-            "channels": list(self.channels),
+            "channels": list(self.channels), "counted": self.counted,
         }  # fmt: skip

@@ -12,7 +12,7 @@ from prismts.layers.features import Features
 from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm, Stats
 
-__all__ = ["FlattenHead", "PoolHead"]
+__all__ = ["POOLINGS", "FlattenHead", "PoolHead", "pooled"]
 
 
 class FlattenHead(nn.Module):
@@ -90,27 +90,36 @@ class FlattenHead(nn.Module):
         bias.copy_(offsets[:, None].expand_as(bias))
 
 
+POOLINGS = ("max", "mean", "both")
+
+
 class PoolHead(nn.Module):
-    """Tokens pooled over time and groups, then one linear map to class scores [B, K]."""
+    """Tokens pooled over time and groups, then one linear map to class scores [B, K].
+
+    ``pooling="both"`` sets the largest value and the mean side by side.
+    """
 
     def __init__(self, width: int, n_classes: int, *, pooling: str = "max", dropout: float = 0.0) -> None:
         super().__init__()
-        if pooling not in ("max", "mean"):
-            raise unknown_name("pooling", pooling, ("max", "mean"))
+        if pooling not in POOLINGS:
+            raise unknown_name("pooling", pooling, POOLINGS)
         self.pooling = pooling
         self.dropout = Dropout(dropout)
-        self.linear = nn.Linear(width, n_classes)
+        self.linear = nn.Linear(width * (2 if pooling == "both" else 1), n_classes)
 
     def forward(self, features: Features) -> Tensor:
         """Features to [B, K]; tokens that saw nothing do not count."""
-        tokens, valid = (
-            features.tokens.flatten(1, 2),
-            features.valid.flatten(1, 2)[..., None],
-        )  # [B, G*N, D], [B, G*N, 1]
-        if self.pooling == "max":
-            lowest = torch.finfo(tokens.dtype).min
-            pooled = tokens.masked_fill(~valid, lowest).amax(1)
-            pooled = pooled * valid.any(1)  # 0 where no token saw anything
-        else:
-            pooled = (tokens * valid).sum(1) / valid.sum(1).clamp(min=1)
-        return self.linear(self.dropout(pooled))
+        return self.linear(self.dropout(pooled(features, self.pooling)))
+
+
+def pooled(features: Features, pooling: str) -> Tensor:
+    """What the valid tokens of a window say together: [B, D], or [B, 2D] for "both"; 0 where no token is valid."""
+    tokens = features.tokens.flatten(1, 2)  # [B, G*N, D]
+    valid = features.valid.flatten(1, 2)[..., None]  # [B, G*N, 1]
+    found: list[Tensor] = []
+    if pooling in ("max", "both"):
+        largest = tokens.masked_fill(~valid, torch.finfo(tokens.dtype).min).amax(1)
+        found.append(largest * valid.any(1))
+    if pooling in ("mean", "both"):
+        found.append((tokens * valid).sum(1) / valid.sum(1).clamp(min=1))
+    return torch.cat(found, dim=-1)

@@ -1,37 +1,44 @@
-"""The straight line that suits the data, chosen among a few on validation; seconds on one core."""
+"""The straight line that suits the data, chosen among a few by rolling folds; seconds on one core."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from prismts.layers.linear import RidgeMap, error_sums, rows
+from prismts.layers.linear import RidgeMap, rows, thinned
 from prismts.windows import Windows
 
-__all__ = ["ChosenLine"]
+__all__ = ["ChosenLine", "RevertingLine"]
 
 PENALTIES = (1e-4, 1e-2, 1e-1, 0.3)  # as shares of the mean square of an input step
 REVERSIONS = (0.0, 1 / 3)  # shares of the regression of what is missed on the level of the window
 WEIGHTINGS = {"plain": None, "relative": 0.3}  # relative: rows count with 1 / (variance of the context + this)
-SHORTER = 4 / 7  # of the context: the second of two lines that are averaged
-ROWS_PER_PASS = 200_000
+REACHES = (1.0, 4 / 7, 2 / 7)  # of the context: the mean of lines that read it all, and the first two or all three
+CUTS = (1 / 2, 3 / 4)  # of the training part: a fold learns before a cut and is judged from there to the next
+NOTHING = 1e-9  # a mean squared error, in standard deviations, that counts as none
 
 
 class ChosenLine(RidgeMap):
-    """A line that may do what the plain ridge cannot, where validation says that it helps.
+    """A line that may do what the plain ridge cannot, where every fold of the past says that it helps.
 
-    Candidates are the plain ridge and all combinations of: rows that count alike, or by the scale of their window; one
-    line, or its average with one that reads only the last 4/7 of the context; no pull towards the mean of the training
-    part, or a third of the regression of what is missed on the level of the window; four penalties. The best of them
-    on validation is then trained for a few passes on absolute and on Huber loss, and the best of the three is kept.
-    Without validation it is the plain ridge.
+    Candidates are all combinations of: rows that count alike, or by the scale of their window; one line, or the mean of
+    those that read the whole context, its last 4/7 and perhaps its last 2/7; four penalties. Each is solved on the
+    first half of the training part and judged on the next quarter, on the first three quarters and the last one, and on
+    all of it and validation. The lowest mean log ratio to the errors of the plain ridge wins, among those ahead of it
+    in every fold; where none is, or where there are not two folds, it is the plain ridge.
 
-    Each of these was tried inside the training and validation parts of eleven data sets; see ``docs/log.md``.
+    Like the ridge, it moves along with a series that is shifted; ``RevertingLine`` does not.
+
+    Unobserved targets count as what the ridge says of them, in solving and in judging, so that they speak for no line.
+    One validation part alone chose lines that lost afterwards; ``docs/log.md`` says what was tried on which data.
     """
+
+    reversions: tuple[float, ...] = (0.0,)
 
     def __init__(self, context_length: int, horizon: int) -> None:
         super().__init__(context_length, horizon)
@@ -46,124 +53,166 @@ class ChosenLine(RidgeMap):
     def solve(self, train: Windows, validation: Windows | None) -> str:
         """Set the weights, and return what was chosen, in words."""
         said = super().solve(train, validation)
-        if validation is None:
-            return said
-        ridge = self.full()
-        names, lines = _candidates(train, ridge)
-        names, lines = [said, *names], torch.cat([ridge[None].double(), lines])
-        errors = error_sums(lines, validation)
-        best = int(errors.argmin())
-        name, line, least = names[best], lines[best].float(), float(errors[best])
-        start = line
-        for loss in ("absolute", "Huber"):
-            trained, error = _trained(start, train, validation, loss)
-            if error < least:
-                name, line, least = f"{names[best]}, trained on {loss} loss", trained, error
-        self.weight.copy_(line[:, : self.weight.shape[1]])
+        ridge, penalty = self.full().double(), self.penalty
+        names, lines, errors = _judged(train, validation, ridge, penalty, self.reversions)
+        if len(errors) < 2:
+            return f"{said} (the training part is too short for folds that could choose another line)"
+        gains = (errors[:, 1:] / errors[:, :1]).log()  # [n_folds, n_candidates]
+        best = int(gains.mean(0).masked_fill((gains >= 0).any(0), torch.inf).argmin())
+        if (gains[:, best] >= 0).any():
+            return f"{said} (no other line was ahead of it in all of {len(errors)} folds)"
+        line = lines[best].to(self.weight)
+        self.weight.copy_(line[:, :-2])
         self.bias.copy_(line[:, -2])
         self.reversion.copy_(line[:, -1])
-        return name
+        gain = 1 - float(gains[:, best].mean().exp())
+        return f"{names[best]}, {gain:.1%} ahead of the ridge over {len(errors)} folds"
 
     def full(self) -> Tensor:
         """Weights, bias and reversion side by side: [H, T+2]."""
         return torch.cat([self.weight, self.bias[:, None], self.reversion[:, None]], dim=1)
 
 
-@dataclass
+class RevertingLine(ChosenLine):
+    """A chosen line that may also pull towards the mean of the training part.
+
+    Half of the candidates add a third of the regression of what is missed on the level of the window. Such a line knows
+    the mean of the training part: where the level comes back it wins, and a series that is shifted or drifts is pulled
+    to its old level (on exchange rates it lost 4 %).
+    """
+
+    reversions = REVERSIONS
+
+
+@dataclass(frozen=True)
 class _Moments:
-    """Sums over rows, from which every candidate of one weighting is solved."""
+    """Sums over rows: all that solving and judging lines need, so that folds are sums of stretches.
 
-    size: int
-    horizon: int
-    short: int
-    sums: dict[str, Tensor] = field(init=False)
+    Rows are contexts less their mean, a one, and the mean [R, T+2]; what is missed is relative to the plain ridge, so
+    that differences between good lines are not lost in rounding.
+    """
 
-    def __post_init__(self) -> None:
-        n, h, s = self.size, self.horizon, self.short + 1
-        shapes = {"xx": (n, n), "xy": (n, h), "ss": (s, s), "sy": (s, h), "zx": (n,), "zy": (h,), "zz": ()}
-        self.sums = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    xx: Tensor  # [T+2, T+2]
+    xr: Tensor  # [T+2, H] with what the ridge misses
+    rr: Tensor  # [] its sum of squares
+    n: int  # values summed over in rr
 
-    def add(self, x: Tensor, level: Tensor, y: Tensor, weight: Tensor | None) -> None:
-        """Rows x [R, T+1] with a last column of ones, levels [R, 1], targets [R, H], row weights [R, 1]."""
-        recent = x[:, -1 - self.short : -1]
-        middle = recent.mean(1, keepdim=True)
-        s, ys = torch.cat([recent - middle, x[:, -1:]], dim=1), y - middle
-        if weight is not None:
-            x, level, y, s, ys = (part * weight for part in (x, level, y, s, ys))
-        new = {
-            "xx": x.T @ x, "xy": x.T @ y, "ss": s.T @ s, "sy": s.T @ ys,
-            "zx": x.T @ level[:, 0], "zy": y.T @ level[:, 0], "zz": level.square().sum(),
-        }  # fmt: skip
-        for name, value in new.items():
-            self.sums[name] += value.double()
+    def __add__(self, other: _Moments) -> _Moments:
+        return _Moments(self.xx + other.xx, self.xr + other.xr, self.rr + other.rr, self.n + other.n)
+
+    def errors(self, beyond: Tensor) -> Tensor:
+        """Mean squared errors [n] of lines that differ from the ridge by these [n, H, T+2]."""
+        crossed = (beyond * self.xr.T).sum((1, 2))
+        squared = torch.stack([((line @ self.xx) * line).sum() for line in beyond])
+        return (self.rr - 2 * crossed + squared).clamp(min=0.0) / max(self.n, 1) + NOTHING
 
 
-def _candidates(train: Windows, ridge: Tensor) -> tuple[list[str], Tensor]:
-    """Names of all candidates, and their weights, bias and reversion [n, H, T+2]."""
-    size = train.context_length
-    short = min(size, max(2, round(SHORTER * size)))
-    moments = {name: _Moments(size + 1, train.horizon, short) for name in WEIGHTINGS}
-    for x, level, y, seen in rows(train):
-        if seen is not None:  # an unobserved target counts as what the ridge says of it, and so pulls nowhere
-            y = torch.where(seen, y, x @ ridge[:, :-1].T)
+def _judged(
+    train: Windows, validation: Windows | None, ridge: Tensor, penalty: float, reversions: Sequence[float] = REVERSIONS
+) -> tuple[list[str], Tensor, Tensor]:
+    """Names of the candidates, their lines [n, H, T+2] on all of train, and errors [n_folds, 1+n], the ridge first."""
+    index = thinned(train)
+    stretch = _stretches(train, index)
+    parts = [_moments(train, index[stretch == k], ridge) for k in range(2 * len(CUTS) + 1)]
+    folds: list[tuple[dict[str, _Moments], _Moments]] = []
+    known = parts[0]
+    for k in range(len(CUTS)):
+        folds.append((known, parts[2 * k + 2]["plain"]))
+        known = {name: known[name] + parts[2 * k + 1][name] + parts[2 * k + 2][name] for name in WEIGHTINGS}
+    if validation is not None:
+        folds.append((known, _moments(validation, thinned(validation), ridge)["plain"]))
+    names, lines = _candidates(known, ridge, reversions)
+    errors: list[Tensor] = []
+    for learned, judge in folds:
+        if not learned["plain"].n or not judge.n:
+            continue
+        plain = _ridge(learned["plain"], ridge, penalty)
+        plain = torch.cat([plain, torch.zeros_like(plain[:, :1])], dim=1)
+        there = lines if learned is known else _candidates(learned, ridge, reversions)[1]
+        errors.append(judge.errors(torch.cat([plain[None], there]) - ridge))
+    return names, lines, torch.stack(errors) if errors else torch.zeros(0, 1 + len(names))
+
+
+def _stretches(train: Windows, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each window, 0, 2, 4 ...: its future lies before the first cut of its series, before the second ...; or 1, 3
+    ...: it crosses one. The part of a series that is cut begins with its first future and ends with its last."""
+    series, begin = train.locate(index)
+    first = train.first_future[series]
+    steps = (train.counts[series] - 1) * train.stride + train.horizon
+    stretch = np.zeros(len(index), dtype=np.int64)
+    for k, share in enumerate(CUTS):
+        cut = first + np.round(share * steps).astype(np.int64)
+        stretch[begin + train.horizon > cut] = 2 * k + 1
+        stretch[begin >= cut] = 2 * k + 2
+    return stretch
+
+
+def _moments(windows: Windows, index: NDArray[np.int64], ridge: Tensor) -> dict[str, _Moments]:
+    """Moments of some windows, by weighting."""
+    size, horizon = windows.context_length + 2, windows.horizon
+    xx = {name: torch.zeros(size, size, dtype=torch.float64) for name in WEIGHTINGS}
+    xr = {name: torch.zeros(size, horizon, dtype=torch.float64) for name in WEIGHTINGS}
+    rr = dict.fromkeys(WEIGHTINGS, torch.zeros((), dtype=torch.float64))
+    n = 0
+    line = ridge[:, :-1].float().T  # [T+1, H]
+    for x, level, y, seen in rows(windows, index):
+        missed = y - x @ line
+        if seen is not None:
+            missed = missed.masked_fill(~seen, 0.0)
+        n += missed.numel()
+        x = torch.cat([x, level], dim=1)
         for name, offset in WEIGHTINGS.items():
-            weight = None if offset is None else (x[:, :-1].var(1, correction=0, keepdim=True) + offset).rsqrt()
-            moments[name].add(x, level, y, weight)
+            weight = 1.0 if offset is None else (x[:, :-2].var(1, correction=0, keepdim=True) + offset).rsqrt()
+            a, b = x * weight, missed * weight
+            xx[name] += (a.T @ a).double()
+            xr[name] += (a.T @ b).double()
+            rr[name] = rr[name] + b.square().sum(dtype=torch.float64)
+    return {name: _Moments(xx[name], xr[name], rr[name], n) for name in WEIGHTINGS}
+
+
+def _candidates(
+    moments: dict[str, _Moments], ridge: Tensor, reversions: Sequence[float] = REVERSIONS
+) -> tuple[list[str], Tensor]:
+    """Names of all candidates, and their weights, bias and reversion [n, H, T+2]."""
+    size = ridge.shape[1] - 2
+    lengths = [min(size, max(2, round(share * size))) for share in REACHES]
     names: list[str] = []
     lines: list[Tensor] = []
     for weighting, found in moments.items():
-        m = found.sums
         for penalty in PENALTIES:
-            whole = _ridge(m["xx"], m["xy"], penalty)  # [H, T+1]
-            part = _ridge(m["ss"], m["sy"], penalty)
-            # the shorter line as a map of the longer context: its own mean is one of its inputs
-            spread = torch.zeros_like(whole)
-            core = part[:, :-1]
-            spread[:, size - short : size] = core - core.mean(1, keepdim=True) + 1 / short
-            spread[:, -1] = part[:, -1]
-            for reach, line in ((f"{size} steps", whole), (f"{short} and {size} steps", (whole + spread) / 2)):
-                slope = (m["zy"] - line @ m["zx"]) / m["zz"].clamp(min=1e-12)  # [H]
-                for reversion in REVERSIONS:
+            parts = [_ridge(found, ridge, penalty, length) for length in lengths]
+            for n in range(1, len(parts) + 1):
+                line = torch.stack(parts[:n]).mean(0)  # [H, T+1]
+                reach = " and ".join(str(length) for length in lengths[:n])
+                missed = found.xr[-1] + (ridge[:, :-1] - line) @ found.xx[:-1, -1]  # times the level [H]
+                slope = missed / found.xx[-1, -1].clamp(min=1e-12)
+                for reversion in reversions:
                     lines.append(torch.cat([line, reversion * slope[:, None]], dim=1))
                     names.append(
-                        f"{weighting} rows, {reach}, penalty {penalty:g}" + (", with reversion" if reversion else "")
+                        f"{weighting} rows, {reach} steps, penalty {penalty:g}"
+                        + (", with reversion" if reversion else "")
                     )
     return names, torch.stack(lines)
 
 
-def _ridge(xx: Tensor, xy: Tensor, share: float) -> Tensor:
-    """Penalized least squares from moments, the last column (of ones) unpenalized: [H, T+1]."""
+def _ridge(moments: _Moments, ridge: Tensor, share: float, length: int | None = None) -> Tensor:
+    """Penalized least squares on the last steps of the context, relative to their own mean: [H, T+1].
+
+    The constant is not penalized. All is a linear map of the whole context, and so are its moments.
+    """
+    size = ridge.shape[1] - 2
+    length = size if length is None else length
+    middle = torch.zeros(size + 1, 1, dtype=torch.float64)
+    middle[size - length : size] = 1 / length  # the mean of the last steps, less that of all
+    cut = torch.zeros(size + 1, length + 1, dtype=torch.float64)
+    cut[size - length : size, :length] = torch.eye(length, dtype=torch.float64)
+    cut[:, :length] -= middle
+    cut[size, length] = 1.0
+    xx = moments.xx[:-1, :-1]
+    xy = moments.xr[:-1] + xx @ (ridge[:, :-1].T - middle)  # [T+1, H]
+    xx, xy = cut.T @ xx @ cut, cut.T @ xy
     mean_square = xx.diagonal()[:-1].mean().clamp(min=1e-12)
-    shrink = torch.full((len(xx),), share, dtype=xx.dtype) * mean_square
+    shrink = torch.full((length + 1,), share, dtype=torch.float64) * mean_square
     shrink[-1] = 0.0
-    return torch.linalg.solve(xx + torch.diag(shrink + 1e-10 * mean_square), xy).T
-
-
-@torch.enable_grad()
-def _trained(
-    line: Tensor, train: Windows, validation: Windows, loss: str, n_passes: int = 4, batch_size: int = 2048
-) -> tuple[Tensor, float]:
-    """The line after a few passes on another loss, at the pass validation likes best, and its error there."""
-    generator = np.random.default_rng(0)
-    weights = line.clone().requires_grad_()
-    optimizer = torch.optim.Adam([weights], lr=1e-4)
-    n_windows = max(1, batch_size // max(train.n_channels, 8))  # what ``rows`` gives in one block, for one step
-    per_pass = max(1, min(len(train) // n_windows, ROWS_PER_PASS // (n_windows * train.n_channels)))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_passes * per_pass)
-    best, least = line, float("inf")
-    for _ in range(n_passes):
-        order = generator.permutation(len(train))[: n_windows * per_pass]
-        for index in np.array_split(order, per_pass):
-            for x, level, y, seen in rows(train, index):
-                error = x @ weights[:, :-1].T + level * weights[:, -1] - y
-                if seen is not None:
-                    error = error.masked_fill(~seen, 0.0)
-                value = error.abs() if loss == "absolute" else F.huber_loss(error, torch.zeros_like(error), delta=0.5)
-                optimizer.zero_grad()
-                value.mean().backward()
-                optimizer.step()
-                schedule.step()
-        error = float(error_sums(weights.detach()[None], validation)[0])
-        if error < least:
-            best, least = weights.detach().clone(), error
-    return best, least
+    solved = torch.linalg.solve(xx + torch.diag(shrink + 1e-10 * mean_square), xy)  # [length+1, H]
+    return (cut @ solved + middle).T

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prismts.layers.missing import bridge
 from prismts.windows import Windows
 
-__all__ = ["RidgeMap", "error_sums", "rows"]
+__all__ = ["RidgeMap", "error_sums", "rows", "thinned"]
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # as shares of the mean square of an input step, per row
 MAX_ROWS = 2_000_000  # rows of the least-squares problem; beyond this every k-th window is read
@@ -31,6 +31,7 @@ class RidgeMap(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(horizon, context_length))  # [H, T]
         self.bias = nn.Parameter(torch.zeros(horizon))  # [H]
+        self.penalty = float("nan")
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0, level: Tensor | None = None) -> Tensor:
         """[..., T] relative to its mean to [..., H] relative to the same mean, both divided by ``scale`` [..., 1].
@@ -46,6 +47,7 @@ class RidgeMap(nn.Module):
         best = len(penalties) // 2
         if validation is not None:
             best = int(error_sums(solutions, validation).argmin())
+        self.penalty = PENALTIES[best]
         chosen = solutions[best].to(self.weight)
         self.weight.copy_(chosen[:, :-1])
         self.bias.copy_(chosen[:, -1])
@@ -61,9 +63,7 @@ def rows(
     level [R, 1], and the mask of the targets [R, H] or None. All windows, thinned where there are very many, or those
     of ``index``.
     """
-    if index is None:
-        thin = max(1, -(-len(windows) * windows.n_channels // MAX_ROWS))
-        index = np.arange(0, len(windows), thin)
+    index = thinned(windows) if index is None else index
     step = max(1, batch_size * 8 // max(windows.n_channels, 8))
     for begin in range(0, len(index), step):
         batch = windows.batch(index[begin : begin + step])
@@ -72,6 +72,11 @@ def rows(
         x, y = (x - level).flatten(0, 1), (batch.target - level).flatten(0, 1)
         seen = None if batch.target_observed is None else batch.target_observed.flatten(0, 1)
         yield torch.cat([x, torch.ones_like(x[:, :1])], dim=1), level.flatten(0, 1), y, seen
+
+
+def thinned(windows: Windows) -> NDArray[np.int64]:
+    """The numbers of all windows, or of every k-th where there are very many."""
+    return np.arange(0, len(windows), max(1, -(-len(windows) * windows.n_channels // MAX_ROWS)))
 
 
 def _solve(train: Windows, max_rounds: int = 20) -> tuple[Tensor, list[float]]:

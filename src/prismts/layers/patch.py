@@ -51,11 +51,11 @@ class UniformPatch(nn.Module):
         super().__init__()
         self.patch_length, self.stride = patch_length, stride
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] to [B, C, N, P]."""
+    def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
+        """[B, C, T] to [B, C, N, P]; fixed patches need not know where windows end."""
         return x.unfold(-1, self.patch_length, self.stride)
 
-    def bounds(self, x: Tensor) -> PatchBounds:
+    def bounds(self, x: Tensor, last: Tensor | None = None) -> PatchBounds:
         """Where the patches of x [B, C, T] lie."""
         n = n_patches(x.shape[-1], self.patch_length, self.stride)
         left = torch.arange(n, device=x.device, dtype=x.dtype) * self.stride
@@ -106,10 +106,10 @@ class DePatch(nn.Module):
         moved = moved.unflatten(0, (batch, groups))
         return moved[..., 0], moved[..., 1]
 
-    def bounds(self, x: Tensor) -> PatchBounds:
-        """Where the patches of x [B, C, T] lie after they moved."""
+    def bounds(self, x: Tensor, last: Tensor | None = None) -> PatchBounds:
+        """Where the patches of x [B, C, T] lie after they moved: within the window, or up to ``last`` [B, 1, 1]."""
         shift, widen = self.offsets(x)
-        last = x.shape[-1] - 1
+        edge = x.shape[-1] - 1
         half = (self.patch_length - 1) / 2
         n = shift.shape[-1]
         center = torch.arange(n, device=x.device, dtype=shift.dtype) * self.stride + half
@@ -118,11 +118,12 @@ class DePatch(nn.Module):
         widen = widen.nan_to_num(0.0, reach, -reach).clamp(-reach, reach)
         half_width = torch.relu(widen + half)
         center = center + shift
-        return PatchBounds((center - half_width).clamp(0, last), (center + half_width).clamp(0, last))
+        left, right = (center - half_width).clamp(0, edge), (center + half_width).clamp(0, edge)
+        return PatchBounds(left, right) if last is None else PatchBounds(left.minimum(last), right.minimum(last))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] to [B, C, N, P]."""
-        left, right = self.bounds(x)  # [B, G, N]
+    def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
+        """[B, C, T] to [B, C, N, P]; ``last`` [B, 1, 1] is the last step of windows that end before T."""
+        left, right = self.bounds(x, last)  # [B, G, N]
         along = torch.linspace(0, 1, self.patch_length, device=x.device, dtype=left.dtype)
         places = left[..., None] + (right - left)[..., None] * along  # [B, G, N, P]
         n = places.shape[2]

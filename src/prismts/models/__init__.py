@@ -12,6 +12,7 @@ from torch import nn
 
 from prismts.errors import SettingsError, unknown_name
 from prismts.models.convtimenet import ConvTimeNet, ConvTimeNetConfig
+from prismts.models.cross_learner import CrossLearner, CrossLearnerConfig
 from prismts.models.floors import LastValue, LastValueConfig, Ridge, RidgeConfig, SeasonalNaive, SeasonalNaiveConfig
 
 __all__ = ["MODELS", "Architecture", "find_model", "make_settings"]
@@ -35,6 +36,9 @@ class Architecture:
 MODELS: dict[str, Architecture] = {
     "convtimenet": Architecture(
         ConvTimeNet, ConvTimeNetConfig, "ConvTimeNet (2024): deformable patches, large kernels"
+    ),
+    "cross_learner": Architecture(
+        CrossLearner, CrossLearnerConfig, "CNN-GRU cross learner: two paths that correct each other in every block"
     ),
     "ridge": Architecture(Ridge, RidgeConfig, "one closed-form line for all channels", False, False),
     "seasonal_naive": Architecture(SeasonalNaive, SeasonalNaiveConfig, "the last season again", False, False),

@@ -16,7 +16,8 @@ __all__ = ["Encoder", "Features"]
 class Encoder(nn.Module):
     """A model that embeds windows, and carries the head a task has chosen for it.
 
-    Subclasses set the four sizes and write ``encode``; a head receives ``Features`` through :meth:`forward`.
+    Subclasses set the sizes and write ``encode``; a head receives ``Features`` through :meth:`forward`. Token n covers
+    the ``patch_length`` steps from ``n * stride`` on, of the window padded at its end.
     """
 
     n_channels: int | None  # C the model is bound to, or None where any number will do
@@ -24,6 +25,8 @@ class Encoder(nn.Module):
     n_tokens: int  # N at the context length it was built for
     width: int  # D
     context_length: int
+    patch_length: int  # steps of a token
+    stride: int  # from token to token
 
     head: nn.Module
 

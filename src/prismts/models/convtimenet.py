@@ -8,7 +8,8 @@ Time Series Analysis", arXiv 2403.01493, and the authors' code at commit 5132152
 - windows whose padded length is no whole number of strides are sampled where the patches lie (the authors' bounds are
   then stretched by the ratio of two lengths);
 - the deformable predictor starts at zero in its last layer only, so that it can learn (see ``DePatch``);
-- unobserved points are bridged by straight lines and marked, instead of read as zeros.
+- unobserved points are bridged by straight lines and marked, instead of read as zeros;
+- with mixed channels, a window ends with its last observed step: what lies behind changes no token before it.
 
 Until August 2025 the authors' forecasting blocks computed the feed-forward pair and returned the state from before it,
 so the published forecasting numbers belong to blocks without it: that form is ``feed_forward=0`` here.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class ConvTimeNetConfig:
             return 0
         if self.channels == "independent":
             return stride
-        whole = (n_timepoints - length) // stride + 1
+        whole = max(0, (n_timepoints - length) // stride + 1)
         return whole * stride + length - n_timepoints
 
     def n_tokens(self, n_timepoints: int) -> int:
@@ -108,17 +109,24 @@ class ConvTimeNetConfig:
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalization of [D, M, N]: statistics of D rows, so nothing has to be transposed."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """[D, M, N] to the same."""
-        return super().forward(input.flatten(1)[None])[0].view_as(input)
+    def forward(self, input: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[D, M, N] to the same; tokens that ``kept`` [M, N] leaves out do not count and become 0."""
+        if kept is None:
+            return super().forward(input.flatten(1)[None])[0].view_as(input)
+        if not self.training:
+            return self(input).masked_fill(~kept, 0.0)
+        places = kept.flatten().nonzero()[:, 0]  # [K]
+        counted = super().forward(input.flatten(1)[None, :, places])[0]  # [D, K]
+        return torch.zeros_like(input.flatten(1)).index_copy(1, places, counted.to(input.dtype)).view_as(input)
 
 
 class LayerNorm(nn.LayerNorm):
     """Layer normalization of [D, M, N] over the width."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """[D, M, N] to the same."""
-        return super().forward(input.permute(1, 2, 0)).permute(2, 0, 1)
+    def forward(self, input: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[D, M, N] to the same; tokens that ``kept`` [M, N] leaves out become 0."""
+        y = super().forward(input.permute(1, 2, 0)).permute(2, 0, 1)
+        return y if kept is None else y.masked_fill(~kept, 0.0)
 
 
 class Residual(nn.Module):
@@ -175,11 +183,11 @@ class Block(nn.Module):
         else:
             self.feed_forward = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[D, M, N] to [D, M, N]."""
-        x = self.norm_conv(self.join_conv(x, F.gelu(self.conv(x))))
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[D, M, N] to [D, M, N]; tokens that ``kept`` [M, N] leaves out are 0 before and after."""
+        x = self.norm_conv(self.join_conv(x, F.gelu(self.conv(x))), kept)
         if self.feed_forward is not None:
-            x = self.norm_forward(self.join_forward(x, self.feed_forward(x)))
+            x = self.norm_forward(self.join_forward(x, self.feed_forward(x)), kept)
         return x
 
 
@@ -195,6 +203,7 @@ class ConvTimeNet(Encoder):
         self.n_tokens = config.n_tokens(context_length)
         together = n_channels if self.mixed else 1
         length, stride = (1, 1) if config.patches == "points" else (config.patch_length, config.stride)
+        self.patch_length, self.stride = length, stride
         self.normalize = None if self.mixed else InstanceNorm()
         self.patch: UniformPatch | DePatch = (
             DePatch(length, stride, n_channels=together, zero_init=config.zero_init)
@@ -203,33 +212,31 @@ class ConvTimeNet(Encoder):
         )
         self.embed = nn.Linear(together * length, config.width)
         self.norm_embed = BatchNorm(config.width) if self.mixed else None
-        self.blocks = nn.Sequential(*(Block(config, kernel_size) for kernel_size in config.kernel_sizes))
+        self.blocks = nn.ModuleList(Block(config, kernel_size) for kernel_size in config.kernel_sizes)
         self.head = nn.Identity()
 
     def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
         """[B, C, T] to tokens [B, G, N, D]."""
         expect(x, "B C T", who="ConvTimeNet", C=self.n_channels)
         batch = x.shape[0]  # not len(x), which would fix the batch size of an exported model
-        padding = self.config.n_padding(x.shape[-1])
-        x, stats = self._normalized(x, observed)
-        window = bridge(x, observed)
-        padded = F.pad(window, (0, padding)) if self.mixed else pad_end(window, padding)
-        x = self.patch(padded)  # [B, C, N, P]
+        window, stats, end = self._read(x, observed)
+        x = self.patch(self._padded(window, end), None if end is None else end.last)  # [B, C, N, P]
         if self.mixed:
             x = rearrange(x, "b c n p -> b 1 n (c p)")
         x = torch.einsum("bgnp,dp->dbgn", x, self.embed.weight) + self.embed.bias[:, None, None, None]
         x = x.flatten(1, 2)  # [D, B*G, N]
+        kept = None if end is None else end.kept
         if self.norm_embed is not None:
-            x = self.norm_embed(F.gelu(x))
-        x = self.blocks(x)
+            x = self.norm_embed(F.gelu(x), kept)
+        for block in self.blocks:
+            x = block(x, kept)
         tokens = rearrange(x, "d (b g) n -> b g n d", b=batch)
-        return Features(tokens, self._valid(tokens, observed, padding), window, stats)
+        return Features(tokens, self._valid(tokens, observed, end), window, stats)
 
     def bounds(self, x: Tensor, observed: Tensor | None = None) -> PatchBounds:
         """Where the patches of the windows x [B, C, T] lie, in steps; what the report draws."""
-        window = bridge(self._normalized(x, observed)[0], observed)
-        padding = self.config.n_padding(x.shape[-1])
-        return self.patch.bounds(F.pad(window, (0, padding)) if self.mixed else pad_end(window, padding))
+        window, _, end = self._read(x, observed)
+        return self.patch.bounds(self._padded(window, end), None if end is None else end.last)
 
     def residual_weights(self) -> list[dict[str, float]]:
         """The learned residual weights alpha of each block: of its convolution and of its pointwise pair."""
@@ -239,20 +246,55 @@ class ConvTimeNet(Encoder):
             weights.append({name: join.weight for name, join in joins.items() if isinstance(join, Residual)})
         return weights
 
-    def _normalized(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Stats]:
+    def _read(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Stats, _End | None]:
+        """The normalized window without gaps [B, C, T], what normalization took away, and where the window ends."""
         if self.normalize is not None:
-            return self.normalize(x, observed)
+            x, stats = self.normalize(x, observed)
+            return bridge(x, observed), stats, None
         one = torch.ones_like(x[..., :1])
-        x = x if observed is None else x.masked_fill(~observed, 0.0)
-        return x, Stats(torch.zeros_like(one), one)
+        stats = Stats(torch.zeros_like(one), one)
+        if observed is None:
+            return x, stats, None
+        step = torch.arange(1, x.shape[-1] + 1, device=x.device)
+        end = (observed.any(1) * step).amax(-1, keepdim=True)  # [B, 1] steps up to the last observed one
+        # the tokens of the window without what lies behind its end, as n_tokens counts them
+        n_tokens = ((end - self.patch_length) // self.stride + 1).clamp(min=0) + 1  # [B, 1]
+        token = torch.arange(self.config.n_tokens(x.shape[-1]), device=x.device)
+        window = bridge(x.masked_fill(~observed, 0.0), observed)
+        last = (n_tokens - 1) * self.stride + self.patch_length - 1  # last step of the last token, padding included
+        if self.config.patches == "points":
+            n_tokens, last = end, end - 1
+        return window, stats, _End(end, token < n_tokens, last[..., None])
 
-    def _valid(self, tokens: Tensor, observed: Tensor | None, padding: int) -> Tensor:
+    def _padded(self, window: Tensor, end: _End | None) -> Tensor:
+        padding = self.config.n_padding(window.shape[-1])
+        if not self.mixed:
+            return pad_end(window, padding)
+        if end is not None:
+            step = torch.arange(window.shape[-1], device=window.device)
+            window = window.masked_fill((step >= end.n_steps)[:, None], 0.0)  # as the padding behind it
+        return F.pad(window, (0, padding))
+
+    def _valid(self, tokens: Tensor, observed: Tensor | None, end: _End | None) -> Tensor:
         if observed is None:
             return torch.ones(tokens.shape[:3], dtype=torch.bool, device=tokens.device)
-        seen = observed.any(1, keepdim=True) if self.mixed else observed
-        seen = pad_end(seen, padding)  # what repeats an observed point counts as observed, as without a mask
-        length, stride = (1, 1) if self.config.patches == "points" else (self.config.patch_length, self.config.stride)
-        return seen.unfold(-1, length, stride).any(-1)  # [B, G, N]
+        padding = self.config.n_padding(observed.shape[-1])
+        if end is None:
+            seen = pad_end(observed, padding)  # what repeats an observed point counts as observed, as without a mask
+            return seen.unfold(-1, self.patch_length, self.stride).any(-1)  # [B, G, N]
+        seen = pad_end(observed.any(1), padding)  # [B, T]
+        step = torch.arange(seen.shape[-1], device=seen.device)
+        seen = (seen | (step >= end.n_steps)) & (end.n_steps > 0)  # the same for the padding behind the end
+        seen = seen.unfold(-1, self.patch_length, self.stride).any(-1)
+        return (seen & end.kept)[:, None]  # [B, 1, N]
+
+
+class _End(NamedTuple):
+    """Where each window of a batch ends."""
+
+    n_steps: Tensor  # [B, 1] up to the last observed one
+    kept: Tensor  # [B, N] tokens that begin before the end, or complete the last patch
+    last: Tensor  # [B, 1, 1] last step that those tokens cover
 
 
 def from_reference(config: Mapping[str, Any] | str, state: Mapping[str, NDArray[Any]]) -> nn.Module:

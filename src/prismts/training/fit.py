@@ -15,8 +15,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Generator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
@@ -26,7 +26,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 
-from prismts.errors import PrismError, SavedModelError, SettingsError
+from prismts.errors import PrismError, SavedModelError, SettingsError, unknown_name
 from prismts.training.batches import Batches, Source
 from prismts.training.checkpoint import SafeCheckpointIO, read_tree
 from prismts.training.memory import keep_pages
@@ -84,6 +84,19 @@ class FitConfig:
             raise SettingsError(f"learning_rate is above 0, but got {self.learning_rate}.")
         if self.averaging is not None and not 0 < self.averaging < 1:
             raise SettingsError(f"averaging is a decay between 0 and 1, or None, but got {self.averaging}.")
+
+    def changed(self, changes: Mapping[str, Any] | None) -> FitConfig:
+        """These settings with some replaced; an unknown one is an error that offers its nearest neighbor."""
+        for key in changes or {}:
+            if key not in self.__dataclass_fields__:
+                raise unknown_name("training setting", key, self.__dataclass_fields__)
+        changes = dict(changes or {})
+        if "max_epochs" in changes:
+            changes.setdefault("min_steps", 0)  # who names the epochs wants no more of them
+        try:
+            return replace(self, **changes)
+        except TypeError as error:
+            raise SettingsError(f"A training setting has a value of the wrong type: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -287,7 +300,8 @@ def _trainer(
     keep.FILE_EXTENSION = ".safetensors"  # type: ignore[misc,assignment]
     callbacks: list[pl.Callback] = [keep]
     if validated:
-        callbacks.append(EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True))
+        patience = max(config.patience, -(-config.min_steps // loop.steps_per_epoch))  # min_steps are always made
+        callbacks.append(EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=True))
     if config.averaging is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
 

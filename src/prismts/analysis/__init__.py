@@ -1,0 +1,1 @@
+"""Why a model works, and which series are alike."""

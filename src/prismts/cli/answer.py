@@ -1,0 +1,138 @@
+"""What a saved model says of data, and how good it is: one command each, whatever the model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from prismts.cli.app import app
+from prismts.cli.files import write_json, write_table
+from prismts.cli.options import Duplicates, Quiet
+from prismts.errors import SettingsError
+
+__all__ = ["evaluate", "predict"]
+
+
+@app.command
+def predict(
+    model: Path,
+    data: Path | None = None,
+    *,
+    duplicates: Duplicates = "refuse",
+    out: Path | None = None,
+    plot: Path | None = None,
+    quiet: Quiet = False,
+) -> None:
+    """Ask a saved model: what comes next, which class, what is anomalous, what stood in the gaps.
+
+    A forecaster continues every series beyond its end, with the end of the training data if no data are given. A
+    classifier names the class of each case with the probability of every class. A detector gives each step a score
+    beside its threshold. An imputer fills the gaps, and an embedder gives each case a vector.
+
+    Parameters
+    ----------
+    model: A model folder.
+    data: The table or cases to answer for.
+    out: Where to write the answer: .csv, .csv.gz or .parquet. Printed as CSV if neither out nor plot is given.
+    plot: Where to write a page with the answer as a picture, of a forecaster or a detector.
+    """
+    from prismts.estimators.load import load
+
+    estimator = load(model)
+    kind = type(estimator).__name__
+    if data is None and kind != "Forecaster":
+        raise SettingsError(f"{model} holds a {kind}, which answers for data: prism predict {model} DATA.")
+    if kind == "Forecaster":
+        from prismts.cli.forecasting import predict_forecast
+
+        predict_forecast(estimator, data, duplicates, out, plot)
+    elif kind == "AnomalyDetector":
+        from prismts.cli.detecting import predict_anomalies
+
+        predict_anomalies(estimator, str(data), duplicates, out, plot, quiet)
+    else:
+        if plot is not None:
+            raise SettingsError(f"{model} holds a {kind}, of which there is no plot. Leave --plot out.")
+        table = _answers(estimator, kind, str(data), duplicates)
+        if out is not None:
+            write_table(table, out)
+        else:
+            sys.stdout.write(table.to_csv(index=False))
+    console = Console(stderr=True, quiet=quiet)
+    for path in (out, plot):
+        if path is not None:
+            console.print(f"written: {path}")
+
+
+@app.command
+def evaluate(
+    model: Path,
+    data: str,
+    *,
+    begin: int | None = None,
+    end: int | None = None,
+    duplicates: Duplicates = "refuse",
+    out: Path | None = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score a saved model on data it has not learned from.
+
+    A forecaster is scored beside the floors, on every window: on the table it was trained with, of the part that
+    training and validation left alone; on a longer one, of what comes after its end; on another, of all of it. A
+    classifier is scored on labeled cases; of a known data set, on its test part. A detector is scored on a labeled
+    series, such as a known data set, after its training part.
+
+    Parameters
+    ----------
+    model: A model folder.
+    data: The table or cases, or the name of a known data set.
+    begin: First step to score, counted from 0.
+    end: The step after the last one to score.
+    out: Where to write the scores as JSON.
+    """
+    from prismts.estimators.load import load
+
+    estimator = load(model)
+    kind = type(estimator).__name__
+    if kind != "Forecaster" and not (begin is None and end is None):
+        raise SettingsError(f"--begin and --end are for forecasters, but {model} holds a {kind}. Leave them out.")
+    scores: dict[str, Any]
+    table: Table
+    if kind == "Forecaster":
+        from prismts.cli.forecasting import evaluate_forecast
+
+        scores, table = evaluate_forecast(estimator, data, begin, end, duplicates)
+    elif kind == "Classifier":
+        from prismts.cli.classifying import evaluate_classes
+
+        scores, table = evaluate_classes(estimator, data)
+    elif kind == "AnomalyDetector":
+        from prismts.cli.detecting import evaluate_anomalies
+
+        scores, table = evaluate_anomalies(estimator, data)
+    else:
+        raise SettingsError(f"{model} holds a {kind}; evaluate scores forecasters, classifiers and detectors.")
+    if out is not None:
+        write_json(scores, out)
+    Console(quiet=quiet).print(table)
+
+
+def _answers(estimator: Any, kind: str, data: str, duplicates: Duplicates) -> Any:
+    """The answer of a classifier, an imputer or an embedder, as a frame."""
+    if kind == "Classifier":
+        from prismts.cli.classifying import classes_of
+
+        return classes_of(estimator, data)
+    if kind == "Embedder":
+        from prismts.cli.filling import vectors_of
+
+        return vectors_of(estimator, data)
+    from prismts.cli.files import table_or_dataset
+
+    values = None if estimator.values is None else list(estimator.values)
+    found = table_or_dataset(data, estimator.time, estimator.series, values, estimator.frequency, duplicates)
+    return estimator.transform(found[:2])

@@ -1,0 +1,143 @@
+"""Classifiers on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prismts.cli.app import fit_app
+from prismts.cli.files import clear_run, free_place
+from prismts.cli.options import Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.errors import SettingsError
+
+if TYPE_CHECKING:
+    from prismts.estimators.classifier import Classifier
+    from prismts.evaluation.scores import Scores
+
+__all__ = ["classes_of", "evaluate_classes", "fit_classify"]
+
+_TITLES = {
+    "accuracy": "accuracy", "balanced_accuracy": "balanced", "f1_macro": "F1 (macro)", "log_loss": "log loss",
+    "calibration_error": "calibration error",
+}  # fmt: skip
+
+
+@fit_app.command(name="classify")
+def fit_classify(
+    data: str,
+    *,
+    out: Path,
+    test: str | None = None,
+    model: str = "convtimenet",
+    setting: str = "default",
+    label: str | None = None,
+    time: TimeColumn = None,
+    series: SeriesColumn = None,
+    values: Values = None,
+    balanced: Annotated[bool, Parameter(negative="")] = False,
+    members: int | None = None,
+    epochs: int | None = None,
+    refit: Annotated[bool, Parameter(negative="")] = False,
+    seed: int = 0,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier on labeled cases, calibrate its probabilities, and save it.
+
+    A run that was killed goes on after its last finished epoch when the same command is given again.
+
+    Parameters
+    ----------
+    data: A .ts file with labels, a long table (see --series and --label), or the name of a known data set.
+    out: The model folder to write.
+    test: Other labeled cases to score the model on; the test part of a known data set if not given.
+    model: A model with an encoder, such as convtimenet or cross_learner.
+    setting: A named recipe: default, network, published (the authors' form), or published/NAME for a data set.
+    label: The column of a long table that holds the class of each case.
+    balanced: Let every class count alike, however few cases it has.
+    members: Networks that differ in their seed and answer together.
+    epochs: At most so many epochs.
+    refit: Train once more on all cases, for as many epochs as validation chose.
+    seed: Of everything random.
+    """
+    from prismts.data.series import Collection
+    from prismts.estimators.classifier import Classifier
+
+    console = Console(stderr=True, quiet=quiet)
+    out = free_place(out, replace)
+    cases = _known(data)
+    train: Any = data
+    if isinstance(cases, Collection):
+        train = cases if cases.n_train is None else cases.train
+        test = data if test is None and cases.n_train is not None else test
+    run = out.with_name(f"{out.name}.run")
+    classifier = Classifier(
+        model, setting=setting, fit_settings=None if epochs is None else {"max_epochs": epochs}, n_members=members,
+        class_weight="balanced" if balanced else None, refit=refit, time=time, series=series, values=values,
+        label=label, random_state=seed, progress=not quiet, run_folder=run,
+    )  # fmt: skip
+    classifier.fit(train)
+    classifier.save(out)
+    clear_run(run)
+    n_cases = classifier.n_cases_
+    console.print(
+        f"{n_cases['train']} cases, {len(classifier.classes_)} classes, {classifier.n_channels_} channels, up to "
+        f"{classifier.n_timepoints_} steps"
+    )
+    if classifier.validation_scores_ is not None:
+        title = f"validation: {n_cases['validation']} cases while they were left out"
+        console.print(_table({"": classifier.validation_scores_}, title))
+    if test is not None:
+        console.print(evaluate_classes(classifier, test)[1])
+    console.print(f"saved: {out}   next: prism predict {out} NEW.ts --out classes.csv")
+
+
+def evaluate_classes(classifier: Classifier, data: str) -> tuple[dict[str, Any], Table]:
+    """Scores on labeled cases, of a known data set on its test part: as plain values, and to print."""
+    from prismts.data.series import Collection
+
+    cases: Any = _known(data)
+    part = "all cases"
+    if isinstance(cases, Collection) and cases.n_train is not None:
+        cases, part = cases.test, "test part"
+    scores: Scores = classifier.evaluate(data if cases is None else cases)
+    return scores.as_dict(), _table({scores.data: scores}, f"{scores.data}, {part}: {scores.n_scored:,} cases")
+
+
+def classes_of(classifier: Classifier, data: str) -> Any:
+    """A frame with the class of each case and the probability of every class."""
+    import pandas as pd
+
+    cases: Any = _known(data)
+    source = data if cases is None else cases
+    probabilities = classifier.predict_proba(source)
+    names = classifier.names_of(source)
+    columns: dict[str, Any] = {"case": names, "class": classifier.classes_[probabilities.argmax(1)]}
+    for k, name in enumerate(classifier.classes_.tolist()):
+        columns[f"p({name})"] = probabilities[:, k]
+    return pd.DataFrame(columns)
+
+
+def _known(data: str) -> Any:
+    """A known data set of cases by its name; None where this is no such name."""
+    from prismts.data.catalog import DATASETS, load_dataset
+    from prismts.data.series import Collection
+
+    if Path(data).exists() or data.lower() not in {name.lower() for name in DATASETS}:
+        return None
+    cases = load_dataset(data)
+    if not isinstance(cases, Collection):
+        raise SettingsError(f"{data} is a series, not labeled cases. See: prism datasets --task classify.")
+    return cases
+
+
+def _table(rows: dict[str, Any], title: str) -> Table:
+    table = Table("", *_TITLES.values(), box=None, title=escape(title), title_justify="left")
+    for name, scores in rows.items():
+        table.add_row(escape(name), *(f"{scores[measure]:.4f}" for measure in _TITLES))
+    return table

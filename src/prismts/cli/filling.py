@@ -1,0 +1,154 @@
+"""Gaps and vectors on the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from prismts.cli.app import app
+from prismts.cli.files import free_place, table_or_dataset, write_table
+from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.errors import SettingsError
+
+if TYPE_CHECKING:
+    from prismts.estimators.embedder import Embedder
+
+__all__ = ["embed", "impute", "vectors_of"]
+
+
+@app.command
+def impute(
+    data: str,
+    *,
+    out: Path | None = None,
+    model: Path | None = None,
+    save: Path | None = None,
+    time: TimeColumn = None,
+    series: SeriesColumn = None,
+    values: Values = None,
+    frequency: str | None = None,
+    duplicates: Duplicates = "refuse",
+    seed: int = 0,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fill what is missing of a table, with an imputer that learns from the table itself or a saved one.
+
+    Observed values come back as they were.
+
+    Parameters
+    ----------
+    data: The table with gaps, or the name of a known data set.
+    out: Where to write the filled table: .csv, .csv.gz or .parquet. Printed as CSV if not given.
+    model: A saved imputer to fill with, instead of learning anew.
+    save: A folder to save the imputer that was learned to.
+    frequency: The step of the table, such as h or 15min; found by itself if not given.
+    seed: Of everything random.
+    """
+    from prismts.estimators.imputer import Imputer
+    from prismts.estimators.load import load
+
+    if model is not None and save is not None:
+        raise SettingsError("--model fills with a saved imputer, so there is nothing new to --save. Leave one out.")
+    imputer: Any
+    if model is not None:
+        imputer = load(model)
+        if not isinstance(imputer, Imputer):
+            raise SettingsError(f"{model} holds a {type(imputer).__name__}, not an imputer.")
+        columns = imputer.values if values is None else values
+        given = (time or imputer.time, series or imputer.series, columns, frequency or imputer.frequency)
+        found = table_or_dataset(data, *given, duplicates)
+    else:
+        place = None if save is None else free_place(save, replace)
+        found = table_or_dataset(data, time, series, values, frequency, duplicates)
+        imputer = Imputer(
+            time=time, series=series, values=values, frequency=frequency, random_state=seed, progress=not quiet
+        )
+        imputer.fit(found[:2])
+        if place is not None:
+            imputer.save(place)
+    table = imputer.transform(found[:2])
+    if out is None:
+        sys.stdout.write(table.to_csv(index=False))
+    else:
+        write_table(table, out)
+        Console(stderr=True, quiet=quiet).print(f"written: {out}")
+
+
+@app.command
+def embed(
+    data: str,
+    *,
+    out: Path | None = None,
+    model: Path | None = None,
+    save: Path | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    time: TimeColumn = None,
+    series: SeriesColumn = None,
+    values: Values = None,
+    seed: int = 0,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn cases into vectors, with an embedder that learns from them, without labels, or a saved one.
+
+    Each case of a .ts file, each series of a long table, becomes a row; with --window, each window of a series does.
+
+    Parameters
+    ----------
+    data: The cases, or the name of a known data set.
+    out: Where to write the vectors: .csv, .csv.gz or .parquet. Printed as CSV if not given.
+    model: A saved embedder, instead of learning anew.
+    save: A folder to save the embedder that was learned to.
+    window: Embed windows of so many steps instead of whole cases.
+    stride: Steps from one window to the next; half a window if not given.
+    seed: Of everything random.
+    """
+    from prismts.estimators.embedder import Embedder
+    from prismts.estimators.load import load
+
+    if model is not None and save is not None:
+        raise SettingsError("--model embeds with a saved embedder, so there is nothing new to --save. Leave one out.")
+    embedder: Any
+    if model is not None:
+        embedder = load(model)
+        if not isinstance(embedder, Embedder):
+            raise SettingsError(f"{model} holds a {type(embedder).__name__}, not an embedder.")
+    else:
+        place = None if save is None else free_place(save, replace)
+        embedder = Embedder(time=time, series=series, values=values, random_state=seed, progress=not quiet)
+        embedder.fit(_cases(data))
+        if place is not None:
+            embedder.save(place)
+    table = vectors_of(embedder, data, window, stride)
+    if out is None:
+        sys.stdout.write(table.to_csv(index=False))
+    else:
+        write_table(table, out)
+        Console(stderr=True, quiet=quiet).print(f"written: {out}")
+
+
+def vectors_of(embedder: Embedder, data: str, window: int | None = None, stride: int | None = None) -> Any:
+    """A frame with one row per case, or per window: what it is, then its vector."""
+    import pandas as pd
+
+    cases = embedder.read_(_cases(data))
+    if window is None:
+        vectors = embedder.transform(cases)
+        told: dict[str, Any] = {"case": list(cases.names)}
+    else:
+        places, vectors = embedder.transform_windows(cases, length=window, stride=stride)
+        told = {"case": [cases.names[i] for i in places[:, 0]], "begin": places[:, 1]}
+    numbers = {f"e{i}": vectors[:, i] for i in range(vectors.shape[1])}
+    return pd.DataFrame(told | numbers)
+
+
+def _cases(data: str) -> Any:
+    from prismts.data.catalog import DATASETS, load_dataset
+
+    known = not Path(data).exists() and data.lower() in {name.lower() for name in DATASETS}
+    return load_dataset(data) if known else data

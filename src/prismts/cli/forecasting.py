@@ -1,0 +1,239 @@
+"""Forecasters on the command line: train beside the floors, continue, score."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prismts.cli.app import fit_app
+from prismts.cli.files import clear_run, free_place, table_or_dataset, typed, write_table
+from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.errors import SettingsError
+
+if TYPE_CHECKING:
+    from prismts.data.series import Collection
+    from prismts.data.splits import Borders
+    from prismts.data.tables import TableKind
+    from prismts.estimators.forecaster import Forecaster
+    from prismts.evaluation.scores import Scores
+
+__all__ = ["evaluate_forecast", "fit_forecast", "predict_forecast", "score_table", "scores_beside_floors", "write_page"]
+
+
+@fit_app.command(name="forecast")
+def fit_forecast(
+    data: str,
+    *,
+    out: Path,
+    horizon: int = 96,
+    context_length: int = 512,
+    model: str = "convtimenet",
+    setting: str = "default",
+    loss: str | None = None,
+    quantiles: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
+    time: TimeColumn = None,
+    series: SeriesColumn = None,
+    values: Values = None,
+    frequency: str | None = None,
+    duplicates: Duplicates = "refuse",
+    validation: float | None = None,
+    test: float | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    report: Path | None = None,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a forecaster on a table, score it beside the floors on the part it has not seen, and save it.
+
+    A run that was killed goes on after its last finished epoch when the same command is given again.
+
+    Parameters
+    ----------
+    data: The table, or the name of a known data set (see: prism datasets).
+    out: The model folder to write.
+    horizon: Steps to forecast.
+    context_length: Steps of past to read.
+    model: A model by name, such as convtimenet, cross_learner, ridge, seasonal_naive or last_value.
+    setting: A named recipe: default, ridge_line, reverting_line, published (the authors' form), or published/NAME.
+    loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
+    quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.
+    frequency: The step of the table, such as h or 15min; found by itself if not given.
+    validation: Share of every series, before the test part, that decides when to stop; 0.1 if not given.
+    test: Share at the end of every series that is kept for the score; 0.2 if not given, 0 to learn from everything.
+    epochs: At most so many epochs.
+    seed: Of everything random.
+    report: Also write a page with figures.
+    """
+    from prismts.estimators.forecaster import Forecaster
+
+    console = Console(stderr=True, quiet=quiet)
+    out = free_place(out, replace)
+    table, kind, borders = table_or_dataset(data, time, series, values, frequency, duplicates)
+    if borders is not None and (validation is not None or test is not None):
+        raise SettingsError(f"{data} has official borders ({borders}); leave out --validation and --test.")
+    for finding in table.findings:
+        console.print(f"  note: {escape(str(finding))}")
+    run = out.with_name(f"{out.name}.run")
+    forecaster = Forecaster(
+        model,
+        context_length=context_length,
+        horizon=horizon,
+        quantiles=quantiles,
+        loss=loss,
+        setting=setting,
+        fit_settings=None if epochs is None else {"max_epochs": epochs},
+        time=time,
+        series=series,
+        values=values,
+        frequency=frequency,
+        random_state=seed,
+        progress=not quiet,
+        run_folder=run,
+    )
+    if borders is not None:
+        forecaster.fit((table, kind), validation=borders)
+    else:
+        shares = {"validation": 0.1 if validation is None else validation, "test": 0.2 if test is None else test}
+        forecaster.fit((table, kind), **shares)
+    for finding in forecaster.findings_[len(table.findings) :]:
+        console.print(f"  note: {escape(str(finding))}")
+    result = forecaster.fit_result_
+    if result.history:
+        resumed = f", resumed after epoch {result.resumed_from}" if result.resumed_from else ""
+        console.print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.seconds:.0f} s{resumed}")
+    forecaster.save(out)
+    clear_run(run)
+    end = None if borders is None else borders.test_end
+    scores, floors, part = scores_beside_floors(forecaster, table, end)
+    console.print(score_table(scores, part))
+    if report is not None:
+        page = write_page(report, forecaster, table, scores, floors, end)
+        console.print(f"report: {page}")
+    console.print(f"saved: {out}   next: prism predict {out} --out next.csv --plot next.html")
+
+
+def predict_forecast(
+    forecaster: Forecaster, data: Path | None, duplicates: Duplicates, out: Path | None, plot: Path | None
+) -> None:
+    """Continue every series beyond its end, as a table, a page, or both."""
+    source: Any = None if data is None else str(data)
+    if data is not None and duplicates != "refuse":
+        values = None if forecaster.values is None else list(forecaster.values)
+        source = table_or_dataset(
+            str(data), forecaster.time, forecaster.series, values, forecaster.frequency, duplicates
+        )[:2]
+    table = forecaster.predict(source)
+    if out is not None:
+        write_table(table, out)
+    elif plot is None:
+        sys.stdout.write(table.to_csv(index=False))
+    if plot is not None:
+        from prismts.report.forecast import forecast_page
+
+        known = forecaster.tails_ if data is None else source if isinstance(source, str) else source[0]
+        forecast_page(plot, forecaster, known, command=typed())
+
+
+def evaluate_forecast(
+    forecaster: Forecaster, data: str, begin: int | None, end: int | None, duplicates: Duplicates
+) -> tuple[dict[str, Any], Table]:
+    """Scores of a saved forecaster and the floors on what it has not learned from: as plain values, and to print."""
+    from prismts.errors import DataError
+
+    def read(values: Sequence[str] | None) -> tuple[Collection, TableKind, Borders | None]:
+        return table_or_dataset(data, forecaster.time, forecaster.series, values, forecaster.frequency, duplicates)
+
+    try:
+        table, _, borders = read(forecaster.values)
+    except DataError:  # a column that the model does not know may be what cannot be read
+        if forecaster.values is not None:
+            raise
+        try:
+            table, _, borders = read(list(forecaster.channels_))
+        except DataError:
+            table, _, borders = read(None)
+    if end is None and borders is not None:
+        end = borders.test_end
+    scores, _, part = scores_beside_floors(forecaster, table, end, begin)
+    return {name: one.as_dict() for name, one in scores.items()}, score_table(scores, part)
+
+
+def scores_beside_floors(
+    forecaster: Forecaster, data: Collection, end: int | None, begin: int | None = None
+) -> tuple[dict[str, Scores], dict[str, Forecaster], str]:
+    """Scores of the model and the floors on the same windows, the floors, and words for which windows these are."""
+    from prismts.estimators.floors import fit_floors
+    from prismts.evaluation.protocols import data_hash
+
+    where: Any = begin
+    part, protocol, digest = "steps as given", "", data_hash(data)
+    if begin is None:
+        where, part = _after_training(forecaster, data)
+        if digest == forecaster.data_hash_:
+            where, part, protocol = forecaster.test_begins_, "test: not looked at before", "honest"
+            if ((data.lengths if end is None else end) - where < forecaster.horizon).all():
+                where, protocol = forecaster.train_ends_, ""
+                part = "validation: it chose the epoch, so expect worse on new data"
+                if (forecaster.test_begins_ - where < forecaster.horizon).all():
+                    where, part = 0, "training data: says nothing about new data"
+    floors = fit_floors(forecaster, data)
+    contestants = {forecaster.model: forecaster, **floors}
+    found = {name: one.backtest(data, begin=where, end=end).scores for name, one in contestants.items()}
+    told = {name: changed(scores, protocol=protocol, data_hash=digest) for name, scores in found.items()}
+    return told, floors, part
+
+
+def _after_training(forecaster: Forecaster, data: Collection) -> tuple[Any, str]:
+    """First step of another table to score, and which part that is: what comes after training, where times tell."""
+    last, times = forecaster.tails_.timestamps, data.timestamps
+    if last is not None and times is not None and len(data) == 1 and times[0] <= last.max() < times[-1]:
+        where = int((times <= last.max()).sum())
+        if len(times) - where >= forecaster.horizon:
+            return where, "what comes after the end of the training table"
+    return 0, "all of another table, which may share rows with training"
+
+
+def write_page(
+    path: Path,
+    forecaster: Forecaster,
+    data: Collection,
+    scores: Mapping[str, Scores],
+    floors: Mapping[str, Forecaster],
+    end: int | None,
+) -> str:
+    """Write the full page about a forecaster and its first series; what was written, and how large it is."""
+    from prismts.data.splits import Borders
+    from prismts.report.forecast import forecast_report
+
+    series = data[0]
+    borders = Borders(int(forecaster.train_ends_[0]), int(forecaster.test_begins_[0]), end or len(series))
+    return str(forecast_report(path, forecaster, series, borders, scores, rivals=floors, command=typed()))
+
+
+def score_table(scores: Mapping[str, Scores], part: str) -> Table:
+    """Scores by model, to print; ``part`` says in words what was scored."""
+    first = next(iter(scores.values()))
+    columns = {
+        "mse": "MSE", "mae": "MAE", "rmse_own": "RMSE (own units)", "mae_own": "MAE (own units)", "mase": "MASE",
+        "coverage": "coverage",
+    }  # fmt: skip
+    shown = [name for name in columns if name in first]
+    table = Table(
+        "model",
+        *(columns[name] for name in shown),
+        box=None,
+        title=f"{first.data}, {part}: {first.n_scored:,} windows, MSE and MAE on standardized values",
+        title_justify="left",
+    )
+    for name, one in scores.items():
+        table.add_row(escape(name), *(f"{one[measure]:.4f}" if measure in one else "" for measure in shown))
+    return table

@@ -1,0 +1,167 @@
+"""What every estimator with a trained network shares: members that differ in their seed, inference, and saving."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from prismts.errors import NotFittedError, SettingsError
+from prismts.estimators.saved import read_folder, write_folder
+from prismts.models import find_model
+from prismts.models.contract import Encoder
+from prismts.models.ensemble import Ensemble
+from prismts.training.batches import Source
+from prismts.training.fit import FitConfig, FitResult, Task, fit
+
+__all__ = ["Estimator", "joined", "on_device", "plain", "weights_hash"]
+
+
+class Estimator(BaseEstimator):
+    """Arguments are stored as given, ``fit`` returns self, and what was learned ends in an underscore.
+
+    Subclasses have ``model``, ``random_state``, ``progress`` and ``run_folder`` among their arguments, set ``model_``
+    when they are fitted, and write ``_to_save`` and ``_restore``.
+    """
+
+    model: str
+    random_state: int
+    progress: bool
+    run_folder: str | Path | None
+    model_: nn.Module
+
+    @property
+    def members_(self) -> Sequence[nn.Module]:
+        """The trained networks whose mean is the answer; one, unless there are more members."""
+        return list(self.model_.members) if isinstance(self.model_, Ensemble) else [self.model_]
+
+    def save(self, path: str | Path) -> None:
+        """Write a model folder; an old one at this place is replaced as a whole."""
+        self._check_fitted()
+        fitted, arrays = self._to_save()
+        params = json.loads(json.dumps({**self.get_params(deep=False), "run_folder": None}, default=plain))
+        config = {"estimator": type(self).__name__, "params": params, "fitted": fitted}
+        write_folder(path, config, self.model_.state_dict(), arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The estimator that was saved in this folder."""
+        config, weights, arrays = read_folder(path)
+        self = cls(**config["params"])
+        self._restore(config["fitted"], arrays)
+        self.model_.load_state_dict(weights)
+        self.model_.eval()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the copy for inference, which the first answer makes anew: it doubles a copy, and has a device."""
+        state = cast(dict[str, Any], super().__getstate__()).copy()
+        if "_inference" in state:
+            state["_inference"] = {} if isinstance(state["_inference"], dict) else None
+        return state
+
+    def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """What ``_restore`` needs besides the weights: plain values for JSON, and arrays."""
+        raise NotImplementedError
+
+    def _restore(self, fitted: dict[str, Any], arrays: dict[str, NDArray]) -> None:
+        """Set the fitted attributes, and an untrained ``model_`` of the form that was saved."""
+        raise NotImplementedError
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError(
+                f"This {type(self).__name__} has not learned anything yet. Call fit first, or prismts.load(path)."
+            )
+
+    def _encoder_only(self, what: str) -> None:
+        if not find_model(self.model).is_encoder:
+            raise SettingsError(
+                f"{self.model!r} is a direct forecaster and has no tokens to {what}. Choose a model with an encoder, "
+                "such as 'convtimenet'."
+            )
+
+    def _seed(self, member: int) -> int:
+        return int(self.random_state) + 10_007 * member  # a search may bring numpy's integers
+
+    def _train(
+        self,
+        build: Callable[[], nn.Module],
+        task: Task,
+        train: Source,
+        check: Source | None,
+        config: FitConfig,
+        *,
+        n_members: int = 1,
+        mark: str = "",
+        title: str = "",
+        part: str = "member",
+    ) -> tuple[list[nn.Module], list[FitResult]]:
+        """Networks that differ in their seed, each trained from the start; a killed run goes on in ``run_folder``.
+
+        ``mark`` names the data, so that a folder is never gone on with for other ones; ``part`` tells several trainings
+        of one ``fit`` apart in that folder.
+        """
+        if n_members < 1:
+            raise SettingsError(
+                f"n_members counts the networks whose mean is the answer, at least 1, but got {n_members}."
+            )
+        members: list[nn.Module] = []
+        results: list[FitResult] = []
+        for i in range(n_members):
+            with torch.random.fork_rng():
+                torch.manual_seed(self._seed(i))
+                model = build()
+                which = f", {i + 1} of {n_members}" if n_members > 1 else ""
+                result = fit(
+                    model, task, train, check, config=config, seed=self._seed(i),
+                    folder=None if self.run_folder is None else Path(self.run_folder) / f"{part}-{i}",
+                    fingerprint=self._fingerprint(mark), progress=self.progress, title=f"{title}{which}",
+                )  # fmt: skip
+            members.append(model)
+            results.append(result)
+        return members, results
+
+    def _fingerprint(self, mark: str) -> str:
+        params = {
+            name: value for name, value in self.get_params(deep=False).items() if name not in ("run_folder", "progress")
+        }
+        return json.dumps([mark, params], default=str, sort_keys=True)
+
+
+def joined(members: Sequence[nn.Module]) -> nn.Module:
+    """One network as it is, several as the ensemble whose answer is their mean; in evaluation mode."""
+    return (members[0] if len(members) == 1 else Ensemble(members)).eval()
+
+
+def on_device(model: nn.Module) -> nn.Module:
+    """A copy for inference, kernels merged, on the accelerator where there is one."""
+    device = torch.accelerator.current_accelerator(check_available=True)
+    merged = model.merged() if isinstance(model, Encoder | Ensemble) else model
+    return merged if device is None else merged.to(device)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Tells two states of a network apart."""
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """What json does not know of numpy, mappings and settings."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, FitConfig):
+        return asdict(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,721 @@
+"""Find what is unusual in a table: fit, score every step, raise alarms, follow a growing series."""
+
+# pyright: reportPrivateUsage=false
+# the stream below is the other half of the detector
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prismts.data.bridging import bridged
+from prismts.data.period import dominant_period
+from prismts.data.readers import read_with_kind
+from prismts.data.scaling import StandardScaler
+from prismts.data.series import Collection, Series
+from prismts.data.splits import Borders
+from prismts.data.tables import TableKind, to_table
+from prismts.errors import DataError, SettingsError, ShapeError, unknown_name
+from prismts.estimators.answer import free_name
+from prismts.estimators.base import Estimator, joined, on_device
+from prismts.estimators.detect_recipes import DetectRecipe, find_detect_recipe
+from prismts.estimators.match import reordered
+from prismts.evaluation.protocols import data_hash
+from prismts.evaluation.thresholds import Event, RobustScale, Threshold, events, quantile_threshold, tail_threshold
+from prismts.models import MODELS
+from prismts.models.detectors import DETECTORS, Detector, make_detector
+from prismts.tasks.detect import TwoSidedLine, box_mean, forecast_errors, reconstruction_delay, reconstruction_errors
+from prismts.tasks.forecast import Forecast
+from prismts.tasks.reconstruct import Reconstruct
+from prismts.training.fit import FitConfig, FitResult
+from prismts.windows import Windows
+
+__all__ = ["AnomalyDetector", "DetectStream"]
+
+Array = NDArray[np.float64]
+ScoreKind = Literal["reconstruct", "forecast", "both"]
+ThresholdKind = Literal["tail", "quantile"]
+_MIXED = 64  # channels up to which they are mixed; a wider table is read channel by channel, which needs less memory
+_MOST_WINDOWS = 5_000  # of an epoch; of more, every k-th is read
+_MOST_CHECKED = 300  # validation windows
+_HELD_OUT = 100  # steps that a validation part needs, or scores are put on one scale by all of the training part
+_SHORTEST = 16  # steps of training
+_BLOCKS = (4, 8)  # parts of a window that are hidden in turn, and the steps of one block
+
+
+class AnomalyDetector(Estimator):
+    """Says of each time step how unusual it is, by what a model makes of the step while it does not see it.
+
+    Several judges look at every step, and the score is their weighted mean:
+
+    - "forecast": the distance to a forecast of one step, by a closed-form line and a network that learns what the line
+      cannot;
+    - "reconstruct": the distance to what a network writes where blocks of a window are hidden in turn;
+    - closed forms beside them (the recipe names them): by default sliding-window PCA, the distance to the nearest
+      training windows, and a "line" that tells a step from those on both sides of it.
+
+    Every judge is put on a scale of its own first. Errors of networks and of the line are averaged over a quarter of a
+    period around each step; then
+    each channel is scaled by the median and the interquartile range of its errors on the validation part, which the
+    judge has not learned, and the mean over channels likewise: 0 is usual, 1 is one interquartile range above it. Where
+    the validation part has fewer than 100 steps, all of the training part is taken; judges look better there than they
+    are, so alarms come more often. After that, closed forms are solved once more, on both parts together.
+
+    ``model`` may also be the name of a baseline in ``prismts.models.detectors.DETECTORS`` ("sub_pca", "iforest", ...):
+    then it alone judges, with the same scaling, threshold and events.
+
+    The training part may hold some anomalies: networks are trained by a robust loss, scales are robust, and the tail
+    fit takes the highest scores for suspects. Data may be a table (wide, or long with ``series``), a path to one, a
+    ``Series``, a ``Collection``, or an array [n_channels, n_timepoints] or [n_cases, n_channels, n_timepoints]. NaN
+    means not observed: such a point is never judged by the networks, and the closed forms read a straight line there.
+    Of several series one detector is learned; the closed forms read them end to end.
+
+    A score may change while the next ``delay_`` steps come in (longer where values were missing at the end), and is
+    final then: ``stream`` and ``update`` give the scores of the whole series so far, step by step.
+
+    Args:
+        model: a name of ``prismts.models.MODELS`` that is an encoder, or a baseline.
+        setting: a named recipe of ``DETECT_SETTINGS``.
+        context_length: steps the networks read at once; None takes two dominant periods, from 32 to 192.
+        score: which networks judge: "reconstruct", "forecast" or "both".
+        threshold: "tail", an extreme-value fit to training scores, or "quantile".
+        false_alarm_rate: share of usual steps that may exceed the threshold.
+        model_settings: settings of the architecture (or of the baseline) that replace those of the recipe.
+        fit_settings: settings of ``FitConfig`` that replace those of the recipe.
+        n_members: networks that differ in their seed, whose mean is the answer; None takes the number of the recipe.
+        time: name of the time column; found by itself if None.
+        series: name of the column that tells the series of a long table apart.
+        values: names of the columns to read; all numeric ones if None.
+        frequency: of the timestamps; found by itself if None.
+        random_state: seed of everything random.
+        progress: whether to show a bar.
+        run_folder: keeps checkpoints, so that a killed ``fit`` resumes when it is called again.
+
+    Attributes:
+        threshold_: a ``Threshold``; its ``words`` say how it was found, and what stood against the tail fit.
+        period_, context_length_, delay_: in steps.
+        model_: the trained networks by name, none for a baseline.
+        judges_: the names of all judges, and their weights.
+        calibrated_on_: which steps the scales and the threshold come from, in words.
+        fit_results_: losses by epoch of each network.
+    """
+
+    def __init__(
+        self,
+        model: str = "convtimenet",
+        *,
+        setting: str = "default",
+        context_length: int | None = None,
+        score: ScoreKind = "both",
+        threshold: ThresholdKind = "tail",
+        false_alarm_rate: float = 0.001,
+        model_settings: Mapping[str, Any] | None = None,
+        fit_settings: Mapping[str, Any] | None = None,
+        n_members: int | None = None,
+        time: str | None = None,
+        series: str | None = None,
+        values: Sequence[str] | None = None,
+        frequency: str | None = None,
+        random_state: int = 0,
+        progress: bool = True,
+        run_folder: str | Path | None = None,
+    ) -> None:
+        self.model = model
+        self.setting = setting
+        self.context_length = context_length
+        self.score = score
+        self.threshold = threshold
+        self.false_alarm_rate = false_alarm_rate
+        self.model_settings = model_settings
+        self.fit_settings = fit_settings
+        self.n_members = n_members
+        self.time = time
+        self.series = series
+        self.values = values
+        self.frequency = frequency
+        self.random_state = random_state
+        self.progress = progress
+        self.run_folder = run_folder
+
+    # ---- learning
+
+    def fit(self, data: Any, y: Any = None, *, validation: float | Borders | None = 0.2) -> Self:
+        """Learn what is usual. ``y`` is ignored: no label is read, also where the data bring some.
+
+        validation: the fraction at the end of every series that decides which epoch is kept and sets scales and
+        threshold; ``Borders``, of which train and validation are read and the rest is left alone; or None or 0.
+        """
+        self._check_arguments()
+        read, _ = self._read(data)
+        recipe = self._recipe(read.n_channels)
+        known, ends = _split(read, validation)
+        self._check_training(known, ends)
+        self.channels_, self.n_channels_, self.recipe_ = known.channels, known.n_channels, recipe
+        self.scaler_ = _scaler_of(known, ends)
+        train = [self._scaled(case) for case in known]
+        parts = [x[:, :end] for x, end in zip(train, ends.tolist(), strict=True)]
+        longest = max(parts, key=lambda x: x.shape[1])
+        self.period_ = dominant_period(longest)
+        self.context_length_ = self._choose_context(longest.shape[1]) if recipe.networks else 1
+        self.data_hash_ = data_hash(known)
+        self._train_networks(known, ends)
+        self._solve(np.concatenate(parts, axis=1))
+        held = [slice(int(end), None) for end in ends]
+        n_held = int((known.lengths - ends).sum())
+        self.calibrated_on_ = f"the validation part, {n_held} steps"
+        if n_held < _HELD_OUT:
+            held = [slice(None)] * len(train)
+            self.calibrated_on_ = f"all {int(known.lengths.sum())} steps of training, which the judges have learned"
+        self._calibrate(train, held)
+        self.training_ = np.concatenate([case.values for case in known], axis=1)  # [C, total], in the data's own units
+        if n_held:
+            self._solve(self._scaled(Series(self.training_)))
+        self._own_stream: DetectStream | None = None
+        return self
+
+    # ---- answering
+
+    def score_samples(self, data: Any) -> Any:
+        """How unusual each step is: [n_timepoints], or a list of such for several series. Always finite.
+
+        0 is usual, higher is more unusual. A step on which no judge has a verdict gets 0.
+        """
+        self._check_fitted()
+        read, _, single = self._read_like_training(data)
+        scores = [self._score(self._scaled(case), case.name) for case in read]
+        return scores[0] if single else scores
+
+    def contributions(self, data: Any) -> Any:
+        """What each channel adds to the scores: [n_channels, n_timepoints], or a list of such for several series.
+
+        The weighted mean over the judges that tell channels apart, each channel on its own scale. Where none does (an
+        isolation forest), channels share the score equally.
+        """
+        self._check_fitted()
+        read, _, single = self._read_like_training(data)
+        found = [self._by_channel(self._scaled(case), case.name) for case in read]
+        return found[0] if single else found
+
+    def predict(self, data: Any) -> Any:
+        """Alarms. Of an array, a Series or several: 0 or 1 for each step [n_timepoints], a list for several.
+
+        Of a table: a table of the same kind with time, score, threshold and alarm.
+        """
+        self._check_fitted()
+        read, kind, single = self._read_like_training(data)
+        scores = [self._score(self._scaled(case), case.name) for case in read]
+        if kind.backend == "array" or isinstance(data, Series | Collection):
+            alarms = [self.threshold_.alarms(one).astype(np.int64) for one in scores]
+            return alarms[0] if single else alarms
+        return self._table(read, kind, np.concatenate(scores))
+
+    def events(self, data: Any, *, merge_gap: int = 0) -> Any:
+        """The stretches of alarms, with their peak and the channels to blame; a list of lists for several series.
+
+        Alarms with at most ``merge_gap`` usual steps between them are one event.
+        """
+        self._check_fitted()
+        read, _, single = self._read_like_training(data)
+        found: list[list[Event]] = []
+        for case in read:
+            x = self._scaled(case)
+            scores = self._score(x, case.name)
+            alarms = self.threshold_.alarms(scores)
+            blame = self._by_channel(x, case.name) if alarms.any() else None
+            found.append(events(alarms, scores, blame, self.channels_ if blame is not None else None,
+                                merge_gap=merge_gap))  # fmt: skip
+        return found[0] if single else found
+
+    def stream(self) -> DetectStream:
+        """Follow a new series that grows: see ``DetectStream``. Several may run beside each other."""
+        self._check_fitted()
+        return DetectStream(self)
+
+    def update(self, new_rows: Any) -> Array:
+        """Scores of new rows of this detector's own stream: [n_new]; a new ``fit`` begins a new one."""
+        self._check_fitted()
+        if self._own_stream is None:
+            self._own_stream = DetectStream(self)
+        return self._own_stream.update(new_rows)
+
+    @property
+    def judges_(self) -> dict[str, float]:
+        """The weight of each judge."""
+        weights = dict.fromkeys(self.networks_, self.recipe_.weight)
+        if self.recipe_.line:
+            weights["line"] = self.recipe_.line
+        return {**weights, **{name: float(weight) for name, weight in self.recipe_.beside.items()}}
+
+    @property
+    def networks_(self) -> tuple[str, ...]:
+        """The names of the networks that judge."""
+        if not self.recipe_.networks:
+            return ()
+        return ("forecast", "reconstruct") if self.score == "both" else (self.score,)
+
+    @property
+    def members_(self) -> Sequence[nn.Module]:
+        """The trained networks."""
+        return list(self.model_.children())
+
+    @property
+    def delay_(self) -> int:
+        """After so many further steps a score is final, where nothing is missing at the end of the series."""
+        self._check_fitted()
+        return max(self._reach(name)[1] for name in self.judges_)
+
+    # ---- keeping
+
+    def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        fitted = {
+            "channels": list(self.channels_), "period": self.period_, "context_length": self.context_length_,
+            "calibrated_on": self.calibrated_on_, "data_hash": self.data_hash_, "threshold": asdict(self.threshold_),
+            "fit_results": {name: asdict(result) for name, result in self.fit_results_.items()},
+            "recipe": asdict(self.recipe_),
+            "guarded": {name: [list(scale.guarded) for scale in scales] for name, scales in self.scales_.items()},
+        }  # fmt: skip
+        arrays: dict[str, NDArray] = {"scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale}
+        for name, scales in self.scales_.items():
+            for which, scale in zip(("channels", "whole"), scales, strict=True):
+                arrays[f"{name}.{which}.center"], arrays[f"{name}.{which}.scale"] = scale.center, scale.scale
+        if self.recipe_.beside or self.recipe_.line:
+            arrays["training"] = (
+                self.training_
+            )  # closed forms are solved again when they are loaded: no pickle, no copy
+        return fitted, arrays
+
+    def _restore(self, fitted: dict[str, Any], arrays: dict[str, NDArray]) -> None:
+        recipe: dict[str, Any] = dict(fitted["recipe"])
+        recipe["fit"] = FitConfig(**recipe["fit"])
+        self.recipe_ = DetectRecipe(**recipe)
+        self.channels_, self.n_channels_ = tuple(fitted["channels"]), len(fitted["channels"])
+        self.period_, self.context_length_ = fitted["period"], fitted["context_length"]
+        self.calibrated_on_, self.data_hash_ = fitted["calibrated_on"], fitted["data_hash"]
+        self.threshold_ = Threshold(**fitted["threshold"])
+        self.fit_results_ = {name: FitResult(**result) for name, result in fitted["fit_results"].items()}
+        self.scaler_ = StandardScaler(arrays["scaler.mean"], arrays["scaler.scale"])
+        self.scales_ = {}
+        for name, guarded in fitted["guarded"].items():
+            first, second = (
+                RobustScale(arrays[f"{name}.{which}.center"], arrays[f"{name}.{which}.scale"], tuple(numbers))
+                for which, numbers in zip(("channels", "whole"), guarded, strict=True)
+            )
+            self.scales_[name] = first, second
+        with torch.random.fork_rng():  # what is drawn here is replaced at once
+            n = self.recipe_.n_members
+            self.model_ = nn.ModuleDict(
+                {name: joined([self._untrained(name) for _ in range(n)]) for name in self.networks_}
+            )
+        self._inference: dict[str, nn.Module] = {}
+        self.training_ = arrays.get("training", np.zeros((self.n_channels_, 0)))
+        self.closed_: dict[str, Detector] = {}
+        if self.recipe_.beside or self.recipe_.line:
+            self._solve(self._scaled(Series(self.training_)))
+        self._own_stream = None
+
+    # ---- inside: reading
+
+    def _check_arguments(self) -> None:
+        if self.score not in get_args(ScoreKind):
+            raise unknown_name("score", self.score, get_args(ScoreKind))
+        if self.threshold not in get_args(ThresholdKind):
+            raise unknown_name("threshold", self.threshold, get_args(ThresholdKind))
+        if self.model not in MODELS and self.model not in DETECTORS:
+            raise unknown_name("detector", self.model, [*MODELS, *DETECTORS])
+        if self.model in MODELS:
+            self._encoder_only("judge by")
+        if not 0 < self.false_alarm_rate < 1:
+            raise SettingsError(
+                "false_alarm_rate is a share of the steps between 0 and 1, such as 0.001, but got "
+                f"{self.false_alarm_rate}."
+            )
+        length = self.context_length
+        if length is not None and (not isinstance(length, Integral) or length < 8):
+            raise SettingsError(f"context_length is a whole number of time steps, at least 8, but got {length!r}.")
+
+    def _check_training(self, data: Collection, ends: NDArray[np.int64]) -> None:
+        if int(ends.max()) < _SHORTEST:
+            raise DataError(
+                f"A detector learns from {_SHORTEST} steps at least, but the longest training part has "
+                f"{int(ends.max())}. Pass a longer series, or a smaller validation part."
+            )
+        seen = [data.values[:, a : a + n] for a, n in zip(data.offsets[:-1], ends, strict=True)]
+        varies = [bool((np.nanmax(x, axis=1) > np.nanmin(x, axis=1)).any()) for x in seen if (~np.isnan(x)).any()]
+        if not any(varies):
+            raise DataError(
+                f"Nothing ever changes in the training part: all {data.n_channels} channels are constant, so there is "
+                "no telling what is usual. Pass a training part in which something happens."
+            )
+
+    def _read(self, data: Any) -> tuple[Collection, TableKind]:
+        values = None if self.values is None else list(self.values)
+        read, kind = read_with_kind(data, time=self.time, series=self.series, values=values, frequency=self.frequency)
+        self._single = isinstance(read, Series)
+        return (Collection.of(read) if isinstance(read, Series) else read), kind
+
+    def _read_like_training(self, data: Any) -> tuple[Collection, TableKind, bool]:
+        read, kind = self._read(data)
+        if read.n_channels != self.n_channels_ and all(name.startswith("channel_") for name in read.channels):
+            hint = " If time is the first axis, pass its transpose." if read.n_channels > 4 * self.n_channels_ else ""
+            raise ShapeError(
+                f"This detector learned {self.n_channels_} channels and reads [channel={self.n_channels_}, time], but "
+                f"these data have {read.n_channels} channels.{hint}"
+            )
+        return reordered(read, self.channels_, "detection"), kind, self._single
+
+    def _scaled(self, case: Series) -> Array:
+        return self.scaler_.transform(case.values.astype(np.float64))
+
+    # ---- inside: learning
+
+    def _recipe(self, n_channels: int) -> DetectRecipe:
+        if self.model in DETECTORS:
+            find_detect_recipe(self.setting, None, None)
+            title = DETECTORS[self.model].title
+            return DetectRecipe(
+                title=title, networks=False, beside={self.model: 1.0}, model=dict(self.model_settings or {})
+            )
+        recipe = find_detect_recipe(self.setting, None, self.fit_settings)
+        settings: dict[str, Any] = {}
+        if self.model == "convtimenet":
+            settings = {**recipe.model, "channels": "mixed" if n_channels <= _MIXED else "independent"}
+        n_members = recipe.n_members if self.n_members is None else self.n_members
+        return replace(recipe, model={**settings, **(self.model_settings or {})}, n_members=n_members)
+
+    def _choose_context(self, n_timepoints: int) -> int:
+        if self.context_length is not None:
+            if self.context_length >= n_timepoints:
+                raise DataError(
+                    f"context_length={self.context_length} needs a longer training part than the {n_timepoints} steps "
+                    "there are. Shorten context_length, or give more data."
+                )
+            return int(self.context_length)
+        wanted = min(max(2 * self.period_, 32), 192)
+        return max(8, min(wanted, n_timepoints // 4) // 8 * 8)
+
+    def _train_networks(self, data: Collection, ends: NDArray[np.int64]) -> None:
+        self.fit_results_: dict[str, FitResult] = {}
+        self._inference = {}
+        found: dict[str, nn.Module] = {}
+        length = self.context_length_
+        for name in self.networks_:
+            horizon = 1 if name == "forecast" else 0
+            train = _thinned(data, length, horizon, self.scaler_, _MOST_WINDOWS, end=ends)
+            check = None
+            if (data.lengths - ends).sum() >= _HELD_OUT and (data.lengths > np.maximum(ends, length)).any():
+                check = _thinned(data, length, horizon, self.scaler_, _MOST_CHECKED, begin=ends + (horizon == 0))
+            task = self._task(name)
+
+            def build(name: str = name, task: Any = task, train: Windows = train, check: Windows | None = check) -> Any:
+                model = self._untrained(name)
+                if isinstance(task, Forecast):
+                    task.prepare(model, train, check)
+                return model
+
+            members, results = self._train(
+                build, task, train, check, self.recipe_.fit, n_members=self.recipe_.n_members,
+                mark=f"{self.data_hash_} {ends.tolist()} {name}", title=f"{self.model} on {data.name}, {name}",
+                part=name,
+            )  # fmt: skip
+            if isinstance(task, Forecast):
+                for member in members:
+                    task.finish(member, check)
+            found[name] = joined(members)
+            self.fit_results_[name] = replace(results[0], seconds=sum(result.seconds for result in results))
+        self.model_ = nn.ModuleDict(found)
+
+    def _task(self, name: str) -> Forecast | Reconstruct:
+        if name == "forecast":
+            return Forecast(1, loss="huber", line="ridge", head_dropout=0.1)
+        return Reconstruct(["blocks", "stretches"], loss="huber", head_dropout=0.1)
+
+    def _untrained(self, name: str) -> nn.Module:
+        return self._task(name).build(
+            self.model, self._fitting_model(), n_channels=self.n_channels_, context_length=self.context_length_
+        )
+
+    def _fitting_model(self) -> dict[str, Any]:
+        """Settings of the architecture, with patches that fit into the context."""
+        settings = dict(self.recipe_.model)
+        if "patch_length" in settings:
+            settings["patch_length"] = min(settings["patch_length"], max(2, self.context_length_ // 3))
+            settings["stride"] = min(settings.get("stride", 4), max(1, settings["patch_length"] // 2))
+        return settings
+
+    def _solve(self, train: Array) -> None:
+        """Closed forms from scaled values [C, total]."""
+        self.line_ = TwoSidedLine(train) if self.recipe_.line else None
+        settings = self.recipe_.model if self.model in DETECTORS else {}
+        seeded = {name: {"random_state": self.random_state} for name in ("iforest", "kmeans")}
+        self.closed_ = {
+            name: make_detector(name, **{**seeded.get(name, {}), **settings}).fit(train) for name in self.recipe_.beside
+        }
+
+    def _calibrate(self, train: Sequence[Array], held: Sequence[slice]) -> None:
+        """Scales of every judge, and the threshold, from these parts of the training series."""
+        self.scales_: dict[str, tuple[RobustScale, RobustScale]] = {}
+        for name in self.judges_:
+            raw = [self._raw(name, x) for x in train]
+            parts = np.concatenate([r[:, part] for r, part in zip(raw, held, strict=True)], axis=1)
+            unjudged = np.isnan(parts).all(axis=1)
+            parts[unjudged] = 0.0
+            channels = RobustScale.fit(parts)
+            whole = RobustScale.fit(self._over_channels(np.nan_to_num(channels.apply(parts)))[None])
+            self.scales_[name] = channels, whole
+        scores = np.concatenate([self._combined(x)[part] for x, part in zip(train, held, strict=True)])
+        self.threshold_ = self._find_threshold(scores)
+
+    def _find_threshold(self, scores: Array) -> Threshold:
+        if self.threshold == "quantile":
+            return quantile_threshold(scores, self.false_alarm_rate)
+        try:
+            return tail_threshold(scores, self.false_alarm_rate)
+        except DataError as error:
+            found = quantile_threshold(scores, self.false_alarm_rate)
+            return replace(found, words=f"{found.words}; no tail was fitted: {error}")
+
+    # ---- inside: judging
+
+    def _raw(self, name: str, x: Array) -> Array:
+        """What a judge says of scaled values x [C, T]: [C, T], or [1, T] where it tells no channels apart.
+
+        NaN where it has no verdict.
+        """
+        if name in self.closed_ and name not in self.networks_:
+            judge = self.closed_[name]
+            if x.shape[1] < judge.window_:
+                return np.full((1, x.shape[1]), np.nan)
+            if judge.__class__.__name__ in _CHANNEL_WISE:
+                found = judge.contributions(x)
+                assert found is not None
+                return found
+            return judge.score(x)[None]
+        if name == "line":
+            assert self.line_ is not None
+            return box_mean(self.line_.errors(x), self._box)
+        if name not in self._inference:
+            self._inference[name] = _in_double(self.model_[name])  # type: ignore[index]
+        model = self._inference[name]
+        if name == "forecast":
+            errors = forecast_errors(model, x, self.context_length_)
+        else:
+            errors = reconstruction_errors(model, x, self.context_length_, n_parts=_BLOCKS[0], block=_BLOCKS[1])
+        return box_mean(errors, self._box)
+
+    @property
+    def _box(self) -> int:
+        return round(self.recipe_.smooth * self.period_)
+
+    def _reach(self, name: str) -> tuple[int, int]:
+        """How many steps before it, and after it, the verdict of a judge on a step depends on."""
+        if name in self.closed_:
+            if name == "spectral_residual":
+                return 2**40, 2**40
+            return self.closed_[name].window_ - 1, self.closed_[name].window_ - 1
+        box = max(self._box, 1)
+        if name == "line":
+            assert self.line_ is not None
+            return self.line_.reach + box - 1 - box // 2, self.line_.reach + box // 2
+        ahead = reconstruction_delay(self.context_length_) if name == "reconstruct" else 0
+        return self.context_length_ + box - 1 - box // 2, ahead + box // 2
+
+    def _over_channels(self, x: Array) -> Array:
+        return x.max(axis=0) if self.recipe_.over_channels == "max" else x.mean(axis=0)
+
+    def _judged(self, x: Array) -> dict[str, Array]:
+        """Every judge's verdict by channel [C or 1, T], on the scale of each channel; 0 where there is none."""
+        return {name: np.nan_to_num(self.scales_[name][0].apply(self._spread(name, x))) for name in self.judges_}
+
+    def _spread(self, name: str, x: Array) -> Array:
+        raw = self._raw(name, x)
+        n_rows = len(self.scales_[name][0].center)
+        return raw if len(raw) == n_rows else np.broadcast_to(raw, (n_rows, x.shape[1]))
+
+    def _combined(self, x: Array, judged: Mapping[str, Array] | None = None) -> Array:
+        judged = self._judged(x) if judged is None else judged
+        weights = self.judges_
+        total = np.zeros(x.shape[1])
+        for name, verdict in judged.items():
+            total += weights[name] * self.scales_[name][1].apply(self._over_channels(verdict)[None])[0]
+        return total / sum(weights.values())
+
+    def _score(self, x: Array, name: str) -> Array:
+        shortest = min(self._needed(judge) for judge in self.judges_)
+        if x.shape[1] < shortest:
+            raise DataError(
+                f"Series {name!r} has {x.shape[1]} steps, but this detector reads windows of {shortest} at least. Pass "
+                "a longer series, or fit with a shorter context_length."
+            )
+        return self._combined(x)
+
+    def _needed(self, name: str) -> int:
+        """Steps that a judge needs to judge at all."""
+        if name in self.closed_:
+            return self.closed_[name].window_
+        if name == "line":
+            assert self.line_ is not None
+            return 2 * self.line_.reach + 1
+        return self.context_length_ + (name == "forecast")
+
+    def _by_channel(self, x: Array, name: str) -> Array:
+        self._score(x[:, :0] if not x.size else x, name)
+        judged = self._judged(x)
+        weights = self.judges_
+        telling = {name: one for name, one in judged.items() if len(one) == self.n_channels_}
+        if not telling:
+            return np.broadcast_to(self._combined(x, judged) / self.n_channels_, x.shape).copy()
+        total = sum(weights[name] for name in telling)
+        found = np.zeros(x.shape)
+        for name, one in telling.items():
+            found += weights[name] / total * one / float(self.scales_[name][1].scale[0]) / self.n_channels_
+        return found
+
+    def _table(self, data: Collection, kind: TableKind, scores: Array) -> Any:
+        columns: dict[str, NDArray] = {}
+        taken = ("score", "threshold", "alarm")
+        series, time = kind.series or free_name("series", taken), kind.time or free_name("step", taken)
+        if len(data) > 1 or kind.series is not None:
+            columns[series] = np.repeat(np.array(data.names, dtype=object), data.lengths)
+        steps = np.concatenate([np.arange(n) for n in data.lengths])
+        columns[time] = steps if data.timestamps is None else data.timestamps
+        columns["score"] = scores
+        columns["threshold"] = np.full(len(scores), self.threshold_.value)
+        columns["alarm"] = self.threshold_.alarms(scores).astype(np.int64)
+        return to_table(replace(kind, time=time, series=series), columns)
+
+
+class DetectStream:
+    """A series that grows: after every ``update``, ``scores`` is what ``score_samples`` gives for all rows so far.
+
+    Until the series is as long as the shortest window, all scores are 0. Only the end is judged anew: the scores before
+    ``n_final`` never change again, those behind it are provisional for want of the steps after them. Where values are
+    missing at the end, the straight lines that the closed forms read there are not known yet either, and the steps
+    since the last observed ones stay provisional too.
+    """
+
+    def __init__(self, detector: AnomalyDetector) -> None:
+        self.detector = detector
+        self._values = np.zeros((detector.n_channels_, 0))  # [C, T] scaled
+        self.scores: Array = np.zeros(0)  # [T]
+        self.n_final = 0  # steps whose score will not change
+
+    def __len__(self) -> int:
+        return self._values.shape[1]
+
+    @property
+    def alarms(self) -> NDArray[np.bool_]:
+        """Which of the steps so far are above the threshold: [T]."""
+        return self.detector.threshold_.alarms(self.scores)
+
+    def update(self, new_rows: Any) -> Array:
+        """Read new rows, and return their scores [n_new], which may be provisional.
+
+        ``new_rows`` is an array [n_channels, n_new], one row of values [n_channels], or a table.
+        """
+        detector = self.detector
+        if isinstance(new_rows, np.ndarray | list | tuple) and np.ndim(new_rows) == 1:
+            rows = np.asarray(new_rows, dtype=np.float64)[:, None]
+            if len(rows) != detector.n_channels_:
+                raise ShapeError(
+                    f"One row has a value for each of {detector.n_channels_} channels, but got {len(rows)} values. "
+                    "Several rows of one channel are rows[None, :]."
+                )
+        elif isinstance(new_rows, np.ndarray):
+            rows = np.asarray(new_rows, dtype=np.float64)
+            if rows.ndim != 2 or len(rows) != detector.n_channels_:
+                raise ShapeError(
+                    f"New rows are [channel={detector.n_channels_}, time], but got shape {list(rows.shape)}. If time "
+                    "comes first, pass rows.T."
+                )
+        else:
+            read, _, _ = detector._read_like_training(new_rows)
+            rows = read.values
+        if np.isinf(rows).any():
+            raise DataError("New rows hold an infinite value. Replace it by a number, or by NaN: not observed.")
+        old = len(self)
+        new = detector.scaler_.transform(rows.astype(np.float64))
+        self._values = np.concatenate([self._values, new], axis=1)
+        self.scores = np.concatenate([self.scores, np.zeros(new.shape[1])])
+        if new.shape[1]:
+            self._judge_anew()
+        return self.scores[old:]
+
+    def events(self, *, merge_gap: int = 0) -> list[Event]:
+        """The stretches of alarms so far; without the channels to blame."""
+        return events(self.alarms, self.scores, merge_gap=merge_gap)
+
+    def _judge_anew(self) -> None:
+        detector, x = self.detector, self._values
+        n = x.shape[1]
+        if n < min(detector._needed(name) for name in detector.judges_):
+            return
+        before = max(detector._reach(name)[0] for name in detector.judges_)
+        after = detector.delay_
+        longest = max(detector._needed(name) for name in detector.judges_)
+        hop = max(1, detector.context_length_ // 2)
+        first = max(0, self.n_final - before - after)
+        first = max(0, min(first, n - longest - before)) // hop * hop  # windows of the networks lie at whole hops
+        if first and first < hop + detector.context_length_:
+            first = 0  # the first window judges its beginning too
+        cut = self._bridgeable(first)
+        part = x[:, first:].copy()
+        part[:, 0] = np.where(np.isnan(part[:, 0]), cut, part[:, 0]) if first else part[:, 0]
+        scores = detector._combined(part)
+        self.scores[self.n_final :] = scores[self.n_final - first :]
+        seen = ~np.isnan(x)
+        last = np.where(seen.any(axis=1), n - 1 - seen[:, ::-1].argmax(axis=1), -1)  # [C]
+        self.n_final = max(self.n_final, min(int(last.min()) + 1, n) - after, 0)
+
+    def _bridgeable(self, step: int) -> Array:
+        """The values of the straight lines at a step: [C]."""
+        return bridged(self._values)[:, step] if np.isnan(self._values[:, step]).any() else self._values[:, step]
+
+
+_CHANNEL_WISE = ("SubPCA", "SpectralResidual", "MatrixProfile")  # closed forms that score each channel by itself
+
+
+def _split(data: Collection, validation: Any) -> tuple[Collection, NDArray[np.int64]]:
+    """What is learned from, validation part and all, and where the training part ends in each series."""
+    if isinstance(validation, Borders):
+        cases = [case.part(0, validation.validation_end) for case in data]
+        return Collection.of(cases, name=data.name), np.array([min(validation.train_end, len(c)) for c in cases])
+    if validation is None or validation == 0:
+        return data, data.lengths.copy()
+    if not isinstance(validation, int | float) or not 0 < validation < 1:
+        raise SettingsError(f"validation is a fraction from 0 to below 1, Borders or None, but got {validation!r}.")
+    return data, data.lengths - np.round(data.lengths * validation).astype(np.int64)
+
+
+def _scaler_of(data: Collection, ends: NDArray[np.int64]) -> StandardScaler:
+    """One row for all series; a channel that was never observed in training keeps its unit."""
+    parts = [data.values[:, a : a + n] for a, n in zip(data.offsets[:-1], ends, strict=True)]
+    whole = np.concatenate(parts, axis=1).astype(np.float64)
+    mean, scale = np.zeros(len(whole)), np.ones(len(whole))
+    some = ~np.isnan(whole).all(axis=1)
+    fitted = StandardScaler.fit(Collection.of(Series(whole[some])))
+    mean[some], scale[some] = fitted.mean[0], fitted.scale[0]
+    return StandardScaler(mean[None], scale[None])
+
+
+def _thinned(
+    data: Collection, context_length: int, horizon: int, scaler: StandardScaler, most: int, **part: Any
+) -> Windows:
+    windows = Windows(data, context_length, horizon, scaler=scaler, **part)
+    if len(windows) > most:
+        stride = -(-len(windows) // most)
+        return Windows(data, context_length, horizon, scaler=scaler, stride=stride, **part)
+    return windows
+
+
+def _in_double(model: nn.Module) -> nn.Module:
+    """A copy for inference in double precision, where the device has it."""
+    copy = on_device(model)
+    place = next((p.device.type for p in copy.parameters()), "cpu")
+    return (copy.cpu() if place == "mps" else copy).double()

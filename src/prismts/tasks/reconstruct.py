@@ -1,0 +1,223 @@
+"""Masked reconstruction: hide observed points of a window, and tell what stood there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from prismts.errors import SettingsError, unknown_name
+from prismts.layers.decode import DecodeHead
+from prismts.layers.features import Features
+from prismts.layers.masking import MASKS, Blocks, Channels, Hide, OneOf, Points, Stretches, complementary
+from prismts.layers.missing import bridge
+from prismts.layers.normalize import InstanceNorm
+from prismts.models import MODELS, find_model, make_settings
+from prismts.models.contract import Encoder
+from prismts.shapes import expect
+from prismts.windows import Batch
+
+__all__ = ["MIXTURE", "MaskReader", "Reconstruct", "find_mask", "gap_distance"]
+
+Loss = Literal["mse", "mae", "huber"]
+
+MIXTURE = OneOf((Points(), Points(), Blocks(), Stretches(share=(0.05, 0.3)), Channels(share=(0.1, 0.4))))
+
+
+class MaskReader(Encoder):
+    """An encoder that mixes channels, told which points it sees, beside straight lines between these points: [B, C, T].
+
+    The encoder inside reads two planes per channel: the window in its own level and scale with straight lines over its
+    gaps, and where it was observed. What it adds to the straight lines is weighed by the distance to the nearest
+    observed point: one learned weight for each range of distances, since next to an observed point a line is hard to
+    beat. A channel that is missing throughout has no level of its own and is told around the mean of training.
+    """
+
+    n_planes = 2
+    _RANGES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)  # steps to the nearest observed point at which a new weight begins
+
+    def __init__(self, encoder: Encoder, n_channels: int, *, head_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder, self.n_channels, self.n_groups_of = encoder, n_channels, "window"
+        self.n_tokens, self.width, self.context_length = encoder.n_tokens, encoder.width, encoder.context_length
+        self.patch_length, self.stride = encoder.patch_length, encoder.stride
+        self.normalize = InstanceNorm()
+        self.head = DecodeHead(self.width, self.patch_length, self.stride, n_series=n_channels, dropout=head_dropout)
+        self.weight = nn.Parameter(torch.ones(len(self._RANGES) + 1))
+
+    def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
+        """[B, C, T] and its mask (None: all observed) to tokens [B, 1, N, D]."""
+        expect(x, "B C T", who="MaskReader", C=self.n_channels)
+        observed = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
+        normalized, stats = self.normalize(x, observed)
+        window = bridge(normalized, observed)
+        planes = torch.cat([window, 2.0 * observed.to(x.dtype) - 1.0], dim=1)  # [B, 2*C, T]
+        # nothing is missing of the planes, so that the encoder does not end the window with its last observed step
+        tokens, valid, _, _ = self.encoder.encode(planes)
+        return Features(tokens, valid, window, stats)
+
+    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """What stood in the windows x [B, C, T], also where nothing was observed."""
+        features = self.encode(x, observed)
+        assert isinstance(self.head, DecodeHead)
+        added = self.head.network(features)
+        if observed is not None:
+            edges = torch.tensor(self._RANGES, device=x.device)
+            added = added * self.weight[torch.bucketize(gap_distance(observed), edges, right=True)]
+        else:
+            added = added * self.weight[0]
+        return self.normalize.inverse(features.window + added, features.stats)
+
+
+def gap_distance(observed: Tensor) -> Tensor:
+    """Steps from each point to the nearest observed one of its channel: [B, C, T], 0 where it is one itself.
+
+    Where nothing was observed, the distance is the length of the window.
+    """
+    n = observed.shape[-1]
+    step = torch.arange(n, device=observed.device)
+    before = step - torch.where(observed, step, -n).cummax(-1).values
+    after = torch.where(observed, step, 2 * n).flip(-1).cummin(-1).values.flip(-1) - step
+    return torch.minimum(before, after).clamp(max=n)
+
+
+class Reconstruct:
+    """The task of telling hidden points of a window from those that are left.
+
+    Batches are windows without a future (``Windows(data, context_length, 0)``). In training, every batch is hidden
+    anew by torch's own generator, which the training loop seeds for each epoch. In validation, what is hidden of a
+    window depends on that window alone: not on the epoch, nor on the windows beside it in a batch.
+
+    An encoder that reads channels apart carries a ``DecodeHead``; one that mixes them becomes a ``MaskReader``. Before
+    training, either answers with linear interpolation.
+
+    Args:
+        masks: what to hide: a name of ``MASKS``, a mask of ``prismts.layers.masking``, or several of them, of which
+            each window draws one. None takes ``MIXTURE``: points, blocks, stretches of all channels, whole channels.
+        loss: on the hidden points in training; validation always judges by squared errors.
+        head_dropout: on the tokens before the head.
+        seed: of the masks of validation.
+    """
+
+    def __init__(
+        self,
+        masks: str | Hide | Sequence[str | Hide] | None = None,
+        *,
+        loss: Loss = "mse",
+        head_dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if loss not in get_args(Loss):
+            raise unknown_name("loss", loss, get_args(Loss))
+        self.masks: Hide = MIXTURE if masks is None else find_mask(masks)
+        self.loss_name, self.head_dropout, self.seed = loss, head_dropout, seed
+
+    def build(self, name: str, settings: Mapping[str, Any], *, n_channels: int, context_length: int) -> nn.Module:
+        """The encoder of this name with a head that writes all its steps: [B, C, T] and its mask to [B, C, T]."""
+        architecture = find_model(name)
+        if not architecture.is_encoder:
+            encoders = ", ".join(known for known, one in MODELS.items() if one.is_encoder)
+            raise SettingsError(
+                f"{name!r} maps a past straight to a future and has no tokens to write hidden points from. Choose an "
+                f"encoder: {encoders}."
+            )
+        config = make_settings(architecture.config, settings)
+        model = architecture.build(config, n_channels=n_channels, context_length=context_length)
+        assert isinstance(model, Encoder)
+        if model.n_groups_of == "window":
+            planes = MaskReader.n_planes * n_channels
+            inner = architecture.build(config, n_channels=planes, context_length=context_length)
+            assert isinstance(inner, Encoder)
+            return MaskReader(inner, n_channels, head_dropout=self.head_dropout)
+        return self.put_head(model)
+
+    def put_head(self, model: Encoder) -> Encoder:
+        """Give an encoder that reads channels apart, pre-trained or new, the head of this task."""
+        model.head = DecodeHead(model.width, model.patch_length, model.stride, dropout=self.head_dropout)
+        return model
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean loss over the points that were hidden of a batch."""
+        observed = _observed(batch)
+        total, count = self._sums(model, batch, self.masks(observed), self.loss_name)
+        return total / count.clamp(min=1)
+
+    def errors(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum of squared errors over hidden points, and how many there are; the same points in every epoch."""
+        return self._sums(model, batch, self.fixed_masks(batch), "mse")
+
+    def fixed_masks(self, batch: Batch) -> Tensor:
+        """What validation hides [B, C, T]: drawn from a seed that the values of each window give."""
+        observed = _observed(batch).cpu()
+        bits = batch.context.detach().cpu().contiguous().view(torch.int32)
+        marks = bits.sum((1, 2), dtype=torch.int64) % 2**31
+        generator = torch.Generator()
+        masks: list[Tensor] = []
+        for mark, seen in zip(marks.tolist(), observed, strict=True):
+            generator.manual_seed((self.seed + 1) * 2_147_483_647 + mark)
+            masks.append(self.masks(seen[None], generator))
+        return torch.cat(masks).to(batch.context.device)
+
+    @staticmethod
+    def reconstruct(model: nn.Module, x: Tensor, observed: Tensor | None, hidden: Tensor | None) -> Tensor:
+        """What the model makes of the windows x [B, C, T] without their hidden points: [B, C, T].
+
+        ``observed`` and ``hidden`` are masks [B, C, T]; None for all and none. Every point is answered for; those the
+        model saw are best kept as they were.
+        """
+        if hidden is not None:
+            observed = ~hidden if observed is None else observed & ~hidden
+        if observed is None:
+            return model(x)
+        return model(x.masked_fill(~observed, 0.0), observed)
+
+    @classmethod
+    def judge(
+        cls,
+        model: nn.Module,
+        x: Tensor,
+        observed: Tensor | None = None,
+        *,
+        n_parts: int = 4,
+        length: int = 8,
+        together: bool = True,
+    ) -> Tensor:
+        """Each point of the windows x [B, C, T] as told while it was hidden: [B, C, T].
+
+        The windows go through the model ``n_parts`` times, each time without another part of the blocks of ``length``
+        steps (see ``complementary``); of each pass, the points it did not see are taken.
+        """
+        masks = complementary(x.shape[1], x.shape[2], n_parts=n_parts, length=length, together=together).to(x.device)
+        told = torch.zeros_like(x)
+        for hidden in masks:
+            told = torch.where(hidden, cls.reconstruct(model, x, observed, hidden.expand_as(x)), told)
+        return told
+
+    def _sums(self, model: nn.Module, batch: Batch, hidden: Tensor, loss: str) -> tuple[Tensor, Tensor]:
+        x = batch.context
+        error = x - self.reconstruct(model, x, batch.context_observed, hidden)
+        if loss == "mse":
+            each = error.square()
+        elif loss == "mae":
+            each = error.abs()
+        else:
+            each = nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
+        return each.masked_fill(~hidden, 0.0).sum(), hidden.sum()
+
+
+def find_mask(masks: str | Hide | Sequence[str | Hide]) -> Hide:
+    """A way to hide points from its name, from several names or ways (each window draws one), or as it is."""
+    if isinstance(masks, str):
+        if masks not in MASKS:
+            raise unknown_name("mask", masks, MASKS)
+        return MASKS[masks]()
+    if isinstance(masks, Sequence):
+        return OneOf(tuple(find_mask(one) for one in masks))
+    return masks
+
+
+def _observed(batch: Batch) -> Tensor:
+    seen = batch.context_observed
+    return torch.ones_like(batch.context, dtype=torch.bool) if seen is None else seen

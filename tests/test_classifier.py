@@ -1,0 +1,342 @@
+"""A classifier learns from cases of any form, says calibrated probabilities, and comes back from disk as it was."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+import prismts
+from prismts.data.series import Collection, Series
+from prismts.data.synthetic import labeled_motions
+from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError
+from prismts.estimators.classifier import Classifier, _stacking
+from prismts.evaluation.classification import calibration_error, classification_scores
+
+TINY = {
+    "model_settings": {"width": 8, "feed_forward": 8, "kernel_sizes": (5,)},
+    "fit_settings": {"max_epochs": 6, "batch_size": 16},
+    "validation": 2,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def motions() -> Collection:
+    return labeled_motions(60, n_channels=2, n_timepoints=40)
+
+
+@pytest.fixture(scope="module")
+def fitted(motions) -> Classifier:
+    return Classifier(**TINY).fit(motions.train)
+
+
+def arrays(cases: Collection) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([case.values for case in cases]), np.asarray(cases.labels)
+
+
+# ---- learning and answering
+
+
+def test_motions_are_told_apart_with_probabilities_that_add_up(motions, fitted):
+    X, y = arrays(motions.test)
+    probabilities = fitted.predict_proba(X)
+    assert probabilities.shape == (20, 3) and np.allclose(probabilities.sum(1), 1)
+    assert (fitted.predict(X) == y).mean() > 0.8
+    assert fitted.score(X, y) == (fitted.predict(X) == y).mean()
+
+
+def test_what_is_left_out_in_one_fold_is_learned_from_in_the_other(fitted, motions):
+    folds = fitted._folds(np.unique(motions.train.labels, return_inverse=True)[1])
+    (a, b), (c, d) = folds
+    assert sorted([*b, *d]) == list(range(40)) and not set(a) & set(b) and not set(c) & set(d)
+    assert len(fitted.members_) == 2 and fitted.n_cases_ == {"train": 40, "validation": 40}
+    assert fitted.validation_scores_["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], [10, 20, 30], [1.5, 2.5, 3.5], [True, False, True]])
+def test_labels_may_be_of_any_type(motions, labels, tmp_path):
+    X, y = arrays(motions.train)
+    named = np.array([labels[k] for k in y])
+    model = Classifier(**{**TINY, "validation": None, "fit_settings": {"max_epochs": 1}}).fit(X, named)
+    assert set(model.predict(X).tolist()) <= set(labels) and model.classes_.tolist() == sorted(set(labels))
+    model.save(tmp_path / "m")
+    assert prismts.load(tmp_path / "m").predict(X[:3]).tolist() == model.predict(X[:3]).tolist()
+
+
+def test_arrays_lists_and_collections_of_the_same_cases_get_the_same_answer(motions, fitted):
+    X, _ = arrays(motions.test)
+    expected = fitted.predict_proba(X)
+    np.testing.assert_array_equal(fitted.predict_proba(motions.test), expected)
+    np.testing.assert_array_equal(fitted.predict_proba(list(X)), expected)
+
+
+def test_the_answer_for_a_case_does_not_depend_on_the_cases_beside_it(motions, fitted):
+    cases = [case.values[:, : 12 + 4 * (i % 5)] for i, case in enumerate(motions.test)]
+    together = fitted.predict_proba(cases)
+    for i in (0, 3, 11):
+        np.testing.assert_allclose(fitted.predict_proba([cases[i]])[0], together[i], atol=1e-5)
+
+
+def test_padding_a_case_with_nan_changes_nothing(motions, fitted):
+    X, _ = arrays(motions.test)
+    padded = np.concatenate([X, np.full((20, 2, 17), np.nan)], axis=2)
+    np.testing.assert_allclose(fitted.predict_proba(padded), fitted.predict_proba(X), atol=1e-6)
+
+
+def test_cases_of_unequal_length_with_gaps_are_learned(motions):
+    rng = np.random.default_rng(0)
+    cases = []
+    for case in motions.train:
+        values = case.values[:, : rng.integers(20, 41)].copy()
+        values[rng.random(values.shape) < 0.1] = np.nan
+        cases.append(values)
+    model = Classifier(**TINY).fit(cases, motions.train.labels)
+    assert np.isfinite(model.predict_proba(cases)).all() and model.n_timepoints_ <= 40
+    assert model.score(cases, motions.train.labels) > 0.6
+
+
+def test_cases_of_one_channel_may_come_as_rows(motions):
+    X, y = arrays(motions.train)
+    rows = Classifier(**TINY).fit(X[:, 0], y)
+    cases = Classifier(**TINY).fit(X[:, :1], y)
+    np.testing.assert_array_equal(rows.predict_proba(X[:, 0]), cases.predict_proba(X[:, :1]))
+
+
+def test_a_long_table_brings_cases_and_labels(motions, tmp_path):
+    rows = [
+        {"id": f"case {i}", "t": t, "x": case.values[0, t], "y": case.values[1, t], "kind": f"k{motions.labels[i]}"}
+        for i, case in enumerate(motions.train)
+        for t in range(len(case))
+    ]
+    frame = pd.DataFrame(rows)
+    frame.to_csv(tmp_path / "cases.csv", index=False)
+    how = {**TINY, "series": "id", "label": "kind", "time": "t"}
+    model = Classifier(**how).fit(tmp_path / "cases.csv")
+    assert model.classes_.tolist() == ["k0", "k1", "k2"] and model.channels_ == ("x", "y")
+    np.testing.assert_array_equal(model.predict(frame), model.predict(frame.drop(columns="kind")))
+    frame.loc[3, "kind"] = "other"
+    with pytest.raises(DataError, match="'case 0' has more than one label"):
+        Classifier(**how).fit(frame)
+
+
+def test_equal_seeds_give_equal_classifiers_and_others_do_not(motions):
+    X, y = arrays(motions.train)
+    answers = [Classifier(**TINY, random_state=seed).fit(X, y).predict_proba(X) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(answers[0], answers[1])
+    assert not np.array_equal(answers[0], answers[2])
+
+
+def test_balanced_weights_find_the_rare_class_more_often():
+    cases = labeled_motions(120, n_classes=2, n_channels=1, n_timepoints=30, noise=2.0)
+    X, y = arrays(cases)
+    keep = np.flatnonzero((y == 0) | (np.arange(120) % 12 == 1))
+    found = {}
+    for weight in (None, "balanced"):
+        model = Classifier(**TINY, class_weight=weight).fit(X[keep], y[keep])
+        found[weight] = (model.predict(X) == 1).mean()
+    assert found["balanced"] > found[None]
+
+
+def test_refitting_learns_from_all_cases_once_more(motions):
+    model = Classifier(**TINY, refit=True).fit(motions.train)
+    assert len(model.members_) == 1 and len(model.fit_results_) == 3
+    assert model.fit_results_[-1].history[-1]["epoch"] == round(
+        np.median([r.best_epoch for r in model.fit_results_[:2]])
+    )
+
+
+def test_members_of_several_seeds_answer_together(motions):
+    model = Classifier(**TINY, n_members=2).fit(motions.train)
+    assert len(model.members_) == 4  # two seeds in each of two folds
+
+
+def test_an_embedding_is_the_pooled_tokens_of_every_network(motions, fitted):
+    assert fitted.embed(motions.test).shape == (20, 2 * 2 * 8)  # two networks, maximum and mean, width 8
+
+
+def test_the_network_alone_can_be_asked_for(motions):
+    model = Classifier(**TINY, setting="network").fit(motions.train)
+    assert model.model_.line is None and model.weights_[0] > 0
+
+
+# ---- weighing
+
+
+def test_stacking_finds_the_temperature_that_makes_probabilities_likeliest():
+    import torch
+
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 4000)
+    log_odds = rng.normal(size=4000) * 1.5
+    truth = (rng.random(4000) < 1 / (1 + np.exp(-log_odds))).astype(np.int64)
+    scores = torch.tensor(np.stack([np.zeros(4000), log_odds / 5], axis=1)).float()  # too timid by a factor of 5
+    network, line = _stacking(scores, None, truth, np.ones(4000))
+    assert network == pytest.approx(5, rel=0.1) and line == 0
+
+
+def test_stacking_leaves_out_what_says_nothing():
+    import torch
+
+    torch.manual_seed(0)
+    truth = np.arange(600) % 3
+    good = torch.nn.functional.one_hot(torch.from_numpy(truth), 3).float() + 0.5 * torch.randn(600, 3)
+    network, line = _stacking(torch.randn(600, 3), good, truth, np.ones(600))
+    assert network < 0.15 < line
+
+
+# ---- keeping
+
+
+def test_a_saved_classifier_answers_as_before(fitted, motions, tmp_path):
+    fitted.save(tmp_path / "m")
+    again = prismts.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.predict_proba(motions.test), fitted.predict_proba(motions.test))
+    assert again.validation_scores_ == fitted.validation_scores_ and again.weights_ == fitted.weights_
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["estimator"] == "Classifier"
+
+
+def test_a_clone_has_the_arguments_and_nothing_that_was_learned(fitted):
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params() and not hasattr(copy, "model_")
+    with pytest.raises(NotFittedError, match="Call fit first"):
+        copy.predict(np.zeros((1, 2, 40)))
+
+
+def test_a_run_folder_resumes_where_a_run_broke_off(motions, tmp_path, monkeypatch):
+    whole = Classifier(**TINY).fit(motions.train).predict_proba(motions.test)
+    calls = []
+    import prismts.estimators.base as base
+
+    original = base.fit
+
+    def broken(*args, **kwargs):
+        calls.append(kwargs["folder"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(base, "fit", broken)
+    with pytest.raises(KeyboardInterrupt):
+        Classifier(**TINY, run_folder=tmp_path / "run").fit(motions.train)
+    monkeypatch.setattr(base, "fit", original)
+    model = Classifier(**TINY, run_folder=tmp_path / "run").fit(motions.train)
+    assert model.fit_results_[0].resumed_from == 6  # the first fold had ended
+    np.testing.assert_array_equal(model.predict_proba(motions.test), whole)
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "words"),
+    [
+        (np.zeros((4, 2, 10)), None, "bring no labels"),
+        (np.zeros((4, 2, 10)), [0, 1], "4 cases need 4 labels"),
+        (np.zeros((4, 2, 10)), [0, 0, 0, 0], "at least two classes"),
+        (np.zeros((4, 2, 10)), [0, 1, None, 1], "Case 2 has no label"),
+        (np.zeros((4, 2, 10)), ["a", "b", "a", np.nan], None),
+        (np.zeros((4, 2, 3, 10)), [0, 1, 0, 1], "[case, channel, time]"),
+    ],
+)
+def test_labels_and_cases_that_do_not_fit_are_refused(X, y, words):
+    if words is None:  # numpy turns the mixture into text, "nan" among it: a class like any other
+        return
+    with pytest.raises(DataError, match=words.replace("[", "\\[").replace("]", "\\]")):
+        Classifier(**TINY).fit(X, y)
+
+
+def test_a_class_with_one_case_cannot_both_teach_and_judge(motions):
+    X, y = arrays(motions.train)
+    y = np.where(np.arange(len(y)) == 5, 9, y)
+    with pytest.raises(DataError, match="Class 9 has a single case"):
+        Classifier(**TINY).fit(X, y)
+    model = Classifier(**{**TINY, "validation": "auto"}).fit(X, y)  # then nothing judges
+    assert model.validation_scores_ is None and 9 in model.classes_
+
+
+def test_cases_of_other_channels_or_exchanged_axes_are_refused(fitted):
+    with pytest.raises(ShapeError, match=r"learned cases of 2 channels, but these have 40.*swapaxes"):
+        fitted.predict(np.zeros((3, 40, 2)))
+
+
+@pytest.mark.parametrize("validation", [-1, 1.5, "often", 1])
+def test_a_validation_that_means_nothing_is_refused(motions, validation):
+    with pytest.raises(SettingsError, match=r"validation|Validation"):
+        Classifier(**{**TINY, "validation": validation}).fit(motions.train)
+
+
+def test_a_direct_forecaster_cannot_classify(motions):
+    with pytest.raises(SettingsError, match="direct forecaster"):
+        Classifier("ridge", progress=False).fit(motions.train)
+
+
+def test_unknown_settings_offer_their_nearest(motions):
+    with pytest.raises(SettingsError, match="Did you mean 'network'"):
+        Classifier(setting="netwrk", progress=False).fit(motions.train)
+    with pytest.raises(SettingsError, match="class_weight names no weight for class 2"):
+        Classifier(**TINY, class_weight={0: 1.0, 1: 2.0}).fit(motions.train)
+
+
+# ---- scores and protocols
+
+
+def test_scores_are_those_worked_out_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]])
+    scores = classification_scores(np.array(["a", "a", "b", "b"]), probabilities, ["a", "b"])
+    assert scores["accuracy"] == 0.5 and scores["balanced_accuracy"] == 0.5 and scores["f1_macro"] == 0.5
+    assert scores["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.2, 0.7]).mean())
+    # bins by confidence: .9 right, .8 wrong, .7 right, .6 wrong, a quarter of the cases each
+    assert scores["calibration_error"] == pytest.approx((0.1 + 0.8 + 0.3 + 0.6) / 4)
+
+
+def test_scores_agree_with_scikit_learn():
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
+
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 200)
+    probabilities = rng.dirichlet(np.ones(4), 200)
+    said, scores = probabilities.argmax(1), classification_scores(truth, probabilities, range(4))
+    assert scores["accuracy"] == pytest.approx(accuracy_score(truth, said))
+    assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, said))
+    assert scores["f1_macro"] == pytest.approx(f1_score(truth, said, average="macro"))
+    assert scores["log_loss"] == pytest.approx(log_loss(truth, probabilities))
+
+
+def test_perfectly_calibrated_probabilities_have_a_small_calibration_error():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.5, 1, 20_000)
+    truth = (rng.random(20_000) > p).astype(int)
+    assert calibration_error(truth, np.stack([p, 1 - p], axis=1)) < 0.02
+
+
+def test_a_class_that_was_never_learned_cannot_be_scored():
+    with pytest.raises(DataError, match="Class 'c' was not among the classes the model learned"):
+        classification_scores(np.array(["a", "c"]), np.full((2, 2), 0.5), ["a", "b"])
+
+
+def test_the_honest_protocol_scores_every_test_case_once(motions):
+    scores = prismts.evaluate(Classifier(**TINY), motions, seed=3)
+    assert scores.n_scored == 20 and scores.counted == "cases" and scores.seed == 3
+    assert scores["accuracy"] > 0.7 and "20 cases, protocol honest" in str(scores)
+
+
+def test_the_published_protocol_reads_the_best_epoch_off_the_test_cases(motions):
+    scores = prismts.evaluate(Classifier(**TINY), motions, protocol="published")
+    model = Classifier(**TINY).fit(motions.train, judged_by=motions.test)
+    (result,) = model.fit_results_
+    mistakes = [entry["val_loss"] for entry in result.history]
+    assert result.best_loss == min(mistakes) and scores.protocol == "published"
+    assert model.weights_ == (1.0, 1.0)  # nothing is weighed on test cases
+
+
+def test_a_series_is_no_set_of_cases():
+    with pytest.raises(DataError, match="not labeled cases"):
+        prismts.evaluate(Classifier(**TINY), Series(np.zeros((2, 50)), name="one"))
+
+
+@pytest.mark.slow
+def test_basic_motions_is_solved(data_root):
+    scores = prismts.evaluate(Classifier(progress=False), "BasicMotions")
+    assert scores["accuracy"] >= 0.95 and scores.n_scored == 40

@@ -1,0 +1,130 @@
+"""Classes, gaps and vectors from the command line: files go in, files come out."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prismts import cli
+from prismts.data.synthetic import labeled_motions, simulated_plant
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def prism(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["prism", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return prism
+
+
+def ts_file(path, cases, labels) -> None:
+    lines = ["@problemName motions", "@timeStamps false", "@univariate false", "@dimensions 2", "@equalLength true",
+             "@seriesLength 40", "@classLabel true slow middle fast", "@data"]  # fmt: skip
+    names = ("slow", "middle", "fast")
+    for case, label in zip(cases, labels, strict=True):
+        lines.append(":".join(",".join(f"{v:.4f}" for v in channel) for channel in case.values) + f":{names[label]}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def cases(tmp_path):
+    motions = labeled_motions(45, n_channels=2, n_timepoints=40)
+    for name, part in (("TRAIN", motions.train), ("TEST", motions.test)):
+        ts_file(tmp_path / f"{name}.ts", part, part.labels)
+    return tmp_path
+
+
+def test_fit_evaluate_and_predict_carry_labeled_cases_from_end_to_end(cases, run):
+    model = cases / "m"
+    code, _, err = run(
+        "fit", "classify", cases / "TRAIN.ts", "--test", cases / "TEST.ts", "--epochs", 12, "--out", model
+    )
+    assert code == 0 and "30 cases, 3 classes, 2 channels" in err and "while they were left out" in err
+    code, out, _ = run("evaluate", model, cases / "TEST.ts", "--out", cases / "scores.json")
+    scores = json.loads((cases / "scores.json").read_text())
+    assert code == 0 and "15 cases" in out and scores["measures"]["accuracy"] > 0.8
+    code, out, _ = run("predict", model, cases / "TEST.ts", "--out", cases / "classes.csv")
+    answers = pd.read_csv(cases / "classes.csv")
+    assert code == 0 and list(answers) == ["case", "class", "p(fast)", "p(middle)", "p(slow)"] and len(answers) == 15
+    np.testing.assert_allclose(answers.filter(like="p(").sum(axis=1), 1)
+    assert sorted(path.name for path in cases.iterdir()) == ["TEST.ts", "TRAIN.ts", "classes.csv", "m", "scores.json"]
+
+
+def test_cases_in_a_long_table_are_classified_by_the_name_of_their_series(tmp_path, run):
+    motions = labeled_motions(24, n_channels=2, n_timepoints=30)
+    rows = [
+        (f"run {i}", t, *case.values[:, t], f"k{motions.labels[i]}")
+        for i, case in enumerate(motions)
+        for t in range(30)
+    ]
+    pd.DataFrame(rows, columns=["id", "t", "x", "y", "kind"]).to_csv(tmp_path / "runs.csv", index=False)
+    columns = ("--series", "id", "--time", "t", "--label", "kind")
+    code, _, err = run("fit", "classify", tmp_path / "runs.csv", *columns, "--epochs", 2, "--out", tmp_path / "m")
+    assert code == 0, err
+    code, out, _ = run("predict", tmp_path / "m", tmp_path / "runs.csv")
+    assert code == 0 and out.splitlines()[1].startswith("run 0,k")
+
+
+def test_impute_fills_the_gaps_and_leaves_the_rest(tmp_path, run):
+    series = simulated_plant(400, seed=3)
+    frame = pd.DataFrame(np.round(series.values.T[:, :3], 3), columns=list(series.channels[:3]))
+    frame.insert(0, "date", series.timestamps)
+    holed = frame.copy()
+    holed.loc[50:60, "feeder_1"] = np.nan
+    holed.to_csv(tmp_path / "gaps.csv", index=False)
+    code, _, err = run(
+        "impute", tmp_path / "gaps.csv", "--out", tmp_path / "full.csv", "--save", tmp_path / "m", "--quiet"
+    )
+    filled = pd.read_csv(tmp_path / "full.csv", parse_dates=["date"])
+    assert (code, err) == (0, "") and not filled.isna().any().any() and list(filled) == list(frame)
+    seen = holed["feeder_1"].notna()
+    np.testing.assert_allclose(filled.loc[seen, "feeder_1"], holed.loc[seen, "feeder_1"], rtol=1e-6)
+    code, out, _ = run("impute", tmp_path / "gaps.csv", "--model", tmp_path / "m")
+    again = pd.read_csv(pd.io.common.StringIO(out))
+    np.testing.assert_allclose(again["feeder_1"], filled["feeder_1"], rtol=1e-5)
+    code, out, _ = run("predict", tmp_path / "m", tmp_path / "gaps.csv")
+    assert code == 0 and len(out.splitlines()) == 401
+
+
+def test_embed_gives_a_row_per_case_or_per_window(cases, run):
+    code, _, err = run("embed", cases / "TRAIN.ts", "--out", cases / "v.csv", "--save", cases / "m")
+    vectors = pd.read_csv(cases / "v.csv")
+    assert code == 0 and len(vectors) == 30 and list(vectors)[:2] == ["case", "e0"], err
+    code, out, _ = run("embed", cases / "TEST.ts", "--model", cases / "m", "--window", 20, "--stride", 10)
+    assert code == 0 and len(out.splitlines()) == 1 + 15 * 3 and out.startswith("case,begin,e0")
+    assert run("predict", cases / "m", cases / "TEST.ts")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fit", "classify", "nowhere.ts", "--out", "m"), "nowhere.ts"),
+        (("fit", "classify", "ETTh2", "--out", "m"), "not labeled cases"),
+        (("fit", "classify", "TRAIN", "--setting", "netwrk", "--out", "m"), "network"),
+        (("fit", "classify", "TRAIN", "--model", "ridge", "--out", "m"), "direct forecaster"),
+        (("impute", "TRAIN", "--model", "a", "--save", "b"), "Leave one out"),
+        (("embed", "TRAIN", "--model", "nowhere"), "no model folder"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line(arguments, words, cases, run, monkeypatch):
+    monkeypatch.chdir(cases)
+    if "ETTh2" in arguments:
+        pytest.importorskip("prismts")
+        monkeypatch.setattr("prismts.data.catalog.load_dataset", lambda name: simulated_plant(50))
+    code, out, err = run(*(cases / "TRAIN.ts" if a == "TRAIN" else a for a in arguments))
+    assert code == 2 and out == "" and words in err and err.count("\n") == 1, err
+
+
+def test_macs_prints_the_three_numbers_of_the_slides(run):
+    code, out, _ = run("macs", "cross_learner")
+    assert code == 0
+    for number in ("4,257,792", "56,340,480", "1,985,679,360"):
+        assert number in out

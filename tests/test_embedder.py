@@ -1,0 +1,111 @@
+"""An embedder turns cases of any length and any number of channels into vectors of one length."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+import prismts
+from prismts.data.series import Collection, Series
+from prismts.data.synthetic import labeled_motions
+from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError
+from prismts.estimators.embedder import Embedder
+
+TINY = {
+    "model_settings": {"width": 8, "feed_forward": 8, "kernel_sizes": (5,)},
+    "fit_settings": {"max_epochs": 2, "batch_size": 16},
+    "context_length": 32,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def motions() -> Collection:
+    return labeled_motions(60, n_channels=2, n_timepoints=40)
+
+
+@pytest.fixture(scope="module")
+def fitted(motions) -> Embedder:
+    return Embedder(**TINY).fit(motions.train)
+
+
+def test_cases_become_vectors_of_one_length_whatever_their_channels_and_steps(fitted):
+    rng = np.random.default_rng(0)
+    assert fitted.transform(rng.normal(size=(4, 2, 40))).shape == (4, fitted.n_features_)
+    assert fitted.transform(rng.normal(size=(3, 7, 100))).shape == (3, fitted.n_features_)
+    assert fitted.transform([rng.normal(size=(1, 9)), rng.normal(size=(1, 300))]).shape == (2, fitted.n_features_)
+    assert fitted.n_features_ == 2 * (2 * 8 + 2)  # mean and maximum over channels of pooled tokens, level and scale
+
+
+def test_the_vector_of_a_case_does_not_depend_on_the_cases_beside_it(fitted):
+    rng = np.random.default_rng(0)
+    cases = [rng.normal(size=(2, n)) for n in (20, 45, 45, 33)]
+    together = fitted.transform(cases)
+    for i, case in enumerate(cases):
+        np.testing.assert_allclose(fitted.transform([case])[0], together[i], atol=1e-5)
+
+
+def test_the_order_of_the_channels_changes_no_pooled_vector(fitted):
+    x = np.random.default_rng(0).normal(size=(3, 4, 40))
+    np.testing.assert_allclose(fitted.transform(x[:, ::-1]), fitted.transform(x), atol=1e-5)
+
+
+def test_level_and_scale_stand_in_the_last_numbers_only(fitted):
+    x = np.random.default_rng(0).normal(size=(3, 1, 40))
+    before, after = fitted.transform(x), fitted.transform(5 * x + 100)
+    shape, level = np.r_[0:16, 18:34], [16, 17, 34, 35]
+    np.testing.assert_allclose(after[:, shape], before[:, shape], atol=1e-3)
+    assert (np.abs(after[:, level] - before[:, level]) > 0.1).all()
+
+
+def test_apart_sets_the_channels_side_by_side_and_is_bound_to_their_number(motions):
+    embedder = Embedder(**TINY, channels="apart").fit(motions.train)
+    x = np.random.default_rng(0).normal(size=(3, 2, 40))
+    vectors = embedder.transform(x)
+    assert vectors.shape == (3, 2 * (2 * 8 + 2))
+    np.testing.assert_allclose(embedder.transform(x[:, ::-1]), np.roll(vectors, 18, axis=1), atol=1e-5)
+    with pytest.raises(ShapeError, match="bound to 2 channels, but these cases have 3"):
+        embedder.transform(np.zeros((1, 3, 40)))
+
+
+def test_gaps_are_read_over(fitted):
+    x = np.sin(np.arange(40) / 3) * np.ones((1, 2, 1))
+    holed = x.copy()
+    holed[0, :, ::7] = np.nan
+    whole, gaps = fitted.transform(x), fitted.transform(holed)
+    assert np.isfinite(gaps).all() and np.abs(gaps - whole).mean() < 0.2 * np.abs(whole).mean()
+
+
+def test_a_linear_classifier_on_the_vectors_tells_motions_apart(motions, fitted):
+    model = LogisticRegression(max_iter=2000).fit(fitted.transform(motions.train), motions.train.labels)
+    assert model.score(fitted.transform(motions.test), motions.test.labels) > 0.8
+
+
+def test_windows_along_a_series_are_the_vectors_of_these_windows(fitted):
+    series = Series(np.random.default_rng(0).normal(size=(2, 100)))
+    places, vectors = fitted.transform_windows(series, length=40, stride=20)
+    assert places.tolist() == [[0, 0], [0, 20], [0, 40], [0, 60]]
+    np.testing.assert_allclose(vectors[1], fitted.transform(series.values[None, :, 20:60])[0], atol=1e-5)
+
+
+def test_a_saved_embedder_gives_the_same_vectors(fitted, motions, tmp_path):
+    fitted.save(tmp_path / "m")
+    again = prismts.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.transform(motions.test), fitted.transform(motions.test))
+
+
+def test_equal_seeds_give_equal_vectors(motions, fitted):
+    again = Embedder(**TINY).fit(motions.train)
+    np.testing.assert_array_equal(again.transform(motions.test), fitted.transform(motions.test))
+
+
+def test_what_cannot_be_embedded_is_refused(motions):
+    with pytest.raises(NotFittedError, match="Call fit first"):
+        Embedder().transform(np.zeros((1, 1, 40)))
+    with pytest.raises(DataError, match="has 3 steps, too few"):
+        Embedder(**TINY).fit(np.zeros((2, 1, 3)))
+    with pytest.raises(SettingsError, match="Did you mean 'pooled'"):
+        Embedder(**TINY, channels="poold").fit(motions.train)
+    with pytest.raises(SettingsError, match="direct forecaster"):
+        Embedder("ridge", progress=False).fit(motions.train)
+    with pytest.raises(SettingsError, match="reads channels apart"):
+        Embedder(**{**TINY, "model_settings": {"channels": "mixed", "width": 8}}).fit(motions.train)

@@ -1,0 +1,244 @@
+"""The imputer: observed values stay as they are, every gap is filled in kind, and it beats a straight line."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from sklearn.base import clone
+
+from prismts.data.series import Collection, Series
+from prismts.data.splits import Borders
+from prismts.errors import DataError, NotFittedError, SettingsError
+from prismts.estimators.imputer import Imputer
+
+TINY = {"patch_length": 4, "stride": 2, "width": 8, "feed_forward": 0, "kernel_sizes": (3,), "dropout": 0.0}
+QUICK = {"max_epochs": 1, "batch_size": 64, "learning_rate": 1e-2, "accelerator": "cpu"}
+
+
+def imputer(**others) -> Imputer:
+    settings = {"context_length": 24, "model_settings": TINY, "fit_settings": QUICK, "progress": False, **others}
+    return Imputer(**settings)
+
+
+def waves(n: int = 300) -> np.ndarray:
+    """Three channels of which the third is the sum of the others: [3, n]."""
+    t = np.arange(n)
+    rng = np.random.default_rng(0)
+    a, b = np.sin(t / 2) + 0.05 * rng.standard_normal(n), np.cos(t / 3)
+    return np.stack([10 + a, 5 * b, 10 + a + 5 * b])
+
+
+def with_gaps(x: np.ndarray, share: float = 0.2, seed: int = 1) -> np.ndarray:
+    return np.where(np.random.default_rng(seed).random(x.shape) < share, np.nan, x)
+
+
+def table(x: np.ndarray) -> pd.DataFrame:
+    times = pd.date_range("2024-03-01", periods=x.shape[1], freq="h")
+    return pd.DataFrame({"when": times, **dict(zip(("a", "b", "c"), x, strict=True))})
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Imputer:
+    return imputer().fit(table(with_gaps(waves())))
+
+
+@pytest.mark.parametrize("channels", ["mixed", "independent"])
+def test_gaps_are_filled_and_observed_values_are_exactly_unchanged(channels):
+    x = with_gaps(waves())
+    filled = imputer(model_settings={**TINY, "channels": channels}).fit_transform(x)
+    assert filled.dtype == x.dtype and filled.shape == x.shape
+    seen = ~np.isnan(x)
+    assert np.array_equal(filled[seen], x[seen])
+    assert np.isfinite(filled).all()
+    assert np.abs(filled - waves())[~seen].mean() < 2
+
+
+def test_an_array_of_cases_and_a_list_of_unequal_ones_come_back_as_they_came():
+    cases = with_gaps(np.stack([waves(100), waves(100) + 1]))
+    model = imputer().fit(cases)
+    filled = model.transform(cases)
+    seen = ~np.isnan(cases)
+    assert filled.shape == cases.shape and np.isfinite(filled).all()
+    assert np.array_equal(filled[seen], cases[seen])
+    listed = model.transform([with_gaps(waves(10)), with_gaps(waves(70))])  # one shorter than the context
+    assert [case.shape for case in listed] == [(3, 10), (3, 70)]
+    assert all(np.isfinite(case).all() for case in listed)
+
+
+def test_a_table_comes_back_as_its_kind_with_its_times_and_values(fitted):
+    frame = table(with_gaps(waves()))
+    for one in (frame, pl.from_pandas(frame)):
+        filled = fitted.transform(one)
+        assert type(filled) is type(one) and list(filled.columns) == ["when", "a", "b", "c"]
+        assert (filled["when"].to_numpy() == frame["when"].to_numpy()).all()
+        for name in "abc":
+            old, new = frame[name].to_numpy(), filled[name].to_numpy()
+            assert np.array_equal(old[~np.isnan(old)], new[~np.isnan(old)])
+            assert np.isfinite(new).all()
+    indexed = fitted.transform(frame.set_index("when"))
+    assert isinstance(indexed.index, pd.DatetimeIndex) and not indexed.isna().any(axis=None)
+
+
+def test_rows_missing_from_a_table_come_back_filled(fitted):
+    frame = table(np.round(waves(), 2)).drop(index=range(50, 55))
+    filled = fitted.transform(frame).set_index("when")
+    assert len(filled) == 300 and not filled.isna().any(axis=None)
+    kept = frame.set_index("when")
+    assert (filled.loc[kept.index] == kept).all(axis=None)
+
+
+def test_a_series_comes_back_as_a_series_with_its_times(fitted):
+    times = pd.date_range("2024", periods=80, freq="h").to_numpy()
+    series = Series(with_gaps(waves(80)).astype(np.float32), ("a", "b", "c"), times, "h")
+    filled = fitted.transform(series)
+    assert isinstance(filled, Series) and filled.timestamps is times and filled.observed.all()
+    assert np.array_equal(filled.values[series.observed], series.values[series.observed])
+
+
+def test_a_complete_table_comes_back_unchanged(fitted):
+    frame = table(waves())
+    pd.testing.assert_frame_equal(fitted.transform(frame), frame)
+
+
+def test_columns_in_another_order_keep_it(fitted):
+    frame = table(with_gaps(waves()))
+    turned = fitted.transform(frame[["when", "c", "a", "b"]])
+    assert list(turned.columns) == ["when", "c", "a", "b"]
+    pd.testing.assert_frame_equal(turned[["when", "a", "b", "c"]], fitted.transform(frame))
+
+
+def untrained(channels: str) -> Imputer:
+    """An imputer whose head is still zero, so that it answers with straight lines."""
+    model = imputer(model_settings={**TINY, "channels": channels}).fit(waves())
+    for member in model.members_:
+        torch.nn.init.zeros_(member.head.linear.weight)
+        torch.nn.init.zeros_(member.head.linear.bias)
+    model._inference = None
+    return model
+
+
+@pytest.mark.parametrize("channels", ["mixed", "independent"])
+def test_before_training_short_gaps_are_crossed_by_straight_lines(channels):
+    x = waves()
+    x[1, 100:104] = np.nan
+    filled = untrained(channels).transform(x)
+    expected = np.interp(np.arange(100, 104), [99, 104], [x[1, 99], x[1, 104]])
+    # a window that ends within the gap continues its last value, so those windows pull the line a little flatter
+    np.testing.assert_allclose(filled[1, 100:104], expected, atol=0.6 * abs(x[1, 104] - x[1, 99]))
+
+
+def test_a_gap_that_no_window_reaches_across_is_crossed_by_a_straight_line():
+    x = waves()
+    x[:, 100:200] = np.nan  # more than four contexts in which nothing at all is seen
+    filled = untrained("mixed").transform(x)
+    assert np.isfinite(filled).all()
+    middle = slice(130, 170)
+    for c in range(3):
+        line = np.interp(np.arange(300), [99, 200], [x[c, 99], x[c, 200]])
+        np.testing.assert_allclose(filled[c, middle], line[middle], rtol=1e-4, atol=1e-4)
+
+
+def test_a_channel_that_is_empty_takes_its_mean_in_training_where_channels_are_read_apart():
+    model = imputer(model_settings={**TINY, "channels": "independent"}).fit(waves())
+    x = waves(60)
+    x[1] = np.nan
+    np.testing.assert_allclose(model.transform(Series(x)).values[1], model.scaler_.mean[0, 1], rtol=1e-4)
+
+
+def test_a_channel_that_is_empty_in_training_is_refused():
+    x = waves()
+    x[2] = np.nan
+    with warnings.catch_warnings(), pytest.raises(DataError, match=r"'channel_2' has no observed value.*values="):
+        warnings.simplefilter("ignore")
+        imputer().fit(x)
+
+
+def test_training_beats_the_straight_line_on_removed_points():
+    settings = {**QUICK, "max_epochs": 8, "batch_size": 32}
+    model = imputer(fit_settings=settings).fit(waves(500), validation=0.2)
+    scores = model.evaluate_removed(waves(500), 0.3, "blocks", length=6)
+    assert scores["mse"] < 0.8 * scores["mse_line"] < scores["mse_last"]
+    again = model.evaluate_removed(waves(500), 0.3, "blocks", length=6)
+    assert dict(again) == dict(scores) and again.n_scored == scores.n_scored
+    windows = model.evaluate_windows(waves(500), 0.3, "blocks", length=6, begin=400)
+    assert windows["mse"] < windows["mse_line"]
+
+
+def test_the_floors_of_removed_points_by_hand():
+    model = imputer().fit(waves())
+    x = np.tile(np.arange(40.0) ** 2, (3, 1))
+    scores = model.evaluate_removed(x, 0.25, "points", seed=4)
+    generator = torch.Generator().manual_seed(4)
+    from prismts.layers.masking import Points
+
+    hidden = Points(0.25)(torch.ones(1, 3, 40, dtype=torch.bool), generator)[0].numpy()
+    left = pd.DataFrame(np.where(hidden, np.nan, x).T)
+    assert scores.n_scored == hidden.sum()
+    for name, filled in (("line", left.interpolate().bfill()), ("last", left.ffill().bfill())):
+        error = ((filled.to_numpy().T - x) / model.scaler_.scale[0][:, None])[hidden]
+        assert scores[f"mse_{name}"] == pytest.approx(np.mean(error**2), rel=1e-5)
+        assert scores[f"mae_{name}"] == pytest.approx(np.mean(np.abs(error)), rel=1e-5)
+
+
+def test_a_saved_imputer_fills_alike(fitted, tmp_path):
+    fitted.save(tmp_path / "m")
+    loaded = Imputer.load(tmp_path / "m")
+    frame = table(with_gaps(waves(), seed=3))
+    pd.testing.assert_frame_equal(loaded.transform(frame), fitted.transform(frame))
+    assert loaded.get_params()["context_length"] == 24 and loaded.fit_result_.best_epoch == 1
+
+
+def test_equal_seeds_fill_alike_and_members_are_averaged():
+    x = with_gaps(waves())
+    first = imputer(n_members=2).fit(x)
+    assert len(first.members_) == 2
+    np.testing.assert_array_equal(first.transform(x), imputer(n_members=2).fit(x).transform(x))
+
+
+def test_validation_may_be_borders_or_none(tmp_path):
+    x = with_gaps(waves())
+    model = imputer().fit(x, validation=Borders(150, 200, 300))
+    assert model.n_windows_ == {"train": 150 - 24 + 1, "validation": 51}
+    changed = x.copy()
+    changed[:, 200:] = 1e3
+    np.testing.assert_array_equal(
+        imputer().fit(changed, validation=Borders(150, 200, 300)).scaler_.mean, model.scaler_.mean
+    )
+    assert imputer().fit(x, validation=None).n_windows_["validation"] == 0
+
+
+def test_a_clone_has_the_same_arguments_and_has_learned_nothing(fitted):
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    with pytest.raises(NotFittedError, match="This Imputer has not learned anything yet"):
+        copy.transform(waves())
+
+
+def test_what_cannot_work_is_told():
+    with pytest.raises(SettingsError, match="has no tokens to fill gaps from"):
+        imputer(model="ridge").fit(waves())
+    with pytest.raises(SettingsError, match=r"no setting named 'defualt'. Did you mean 'default'"):
+        imputer(setting="defualt").fit(waves())
+    with pytest.raises(SettingsError, match="context_length is a whole number"):
+        imputer(context_length=0).fit(waves())
+    with pytest.raises(SettingsError, match="no mask named 'point'"):
+        imputer().fit(waves()).evaluate_removed(waves(), kind="point")
+
+
+def test_a_collection_comes_back_as_a_collection(fitted):
+    cases = Collection.of([Series(with_gaps(waves(50)), ("a", "b", "c"), name=str(i)) for i in range(2)])
+    filled = fitted.transform(cases)
+    assert isinstance(filled, Collection) and np.isfinite(filled.values).all() and filled.names == cases.names
+
+
+def test_a_file_comes_back_as_a_table_with_the_numbers_it_holds(fitted, tmp_path):
+    frame = table(np.round(with_gaps(waves()), 3))
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    filled = fitted.transform(tmp_path / "data.csv")
+    for name in "abc":
+        seen = frame[name].notna()
+        assert (filled.loc[seen, name] == frame.loc[seen, name]).all()
+    assert not filled.isna().any(axis=None)
