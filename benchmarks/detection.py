@@ -1,7 +1,7 @@
 """Our anomaly detectors beside the baselines on every labeled series of the catalog; one file per cell; resumable.
 
 python benchmarks/detection.py series                        which series were tuned on, and which are scored
-python benchmarks/detection.py run --method closed_form      one of ours, or a baseline; all of them without --method
+python benchmarks/detection.py run --method default          one of ours, or a baseline; all of them without --method
 python benchmarks/detection.py table                         Markdown: mean VUS-PR by collection, and the other measures
 
 A quarter of the series of each collection (drawn by a seed, at least one) is the TUNING part: everything about our
@@ -39,7 +39,7 @@ from prismts.models.detectors import DETECTORS, make_detector
 CELLS = Path(__file__).parents[1] / "runs" / "detection"
 KEPT = Path(__file__).parent / "results" / "detection.csv"
 TUNING_SHARE = 1 / 4
-OURS = {"convtimenet": {}, "closed_form": {"setting": "closed_form"}, "network": {"setting": "network"}}
+OURS = {"default": {}, "combined": {"setting": "combined"}, "network": {"setting": "network"}}
 MEASURES = {"vus_pr": "VUS-PR", "auc_pr": "AUC-PR", "vus_roc": "VUS-ROC", "best_point_adjusted_f1": "point-adj. F1"}
 WHY_NOT = (
     "Point-adjusted F1, at the threshold best for the labels, is here for comparison with older tables only: it counts "

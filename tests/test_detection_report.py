@@ -26,7 +26,7 @@ def ramp(n=60, n_channels=3, timed=False):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return AnomalyDetector(setting="closed_form", progress=False).fit(PLANTED.values[:, :600])
+    return AnomalyDetector(progress=False).fit(PLANTED.values[:, :600])
 
 
 def test_a_figure_holds_channels_scores_threshold_and_one_mark_for_each_event():

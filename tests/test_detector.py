@@ -28,7 +28,14 @@ TRAIN, TEST, LABELS = PLANTED.values[:, :800], PLANTED.values[:, 800:], PLANTED.
 
 
 def detector(model="convtimenet", **others) -> AnomalyDetector:
-    given = {"context_length": 24, "model_settings": TINY, "fit_settings": QUICK, "progress": False, **others}
+    given = {
+        "context_length": 24,
+        "setting": "combined",
+        "model_settings": TINY,
+        "fit_settings": QUICK,
+        "progress": False,
+        **others,
+    }
     return AnomalyDetector(model, **given)
 
 
@@ -176,7 +183,7 @@ def test_many_series_give_a_list_and_a_long_table_tells_them_apart(fitted):
     assert [len(one) for one in scores] == [800, 300]
     np.testing.assert_array_equal(scores[0], fitted.score_samples(TEST))
     long = pd.concat([table().assign(who="x"), table(TEST[:, :300]).assign(who="y")])
-    found = detector(series="who", setting="closed_form").fit(long).predict(long)
+    found = detector(series="who", setting="default").fit(long).predict(long)
     assert list(found.columns[:2]) == ["who", "when"] and len(found) == 1100
 
 

@@ -53,7 +53,7 @@ KINDS = {
         lambda e: e.predict(waves()),
     ),
     "detector": (
-        lambda **kw: AnomalyDetector(context_length=16, **TINY, **kw),
+        lambda **kw: AnomalyDetector(context_length=16, setting="combined", **TINY, **kw),
         lambda: (waves(),),
         lambda e: e.score_samples(waves()),
     ),

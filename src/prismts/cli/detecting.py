@@ -49,7 +49,7 @@ def fit_detect(
     data: The table, or the name of a known data set (of which the part before its test part is read).
     out: The model folder to write.
     model: A model with an encoder, or a baseline such as sub_pca, iforest, kmeans, knn, matrix_profile.
-    setting: A named recipe: default, network, or closed_form (no training).
+    setting: A named recipe: default (closed forms, no training), combined (networks beside them), or network.
     context_length: Steps the networks read at once; two dominant periods if not given.
     score: Which networks judge: reconstruct, forecast or both.
     threshold: tail (extreme-value fit) or quantile.

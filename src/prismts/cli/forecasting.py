@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prismts.data.tables import TableKind
     from prismts.estimators.forecaster import Forecaster
     from prismts.evaluation.scores import Scores
+    from prismts.report.page import Section
 
 __all__ = ["evaluate_forecast", "fit_forecast", "predict_forecast", "score_table", "scores_beside_floors", "write_page"]
 
@@ -209,6 +210,7 @@ def write_page(
     scores: Mapping[str, Scores],
     floors: Mapping[str, Forecaster],
     end: int | None,
+    more: Sequence[Section] = (),
 ) -> str:
     """Write the full page about a forecaster and its first series; what was written, and how large it is."""
     from prismts.data.splits import Borders
@@ -216,7 +218,7 @@ def write_page(
 
     series = data[0]
     borders = Borders(int(forecaster.train_ends_[0]), int(forecaster.test_begins_[0]), end or len(series))
-    return str(forecast_report(path, forecaster, series, borders, scores, rivals=floors, command=typed()))
+    return str(forecast_report(path, forecaster, series, borders, scores, rivals=floors, command=typed(), more=more))
 
 
 def score_table(scores: Mapping[str, Scores], part: str) -> Table:

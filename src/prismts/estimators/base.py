@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, cast
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from prismts.errors import NotFittedError, SettingsError
+from prismts.errors import NotFittedError, SavedModelError, SettingsError
 from prismts.estimators.saved import read_folder, write_folder
 from prismts.models import find_model
 from prismts.models.contract import Encoder
 from prismts.models.ensemble import Ensemble
+from prismts.models.stacked import Stacked
 from prismts.training.batches import Source
 from prismts.training.fit import FitConfig, FitResult, Task, fit
 
@@ -56,6 +58,10 @@ class Estimator(BaseEstimator):
     def load(cls, path: str | Path) -> Self:
         """The estimator that was saved in this folder."""
         config, weights, arrays = read_folder(path)
+        if config.get("estimator") != cls.__name__:
+            raise SavedModelError(
+                f"{path} holds a {config.get('estimator')}, not a {cls.__name__}. Load it with prismts.load(path)."
+            )
         self = cls(**config["params"])
         self._restore(config["fitted"], arrays)
         self.model_.load_state_dict(weights)
@@ -146,7 +152,7 @@ def joined(members: Sequence[nn.Module]) -> nn.Module:
 def on_device(model: nn.Module) -> nn.Module:
     """A copy for inference, kernels merged, on the accelerator where there is one."""
     device = torch.accelerator.current_accelerator(check_available=True)
-    merged = model.merged() if isinstance(model, Encoder | Ensemble) else model
+    merged = model.merged() if isinstance(model, Encoder | Ensemble | Stacked) else deepcopy(model)
     return merged if device is None else merged.to(device)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -150,7 +151,8 @@ class Classifier(ClassifierMixin, Estimator):
         case_weight, per_class = self._weights(codes)
         self.task_ = self._task(recipe, per_class, judge="loss" if judged_by is None else "accuracy")
         n_members = recipe.n_members if self.n_members is None else self.n_members
-        mark = json.dumps([data_hash(data), codes.tolist()])
+        judges = "" if judged_by is None else data_hash(judged_by)
+        mark = json.dumps([data_hash(data), codes.tolist(), judges])
         line, line_scores = self._solve_line(cases, codes, case_weight) if recipe.line else (None, None)
 
         def train(index: NDArray[np.int64], check: Cases | None, part: str, config: FitConfig) -> list[nn.Module]:
@@ -289,6 +291,11 @@ class Classifier(ClassifierMixin, Estimator):
 
     def _labeled(self, X: Any, y: Any) -> tuple[Collection, NDArray[Any]]:
         data = self._read(X, None if y is None else len(y), getattr(self, "n_channels_", None))
+        if y is not None:
+            given = list(y)
+            lost = [i for i, value in enumerate(given) if np.ndim(value) == 0 and bool(pd.isna(value))]
+            if lost:
+                raise DataError(f"Case {lost[0]} has no label ({len(lost)} of {len(given)} have none). Leave it out.")
         labels = data.labels if y is None else np.asarray(y)
         if labels is None:
             hint = "" if self.label is None else f", or in a column {self.label!r} of a table"
@@ -335,7 +342,11 @@ class Classifier(ClassifierMixin, Estimator):
 
     def _judges(self, cases: Collection) -> Cases:
         data, labels = self._labeled(cases, None)
+        data = self._like_training(data)
         code = {label: k for k, label in enumerate(self.classes_.tolist())}
+        unknown = [label for label in labels.tolist() if label not in code]
+        if unknown:
+            raise DataError(f"judged_by holds class {unknown[0]!r}, which the training cases lack.")
         return Cases(data, np.array([code[label] for label in labels.tolist()]), scaler=self.scaler_)
 
     def _task(self, recipe: CaseRecipe, per_class: NDArray[np.float64] | None, judge: Judge = "loss") -> Classify:
@@ -378,6 +389,8 @@ class Classifier(ClassifierMixin, Estimator):
             if lacking:
                 raise SettingsError(f"class_weight names no weight for class {lacking[0]!r}.")
             per_class = np.array([float(self.class_weight[label]) for label in self.classes_.tolist()])
+        if not (np.isfinite(per_class) & (per_class > 0)).all():
+            raise SettingsError("class_weight holds numbers above 0. Leave a class out of the data to ignore it.")
         return per_class[codes], per_class
 
     def _folds(self, codes: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -388,7 +401,7 @@ class Classifier(ClassifierMixin, Estimator):
             return [_all(codes)]
         if asked == "auto":
             asked = _FOLDS if n <= _FEW else _SHARE
-            if asked == _FOLDS and fewest < 2:  # a class with a single case cannot be learned and judged at once
+            if fewest < 2:  # a class with a single case cannot be learned and judged at once
                 return [_all(codes)]
             asked = min(asked, max(2, fewest)) if asked == _FOLDS else asked
         if isinstance(asked, str) or asked < 0 or (asked > 1 and asked % 1):

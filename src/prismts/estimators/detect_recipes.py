@@ -40,7 +40,7 @@ class DetectRecipe:
             raise unknown_name("way over channels", self.over_channels, ("mean", "max"))
 
 
-_DEFAULT = DetectRecipe(
+_COMBINED = DetectRecipe(
     title="ConvTimeNet beside sliding-window PCA, nearest windows and a line from both sides",
     line=1.0,
     weight=0.5,
@@ -50,9 +50,9 @@ _DEFAULT = DetectRecipe(
 )
 
 DETECT_SETTINGS: dict[str, DetectRecipe] = {
-    "default": _DEFAULT,
-    "network": replace(_DEFAULT, title="the networks alone", beside={}, line=0.0),
-    "closed_form": replace(_DEFAULT, title="the closed forms alone: no network is trained", networks=False),
+    "default": replace(_COMBINED, title="the closed forms alone: no network is trained", networks=False),
+    "combined": _COMBINED,
+    "network": replace(_COMBINED, title="the networks alone", beside={}, line=0.0),
 }
 
 

@@ -55,11 +55,11 @@ class AnomalyDetector(Estimator):
 
     Several judges look at every step, and the score is their weighted mean:
 
-    - "forecast": the distance to a forecast of one step, by a closed-form line and a network that learns what the line
-      cannot;
-    - "reconstruct": the distance to what a network writes where blocks of a window are hidden in turn;
-    - closed forms beside them (the recipe names them): by default sliding-window PCA, the distance to the nearest
-      training windows, and a "line" that tells a step from those on both sides of it.
+    - closed forms: sliding-window PCA, the distance to the nearest training windows, and a "line" that tells a step
+      from those on both sides of it, hidden from them: masked reconstruction by ridge regression;
+    - with ``setting="combined"`` or ``"network"``, "forecast": the distance to a forecast of one step, by a closed-form
+      line and a network that learns what the line cannot;
+    - and "reconstruct": the distance to what a network writes where blocks of a window are hidden in turn.
 
     Every judge is put on a scale of its own first. Errors of networks and of the line are averaged over a quarter of a
     period around each step; then
@@ -82,7 +82,8 @@ class AnomalyDetector(Estimator):
 
     Args:
         model: a name of ``prismts.models.MODELS`` that is an encoder, or a baseline.
-        setting: a named recipe of ``DETECT_SETTINGS``.
+        setting: a named recipe of ``DETECT_SETTINGS``: "default" (the closed forms, which need no training and did best
+            on the series the setting was chosen on), "combined" (networks beside them), or "network" (networks alone).
         context_length: steps the networks read at once; None takes two dominant periods, from 32 to 192.
         score: which networks judge: "reconstruct", "forecast" or "both".
         threshold: "tail", an extreme-value fit to training scores, or "quantile".

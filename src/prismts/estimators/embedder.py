@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
@@ -145,7 +145,7 @@ class Embedder(TransformerMixin, Estimator):
                 f"With channels='apart' this embedder is bound to {self.n_channels_} channels, but these cases have "
                 f"{data.n_channels}. Fit with channels='pooled' to embed any number."
             )
-        scaler = StandardScaler.fit(data)
+        scaler = self._by_case(data)
         if self._inference is None:
             self._inference = on_device(self.model_)
         model = self._inference
@@ -211,6 +211,17 @@ class Embedder(TransformerMixin, Estimator):
         self._inference = None
 
     # ---- inside
+
+    def _by_case(self, data: Collection) -> StandardScaler:
+        """Each case by itself; a channel without any value stands at the level and scale of training."""
+        mean = np.full((len(data), data.n_channels), self.level_[0])
+        scale = np.full_like(mean, np.exp(self.level_[1]))
+        for i, case in enumerate(data):
+            seen = case.observed.any(1)
+            if seen.any():
+                known = StandardScaler.fit(Collection.of(replace(case, values=case.values[seen], channels=())))
+                mean[i, seen], scale[i, seen] = known.mean[0], known.scale[0]
+        return StandardScaler(mean, scale)
 
     def _network(self) -> Any:
         return Reconstruct().build(

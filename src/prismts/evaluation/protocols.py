@@ -90,6 +90,10 @@ def evaluate(
         borders = borders or found.borders or by_fraction(len(found))
         if hasattr(fresh, "score_samples"):
             scores = _detected(fresh, found, borders, protocol)
+        elif not hasattr(fresh, "backtest"):
+            raise DataError(
+                f"A {type(fresh).__name__} has no protocol here: forecasters, classifiers and detectors have."
+            )
         else:
             fresh.fit(found, validation=borders)
             scores = score(fresh, found, borders, protocol=protocol)

@@ -15,7 +15,6 @@ __all__ = ["HydraMap"]
 PENALTIES = tuple(10.0 ** np.arange(-6, 3))  # as shares of the mean square of a feature times the number of features
 KERNEL_LENGTH = 9
 MOST_CHANNELS = 8  # that one group of kernels reads
-ROWS_PER_PASS = 2**24  # values of a convolution that are held at once
 
 
 class HydraMap(nn.Module):

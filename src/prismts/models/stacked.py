@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Self
 
 import torch
@@ -34,6 +35,6 @@ class Stacked(nn.Module):
     def merged(self) -> Self:
         """A copy for inference with the kernels of the network merged."""
         network = self.network.merged() if isinstance(self.network, Encoder | Ensemble) else self.network
-        copy = type(self)(network, self.line)
+        copy = type(self)(network, deepcopy(self.line))
         copy.weights.copy_(self.weights)
         return copy.eval()

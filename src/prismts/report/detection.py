@@ -22,7 +22,7 @@ from prismts.report.theme import OBSERVED, PALETTE, TEMPLATES, faded, label
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["detection_figure", "detection_page"]
+__all__ = ["detection_figure", "detection_page", "detection_sections"]
 
 _MOST_POINTS = 4_000  # of a line; a longer one is drawn by the lowest and the highest value of each stretch
 _MOST_EVENTS = 50  # in the table, the highest first
@@ -133,6 +133,16 @@ def detection_page(
     whole = read(data, time=detector.time, series=detector.series, values=values, frequency=detector.frequency)
     many = whole if isinstance(whole, Collection) else Collection.of(whole)
     cases = list(reordered(many, detector.channels_, "detection"))[:_MOST_SERIES]
+    sections = detection_sections(detector, cases, n_series=len(many))
+    if command:
+        sections.append(Section("How this was made", [Code(command)]))
+    return write_report(path, title or f"Unusual steps of {many.name}", sections, subtitle=detector.recipe_.title)
+
+
+def detection_sections(
+    detector: AnomalyDetector, cases: Sequence[Series], *, title: str = "", n_series: int | None = None
+) -> list[Section]:
+    """The same as sections of a page, for these series."""
     sections: list[Section] = []
     n_events = n_alarms = n_steps = 0
     for case in cases:
@@ -146,18 +156,15 @@ def detection_page(
     facts = [("events", f"{n_events:,}"), ("steps of alarm", f"{n_alarms:,} of {n_steps:,}"),
              ("threshold", f"{detector.threshold_.value:.4g}")]  # fmt: skip
     first: list[Block] = [Facts(facts, large=True)]
-    if len(many) > len(cases):
-        first.append(Note(f"Judged and drawn are the first {len(cases)} of {len(many):,} series.", "note"))
+    if n_series is not None and n_series > len(cases):
+        first.append(Note(f"Judged and drawn are the first {len(cases)} of {n_series:,} series.", "note"))
     judges = [(name, f"{weight:g}") for name, weight in detector.judges_.items()]
     told = Facts([
         ("threshold", str(detector.threshold_)), ("scales and threshold from", detector.calibrated_on_),
         ("period", f"{detector.period_} steps"), ("a score is final after", f"{detector.delay_:,} steps"),
     ])  # fmt: skip
     about: list[Block] = [told, Table(["judge", "weight"], judges, "The score is the weighted mean of these judges.")]
-    sections = [Section("", first), *sections, Section("The detector", about)]
-    if command:
-        sections.append(Section("How this was made", [Code(command)]))
-    return write_report(path, title or f"Unusual steps of {many.name}", sections, subtitle=detector.recipe_.title)
+    return [Section(title, first), *sections, Section("The detector", about)]
 
 
 def _events(case: Series, found: Sequence[Event]) -> Block:

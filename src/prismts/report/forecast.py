@@ -72,6 +72,7 @@ def forecast_report(
     title: str = "",
     command: str = "",
     simulated: bool | None = None,
+    more: Sequence[Section] = (),
 ) -> Written:
     """Everything about a fitted forecaster on one page: how good, against what, where it fails, and why it works.
 
@@ -86,6 +87,7 @@ def forecast_report(
         title: of the page.
         command: what was typed to make it.
         simulated: whether the data were made up; None takes the series of ``prismts.data.synthetic`` for simulated.
+        more: sections on other matters, before the last one.
     """
     if not scores:
         raise SettingsError("A report needs the scores of the forecaster, but got none. Pass scores={name: Scores}.")
@@ -103,6 +105,7 @@ def forecast_report(
         Section("Inside the model", _inside(forecaster, series, borders)),
         Section("Training", _training(forecaster)),
         Section("Data", _data(series, borders, forecaster, simulated)),
+        *more,
         Section("How this was made", _made(forecaster, command)),
     ]
     shown = [section for section in sections if section.blocks]
