@@ -206,7 +206,7 @@ class PrismAnomalyDetector(BaseSeriesAnomalyDetector):
     @classmethod
     def _get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
         """Two sets: networks beside closed forms, and one closed form alone."""
-        tiny = {**_TINY, "context_length": 8, "validation": None}
+        tiny = {**_TINY, "setting": "combined", "context_length": 8, "validation": None}
         return [tiny, {"model": "sub_pca", "model_settings": {"window": 5}, "validation": None}]
 
 

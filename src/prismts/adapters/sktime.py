@@ -318,7 +318,7 @@ class PrismDetector(BaseDetector):
         >>> import pandas as pd
         >>> from prismts.adapters.sktime import PrismDetector
         >>> X = pd.DataFrame({"load": np.sin(np.arange(600) * 2 * np.pi / 20)})
-        >>> detector = PrismDetector(context_length=32, fit_settings={"max_epochs": 1}).fit(X[:400])
+        >>> detector = PrismDetector().fit(X[:400])
         >>> X.loc[500, "load"] += 3
         >>> bool(abs(int(detector.transform_scores(X[400:])["score"].argmax()) - 100) <= 20)
         True
@@ -384,7 +384,7 @@ class PrismDetector(BaseDetector):
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
         """Two sets: networks beside closed forms, and one closed form alone."""
-        tiny = {**_TINY, "context_length": 8, "validation": None}
+        tiny = {**_TINY, "setting": "combined", "context_length": 8, "validation": None}
         often = {"threshold": "quantile", "false_alarm_rate": 0.1}
         return [tiny, {"model": "sub_pca", "model_settings": {"window": 5}, "validation": None, **often}]
 
