@@ -143,7 +143,7 @@ class PrismAnomalyDetector(BaseSeriesAnomalyDetector):
         >>> import numpy as np
         >>> from prismts.adapters.aeon import PrismAnomalyDetector
         >>> X = np.sin(np.arange(600) * 2 * np.pi / 20)
-        >>> detector = PrismAnomalyDetector(context_length=32, fit_settings={"max_epochs": 1}).fit(X[:400])
+        >>> detector = PrismAnomalyDetector().fit(X[:400])
         >>> X[500] += 3
         >>> bool(abs(int(detector.predict(X[400:]).argmax()) - 100) <= 20)
         True
