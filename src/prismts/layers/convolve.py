@@ -66,6 +66,10 @@ class DepthwiseConv(nn.Module):
         """k."""
         return self.weight.shape[-1]
 
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """Kernel [D, k] and bias [D]."""
+        return self.weight, self.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """[D, M, N] to [D, M, N]."""
         return conv_depthwise(x, self.weight, self.bias)

@@ -26,6 +26,11 @@ def drop_mask(x: Tensor, p: float) -> Tensor:
 class Dropout(nn.Dropout):
     """torch's dropout, with cheap masks on a CPU; elsewhere it is torch's own, which is fast there."""
 
+    @property
+    def rate(self) -> float:
+        """The share that is dropped now: none in evaluation."""
+        return self.p if self.training else 0.0
+
     def forward(self, input: Tensor) -> Tensor:
         """Any shape to the same shape."""
         if not self.training or self.p == 0:

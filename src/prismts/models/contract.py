@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
-from prismts.layers.convolve import TwoKernelConv
 from prismts.layers.features import Features
 
-__all__ = ["Encoder", "Features"]
+__all__ = ["Encoder", "Features", "Mergeable"]
+
+
+@runtime_checkable
+class Mergeable(Protocol):
+    """A part that has a quicker form for inference, with the same answers in evaluation."""
+
+    def merged(self) -> nn.Module:
+        """The quicker form; the part itself is left as it is."""
+        ...
 
 
 class Encoder(nn.Module):
@@ -39,10 +47,10 @@ class Encoder(nn.Module):
         return self.head(self.encode(x, observed))
 
     def merged(self) -> Self:
-        """A copy for inference in which every pair of kernels is one; the trained model is untouched."""
+        """A copy for inference in which every part that can be merged is; the trained model is untouched."""
         model = copy.deepcopy(self).eval()
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
-                if isinstance(child, TwoKernelConv):
+                if isinstance(child, Mergeable):
                     setattr(module, name, child.merged())
         return model.requires_grad_(False)

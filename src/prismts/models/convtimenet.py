@@ -17,6 +17,7 @@ so the published forecasting numbers belong to blocks without it: that form is `
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,18 +31,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prismts.errors import SettingsError, unknown_name
-from prismts.layers.convolve import DepthwiseConv, TwoKernelConv
+from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS, DepthwiseConv, TwoKernelConv, conv_depthwise, toeplitz
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.heads import FlattenHead, PoolHead
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches, pad_end
+from prismts.layers.residual import conv_branch, pair_branch, worth_slicing
 from prismts.models.contract import Encoder
 from prismts.shapes import expect
 
 __all__ = ["Block", "ConvTimeNet", "ConvTimeNetConfig", "from_reference"]
 
+_CACHED = 2**18  # values that go through all blocks at once in evaluation
 _CHOICES = {
     "patches": ("deformable", "uniform", "points"), "norm": ("batch", "layer"), "channels": ("independent", "mixed"),
     "zero_init": ("last", "all", "none"),
@@ -138,6 +141,11 @@ class Residual(nn.Module):
         self.dropout = Dropout(dropout)
 
     @property
+    def rate(self) -> float:
+        """The share that is dropped now: none in evaluation."""
+        return self.dropout.rate
+
+    @property
     def weight(self) -> float:
         """Alpha as a number; 1 where it is not learned."""
         return 1.0 if self.alpha is None else float(self.alpha.detach())
@@ -169,7 +177,7 @@ class Block(nn.Module):
     def __init__(self, config: ConvTimeNetConfig, kernel_size: int) -> None:
         super().__init__()
         norm = BatchNorm if config.norm == "batch" else LayerNorm
-        self.conv: nn.Module = (
+        self.conv: TwoKernelConv | DepthwiseConv = (
             TwoKernelConv(config.width, kernel_size, config.small_kernel)
             if config.small_kernel
             else DepthwiseConv(config.width, kernel_size)
@@ -183,12 +191,90 @@ class Block(nn.Module):
         else:
             self.feed_forward = None
 
+    @property
+    def alphas(self) -> dict[str, float]:
+        """The learned residual weights, of the convolution and of the pointwise pair."""
+        joins = {"convolution": self.join_conv, "feed-forward": getattr(self, "join_forward", None)}
+        return {name: join.weight for name, join in joins.items() if join is not None}
+
+    def merged(self) -> nn.Module:
+        """The same block for inference; this one is left as it is."""
+        if isinstance(self.norm_conv, nn.BatchNorm1d):
+            return FoldedBlock(self).train(self.training)
+        block = copy.deepcopy(self)
+        if isinstance(self.conv, TwoKernelConv):
+            block.conv = self.conv.merged()
+        return block
+
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """[D, M, N] to [D, M, N]; tokens that ``kept`` [M, N] leaves out are 0 before and after."""
-        x = self.norm_conv(self.join_conv(x, F.gelu(self.conv(x))), kept)
-        if self.feed_forward is not None:
-            x = self.norm_forward(self.join_forward(x, self.feed_forward(x)), kept)
-        return x
+        sliced = worth_slicing(x)
+        if sliced and x.shape[-1] <= MAX_TOEPLITZ_TOKENS:
+            kernel, bias = self.conv.kernel()
+            mixed = conv_branch(x, toeplitz(kernel, x.shape[-1]), bias, self.join_conv.alpha, self.join_conv.rate)
+        else:
+            mixed = self.join_conv(x, F.gelu(self.conv(x)))
+        x = self.norm_conv(mixed, kept)
+        if self.feed_forward is None:
+            return x
+        if sliced:
+            pair, join = self.feed_forward, self.join_forward
+            rise, fall = (pair.rise.weight, pair.rise.bias), (pair.fall.weight, pair.fall.bias)
+            mixed = pair_branch(x.flatten(1), rise, fall, join.alpha, pair.dropout.rate, join.rate).view_as(x)
+        else:
+            mixed = self.join_forward(x, self.feed_forward(x))
+        return self.norm_forward(mixed, kept)
+
+
+class FoldedBlock(nn.Module):
+    """A block for inference: one kernel; norms and residual weights are folded into what stands beside them.
+
+    With the norms as s x + t, a block is u = s1 x + s1 alpha1 gelu(conv x) + t1, then s2 u + W gelu(rise u) + t, where
+    W = s2 alpha2 fall.
+    """
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.alphas = block.alphas
+        kernel, bias = block.conv.kernel()
+        self.kernel, self.bias = _fixed(kernel), _fixed(bias)
+        scale, shift = _affine(block.norm_conv)
+        self.keep = _fixed(scale[:, None])  # [D, 1], as the following
+        self.take = _fixed(scale[:, None] * block.join_conv.weight)
+        self.shift = _fixed(shift[:, None])
+        self.has_pair = block.feed_forward is not None
+        if block.feed_forward is not None:
+            pair, weight = block.feed_forward, block.join_forward.weight
+            scale, shift = _affine(block.norm_forward)
+            self.rise, self.rise_bias = _fixed(pair.rise.weight), _fixed(pair.rise.bias[:, None])
+            self.fall = _fixed(scale[:, None] * weight * pair.fall.weight)
+            self.keep_pair = _fixed(scale[:, None])
+            self.shift_pair = _fixed((scale * weight * pair.fall.bias + shift)[:, None])
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """As the block's in evaluation."""
+        y = F.gelu(conv_depthwise(x, self.kernel, self.bias)).flatten(1)  # [D, M*N]
+        u = torch.addcmul(torch.addcmul(self.shift, x.flatten(1), self.keep), y, self.take)
+        if kept is not None:
+            u = u.masked_fill(~kept.flatten(), 0.0)
+        if self.has_pair:
+            hidden = F.gelu(torch.addmm(self.rise_bias, self.rise, u))
+            u = torch.addmm(torch.addcmul(self.shift_pair, u, self.keep_pair), self.fall, hidden)
+            if kept is not None:
+                u = u.masked_fill(~kept.flatten(), 0.0)
+        return u.view_as(x)
+
+
+def _fixed(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach().clone(), requires_grad=False)
+
+
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Batch normalization in evaluation as scale and shift, both [D]; computed in double precision."""
+    assert isinstance(norm, BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - scale * norm.running_mean.double()
+    return scale.to(norm.weight.dtype), shift.to(norm.weight.dtype)
 
 
 class ConvTimeNet(Encoder):
@@ -228,10 +314,26 @@ class ConvTimeNet(Encoder):
         kept = None if end is None else end.kept
         if self.norm_embed is not None:
             x = self.norm_embed(F.gelu(x), kept)
-        for block in self.blocks:
-            x = block(x, kept)
+        x = self._through_blocks(x, kept)
         tokens = rearrange(x, "d (b g) n -> b g n d", b=batch)
         return Features(tokens, self._valid(tokens, observed, end), window, stats)
+
+    def _through_blocks(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        """[D, M, N] to the same; in evaluation on a CPU some rows after the others, so that they stay in its cache."""
+        n_rows = max(1, _CACHED // (x.shape[-1] * self.width))
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+            n_rows = x.shape[1]
+        if n_rows >= x.shape[1]:
+            for block in self.blocks:
+                x = block(x, kept)
+            return x
+        parts: list[Tensor] = []
+        for begin in range(0, x.shape[1], n_rows):
+            part, rows = x[:, begin : begin + n_rows], None if kept is None else kept[begin : begin + n_rows]
+            for block in self.blocks:
+                part = block(part, rows)
+            parts.append(part)
+        return torch.cat(parts, dim=1)
 
     def bounds(self, x: Tensor, observed: Tensor | None = None) -> PatchBounds:
         """Where the patches of the windows x [B, C, T] lie, in steps; what the report draws."""
@@ -240,11 +342,7 @@ class ConvTimeNet(Encoder):
 
     def residual_weights(self) -> list[dict[str, float]]:
         """The learned residual weights alpha of each block: of its convolution and of its pointwise pair."""
-        weights: list[dict[str, float]] = []
-        for block in self.blocks:
-            joins = {"convolution": block.join_conv, "feed-forward": getattr(block, "join_forward", None)}
-            weights.append({name: join.weight for name, join in joins.items() if isinstance(join, Residual)})
-        return weights
+        return [block.alphas for block in self.blocks if isinstance(block, Block | FoldedBlock)]
 
     def _read(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Stats, _End | None]:
         """The normalized window without gaps [B, C, T], what normalization took away, and where the window ends."""
