@@ -39,6 +39,7 @@ ARRANGEMENTS: dict[str, Arrangement] = {
     "per_token": Arrangement(settings={"kernel_per": "token"}),
     "lift": Arrangement(settings={"front": "lift"}),  # no mixing convolution: every step is a token
     "convtimenet": Arrangement(model="convtimenet"),
+    "dlinear": Arrangement(model="dlinear"),
     "ridge": Arrangement(model="ridge"),
     "seasonal_naive": Arrangement(model="seasonal_naive"),  # its season is the day of the series
     "last_value": Arrangement(model="last_value"),
