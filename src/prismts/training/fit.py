@@ -32,6 +32,7 @@ from prismts.training.checkpoint import SafeCheckpointIO, read_tree
 from prismts.training.memory import keep_pages
 from prismts.training.progress import TrainingBar
 from prismts.training.schedules import SCHEDULES, make_schedule
+from prismts.training.watch import tell_watchers
 
 __all__ = ["FitConfig", "FitResult", "Task", "TrainingDiverged", "fit"]
 
@@ -252,6 +253,7 @@ class _Loop(pl.LightningModule):
                 f"The loss is no number after epoch {entry['epoch']} (train {train_loss}). Lower learning_rate "
                 f"(now {self.config.learning_rate}), or set gradient_clip (now {self.config.gradient_clip})."
             )
+        tell_watchers(entry)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the history with the weights."""
@@ -272,7 +274,11 @@ class _Loop(pl.LightningModule):
         groups: list[dict[str, Any]] = [{"params": rest, "lr": config.learning_rate}]
         if line and config.line_rate:
             groups.append({"params": line, "lr": config.learning_rate * config.line_rate, "weight_decay": 0.0})
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        # one kernel for all parameters; Lightning refuses to clip the gradients of such an optimizer under autocast
+        fused = self.device.type in ("cpu", "cuda") and not (config.precision == "bf16" and config.gradient_clip)
+        optimizer = torch.optim.AdamW(
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused or None
+        )
         factor = make_schedule(config.schedule, self.steps_per_epoch, self.n_epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
