@@ -9,7 +9,8 @@ settings (which judges, how they are scaled, smoothed and weighed, the context) 
 other three quarters are the EVALUATION part, scored once with what was chosen; the table holds these alone, for the
 baselines too. Every method is fitted on the training part of a series and scores the rest without what came before it;
 a series without borders (MBA_ECG) is cut after its first tenth. A series without an anomaly, or without a normal step,
-behind its training part cannot be measured, and its cell says so.
+behind its training part cannot be measured, and its cell says so. A series that our detector refuses, since nothing
+ever changes in its training part, counts for ours as a constant score (see ``REFUSED``); the baselines keep theirs.
 
 Networks take at most 5,000 windows of an epoch, so a long series (AIOPS: 150,000 steps) is trained on at a stride.
 VUS-PR and VUS-ROC are those of TSB-AD at every distinct score, the buffer is the dominant period of the training part.
@@ -46,6 +47,13 @@ WHY_NOT = (
     "a whole event as found for one alarm in it, so that random scores reach high numbers where events are long."
 )
 
+REFUSED = (
+    "Ours refuses a series in whose training part nothing ever changes: {names}. Such a series counts for ours as a "
+    "constant score, that of a detector that says nothing: its AUC-PR is the share of anomalous steps, and its VUS-PR "
+    "is 0 by TSB-AD's definition, as for the baselines whose scores are constant there. The other methods keep what "
+    "they scored."
+)
+
 
 def parts() -> dict[str, dict[str, list[str]]]:
     """Names of the series by collection, those tuned on and those evaluated."""
@@ -74,6 +82,22 @@ def write(target: Path, cell: dict) -> None:
     partial.replace(target)
 
 
+def ours(method: str, train: np.ndarray, test: np.ndarray, began: float) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Scores and alarms of our detector, and what to write down of it."""
+    try:
+        detector = AnomalyDetector(progress=False, **OURS[method]).fit(train)
+    except DataError as error:  # a training part in which nothing ever changes: the baselines do not refuse it
+        n = test.shape[1]
+        return np.zeros(n), np.zeros(n, dtype=bool), {"refused": str(error)}
+    seconds = round(time.perf_counter() - began, 2)
+    scores = detector.score_samples(test)
+    return scores, detector.threshold_.alarms(scores), {
+        "fit_seconds": seconds, "judges": detector.judges_, "period": detector.period_,
+        "context_length": detector.context_length_, "calibrated_on": detector.calibrated_on_,
+        "threshold": str(detector.threshold_),
+    }  # fmt: skip
+
+
 def run(name: str, method: str) -> None:
     """Fit, score, measure, write."""
     file = f"{name.replace('/', '-')}.json"
@@ -94,19 +118,8 @@ def run(name: str, method: str) -> None:
     else:
         began = time.perf_counter()
         if method in OURS:
-            try:
-                detector = AnomalyDetector(progress=False, **OURS[method]).fit(train)
-            except DataError as error:  # a training part in which nothing ever changes: the baselines do not refuse it
-                cell["skipped"] = str(error)
-                write(target, cell)
-                return
-            cell["fit_seconds"] = round(time.perf_counter() - began, 2)
-            scores = detector.score_samples(test)
-            alarms = detector.threshold_.alarms(scores)
-            cell |= {
-                "judges": detector.judges_, "period": detector.period_, "context_length": detector.context_length_,
-                "calibrated_on": detector.calibrated_on_, "threshold": str(detector.threshold_),
-            }  # fmt: skip
+            scores, alarms, told = ours(method, train, test, began)
+            cell |= told
         else:
             alarms = None
             detector = make_detector(method).fit(train)
@@ -174,9 +187,17 @@ def table(part: str = "evaluation") -> str:
         name = f"**ours: {method}**" if method in OURS else method
         lines.append(f"| {name} | " + " | ".join(f"{x:.3f}" for x in [*means, np.mean(means), *others]) + " |")
     wanted = [name for names in parts()[part].values() for name in names]
-    missing = {method: sum(name not in own for name in wanted) for method, own in cells.items()}
-    lines += ["", f"{len(common)} series of the {part} part, which every method above has scored (series without one: "
-              f"{missing}; one or two of them cannot be measured). {WHY_NOT}"]  # fmt: skip
+    unmeasured = sorted(name for name in wanted if not any(name in own for own in cells.values()))
+    lacking = {method: sum(name not in own for name in wanted) - len(unmeasured) for method, own in cells.items()}
+    told = [f"{len(common)} series of the {part} part, which every method above has scored."]
+    if unmeasured:
+        told.append(f"No method can be measured on {', '.join(unmeasured)}.")
+    if any(lacking.values()):
+        told.append(f"Further series that a method has not scored, and none is measured on: {lacking}.")
+    refused = sorted({name for own in cells.values() for name in common if isinstance(own[name].get("refused"), str)})
+    if refused:
+        told.append(REFUSED.format(names=", ".join(refused)))
+    lines += ["", " ".join([*told, WHY_NOT])]
     return "\n".join(lines)
 
 

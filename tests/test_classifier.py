@@ -1,6 +1,7 @@
 """A classifier learns from cases of any form, says calibrated probabilities, and comes back from disk as it was."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ TINY = {
     "validation": 2,
     "progress": False,
 }
+
+
+ONCE = {**TINY, "setting": "network", "validation": None, "fit_settings": {"max_epochs": 1, "batch_size": 16}}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,62 @@ def test_labels_may_be_of_any_type(motions, labels, tmp_path):
     assert set(model.predict(X).tolist()) <= set(labels) and model.classes_.tolist() == sorted(set(labels))
     model.save(tmp_path / "m")
     assert prismts.load(tmp_path / "m").predict(X[:3]).tolist() == model.predict(X[:3]).tolist()
+
+
+def test_labels_of_numpy_inside_objects_are_plain_ones_and_can_be_saved(motions, tmp_path):
+    X, y = arrays(motions.train)
+    objects = np.empty(len(y), dtype=object)
+    objects[:] = [np.int64(label) for label in y]
+    model = Classifier(**ONCE).fit(X, objects)
+    assert [type(label) for label in model.classes_.tolist()] == [int, int, int]
+    model.save(tmp_path / "m")
+    assert prismts.load(tmp_path / "m").predict(X[:5]).tolist() == model.predict(X[:5]).tolist()
+
+
+@pytest.mark.parametrize("make", [pd.Series, pd.Categorical, list, lambda y: pd.array(y, dtype="string")])
+def test_labels_may_come_in_any_kind_of_column_and_any_script(motions, make):
+    X, y = arrays(motions.train)
+    words = np.array(["läuft", "停", 'a,"b"'])[y]
+    model = Classifier(**ONCE).fit(X, make(words.tolist()))
+    assert model.classes_.tolist() == sorted({"läuft", "停", 'a,"b"'})
+
+
+def test_labels_of_several_types_are_refused_in_words(motions):
+    X, y = arrays(motions.train)
+    mixed = pd.Series(["a" if label else 1 for label in y], dtype=object)
+    with pytest.raises(DataError, match=r"Labels are of one type.*int, str"):
+        Classifier(**ONCE).fit(X, mixed)
+
+
+@pytest.mark.parametrize(
+    ("labels", "key"),
+    [
+        ([0, 1, 2], int), ([0, 1, 2], np.int64), ([0, 1, 2], np.float32), (["a", "b", "c"], np.str_),
+        ([1.5, 2.5, 3.5], float), ([False, True, True], np.bool_),
+    ],
+)  # fmt: skip
+def test_classes_of_any_type_are_weighed_and_the_weights_survive_saving(motions, labels, key, tmp_path):
+    X, y = arrays(motions.train)
+    named = np.array(labels)[y]
+    weights = {key(label): float(k + 1) for k, label in enumerate(sorted(set(labels)))}
+    model = Classifier(**ONCE, class_weight=weights, run_folder=tmp_path / "run").fit(X, named)
+    model.save(tmp_path / "m")
+    again = prismts.load(tmp_path / "m")
+    assert again.class_weight == weights
+    np.testing.assert_array_equal(again.fit(X, named).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ("heavy", "class_weight is None, 'balanced'"), ([1, 2, 3], "a mapping from each class"),
+        ({0: 1, 1: "2", 2: 3}, "class 1 has '2'"), ({0: 1, 1: 0, 2: 3}, "numbers above 0"),
+        ({"0": 1, "1": 2, "2": 3}, "no weight for class 0. Its keys are the labels"),
+    ],
+)  # fmt: skip
+def test_class_weights_that_mean_nothing_are_refused(motions, weights, words):
+    with pytest.raises(SettingsError, match=words):
+        Classifier(**ONCE, class_weight=weights).fit(motions.train)
 
 
 def test_arrays_lists_and_collections_of_the_same_cases_get_the_same_answer(motions, fitted):
@@ -119,6 +179,69 @@ def test_a_long_table_brings_cases_and_labels(motions, tmp_path):
     frame.loc[3, "kind"] = "other"
     with pytest.raises(DataError, match="'case 0' has more than one label"):
         Classifier(**how).fit(frame)
+
+
+def long_table(motions: Collection) -> pd.DataFrame:
+    rows = [
+        (f"case {i}", t, case.values[0, t], case.values[1, t], f"k{motions.labels[i]}")
+        for i, case in enumerate(motions.train)
+        for t in range(len(case))
+    ]
+    return pd.DataFrame(rows, columns=["id", "t", "x", "y", "kind"])
+
+
+def test_a_labeled_table_is_read_by_the_rules_of_every_other_table(motions, tmp_path):
+    frame = long_table(motions)
+    frame["id"] = frame["id"].replace("case 0", "NA")
+    frame["kind"] = frame["kind"].replace({"k0": "NA", "k1": "null"})
+    how = {**ONCE, "series": "id", "label": "kind", "time": "t"}
+    expected = Classifier(**how).fit(frame)
+    for name, style in (("a", {}), ("b", {"sep": ";", "decimal": ","}), ("c", {"sep": "\t"})):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False, **style)
+        model = Classifier(**how).fit(tmp_path / f"{name}.csv")
+        assert model.classes_.tolist() == ["NA", "k2", "null"]
+        assert model.names_of(tmp_path / f"{name}.csv")[:2] == ["NA", "case 1"]
+        np.testing.assert_allclose(model.predict_proba(frame), expected.predict_proba(frame), atol=1e-6)
+    frame.to_parquet(tmp_path / "d.parquet", index=False)
+    assert Classifier(**how).fit(tmp_path / "d.parquet").classes_.tolist() == ["NA", "k2", "null"]
+
+
+@pytest.mark.parametrize("labels", [np.nan, None, ""])
+def test_new_cases_may_have_an_empty_column_of_labels(motions, labels):
+    frame = long_table(motions)
+    model = Classifier(**ONCE, series="id", label="kind", time="t").fit(frame)
+    expected = model.predict_proba(frame.drop(columns="kind"))
+    np.testing.assert_array_equal(model.predict_proba(frame.assign(kind=labels)), expected)
+    some = frame.assign(kind=frame["kind"].where(frame["id"] != "case 3"))
+    np.testing.assert_array_equal(model.predict_proba(some), expected)
+    with pytest.raises(DataError, match="'case 3' has rows without a label"):
+        model.evaluate(some)
+
+
+def test_tables_of_other_libraries_bring_labels_and_columns_may_be_called_by_numbers(motions):
+    import polars as pl
+    import pyarrow as pa
+
+    frame = long_table(motions)
+    model = Classifier(**ONCE, series="id", label="kind", time="t").fit(pl.from_pandas(frame).lazy())
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    np.testing.assert_array_equal(model.predict_proba(table), model.predict_proba(frame))
+    numbered = frame.set_axis(range(5), axis=1)
+    other = Classifier(**ONCE, series=0, time=1, values=[2, 3], label=4).fit(numbered)
+    np.testing.assert_array_equal(other.predict_proba(numbered), model.predict_proba(frame))
+
+
+def test_a_case_with_a_dead_channel_gets_the_same_answer_alone_and_among_others(motions, fitted):
+    X, _ = arrays(motions.test)
+    X = X.copy()
+    X[1, 1] = np.nan
+    among = fitted.predict_proba(X)[1]
+    for alone in (X[1:2], X[1], [X[1]], Series(X[1])):
+        np.testing.assert_allclose(fitted.predict_proba(alone)[0], among, atol=1e-6)
+    np.testing.assert_allclose(fitted.embed(X[1:2])[0], fitted.embed(X)[1], atol=1e-5)
+    assert fitted.evaluate(X[1:2], [0]).n_scored == 1
+    with pytest.raises(DataError, match="'channel_1' has no observed value"):
+        Classifier(**ONCE).fit(X[[1, 1, 1, 1]], [0, 1, 0, 1])  # learned from, it is still refused
 
 
 def test_equal_seeds_give_equal_classifiers_and_others_do_not(motions):
@@ -259,10 +382,30 @@ def test_cases_of_other_channels_or_exchanged_axes_are_refused(fitted):
         fitted.predict(np.zeros((3, 40, 2)))
 
 
-@pytest.mark.parametrize("validation", [-1, 1.5, "often", 1])
-def test_a_validation_that_means_nothing_is_refused(motions, validation):
-    with pytest.raises(SettingsError, match=r"validation|Validation"):
+@pytest.mark.parametrize(
+    ("validation", "words"),
+    [
+        (-1, "a share between 0 and 1"), (1.5, "a number of folds"), ("often", "got 'often'"), (1, "from 2 to"),
+        (float("nan"), "got nan"), (float("inf"), "got inf"), ([2], "got \\[2\\]"), (True, "got True"),
+        (15, "from 2 to 14 of them here, as the largest class has 14 cases"), (40, "from 2 to 14"),
+        (0.95, "leaves 2 of 40 cases to learn from, fewer than the 3 classes"),
+    ],
+)  # fmt: skip
+def test_a_validation_that_means_nothing_is_refused(motions, validation, words):
+    with pytest.raises(SettingsError, match=words):
         Classifier(**{**TINY, "validation": validation}).fit(motions.train)
+
+
+@pytest.mark.parametrize("validation", [0.7, 5, np.float32(0.5), np.int64(3)])
+def test_every_class_is_learned_from_in_every_fold_and_no_other_library_warns(validation):
+    codes = np.r_[np.zeros(98, dtype=int), 1, 1]
+    model = Classifier(validation=validation)
+    model.classes_ = np.arange(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folds = model._folds(codes)
+    for learned, judged in folds:
+        assert set(codes[learned]) == {0, 1} and sorted([*learned, *judged]) == list(range(100))
 
 
 def test_a_direct_forecaster_cannot_classify(motions):
@@ -338,3 +481,19 @@ def test_a_series_is_no_set_of_cases():
 def test_basic_motions_is_solved(data_root):
     scores = prismts.evaluate(Classifier(progress=False), "BasicMotions")
     assert scores["accuracy"] >= 0.95 and scores.n_scored == 40
+
+
+def test_a_classifier_is_first_trained_without_labels_and_is_loaded_as_it_was_saved(motions, tmp_path):
+    tiny = {"model_settings": {"width": 8, "n_layers": 1}, "fit_settings": {"max_epochs": 2}, "validation": 2}
+    plain = Classifier("timemae", setting="network", progress=False, **tiny).fit(motions.train)
+    pretrained = Classifier("timemae", setting="pretrained", progress=False, **tiny).fit(motions.train)
+    assert len(pretrained.fit_results_) == len(plain.fit_results_) == 2  # the trainings without labels do not count
+    assert not np.array_equal(pretrained.predict_proba(motions.test), plain.predict_proba(motions.test))
+    pretrained.save(tmp_path / "saved")
+    answer = pretrained.predict_proba(motions.test)
+    np.testing.assert_array_equal(prismts.load(tmp_path / "saved").predict_proba(motions.test), answer)
+
+
+def test_only_timemae_is_trained_without_labels_by_hiding_slices(motions):
+    with pytest.raises(SettingsError, match=r"Choose 'timemae'"):
+        Classifier(setting="pretrained", validation=2, progress=False).fit(motions.train)

@@ -128,3 +128,78 @@ def test_macs_prints_the_three_numbers_of_the_slides(run):
     assert code == 0
     for number in ("4,257,792", "56,340,480", "1,985,679,360"):
         assert number in out
+
+
+@pytest.fixture
+def twice(tmp_path):
+    """Two long tables of labeled cases: one as it should be, one in which a row of a case stands twice, differently."""
+    motions = labeled_motions(12, n_channels=2, n_timepoints=30)
+    rows = [
+        (f"run {i}", t, *case.values[:, t], f"k{motions.labels[i]}")
+        for i, case in enumerate(motions)
+        for t in range(30)
+    ]
+    frame = pd.DataFrame(rows, columns=["id", "t", "x", "y", "kind"])
+    frame.to_csv(tmp_path / "once.csv", index=False)
+    again = frame.iloc[[5]].assign(x=50.0)
+    pd.concat([frame, again]).to_csv(tmp_path / "twice.csv", index=False)
+    return tmp_path
+
+
+def test_rows_that_stand_twice_are_settled_as_asked_for_a_classifier(twice, run):
+    columns = ("--series", "id", "--time", "t", "--label", "kind")
+    fit = (
+        "fit",
+        "classify",
+        twice / "twice.csv",
+        *columns,
+        "--epochs",
+        1,
+        "--setting",
+        "network",
+        "--out",
+        twice / "m",
+    )
+    code, _, err = run(*fit)
+    assert code == 2 and "duplicates=" in err
+    assert run(*fit, "--duplicates", "first")[0] == 0
+    assert run("predict", twice / "m", twice / "twice.csv")[0] == 2
+    _, once, _ = run("predict", twice / "m", twice / "once.csv")
+    assert run("predict", twice / "m", twice / "twice.csv", "--duplicates", "first")[1] == once
+    assert run("predict", twice / "m", twice / "twice.csv", "--duplicates", "last")[1] != once
+    assert run("evaluate", twice / "m", twice / "twice.csv")[0] == 2
+    assert run("evaluate", twice / "m", twice / "twice.csv", "--duplicates", "first")[0] == 0
+
+
+def test_rows_that_stand_twice_are_settled_as_asked_for_an_embedder(twice, run):
+    columns = ("--series", "id", "--time", "t", "--values", "x", "y")
+    assert run("embed", twice / "twice.csv", *columns, "--save", twice / "m")[0] == 2
+    code, once, err = run("embed", twice / "once.csv", *columns, "--save", twice / "m")
+    assert code == 0, err
+    for command in (
+        ("embed", twice / "twice.csv", "--model", twice / "m"),
+        ("predict", twice / "m", twice / "twice.csv"),
+    ):
+        assert run(*command)[0] == 2
+        assert run(*command, "--duplicates", "first")[1] == once
+        assert run(*command, "--duplicates", "last")[1] != once
+
+
+def test_duplicates_say_nothing_about_a_data_set_a_detector_is_scored_on(tmp_path, run):
+    from prismts.estimators.detector import AnomalyDetector
+
+    AnomalyDetector(progress=False).fit(simulated_plant(400, seed=3)).save(tmp_path / "m")
+    code, out, err = run("evaluate", tmp_path / "m", "anything", "--duplicates", "first")
+    assert code == 2 and out == "" and "--duplicates settles rows of a table" in err
+
+
+def test_a_classifier_reads_a_table_with_semicolons_and_an_empty_column_of_labels(twice, run):
+    frame = pd.read_csv(twice / "once.csv")
+    frame.to_csv(twice / "german.csv", index=False, sep=";", decimal=",")
+    columns = ("--series", "id", "--time", "t", "--label", "kind")
+    code, _, err = run(
+        "fit", "classify", twice / "german.csv", *columns, "--epochs", 1, "--setting", "network", "--out", twice / "m"
+    )
+    assert code == 0, err
+    frame.assign(kind="").to_csv(twice / "new.csv", index=False)
+    assert run("predict", twice / "m", twice / "new.csv")[1] == run("predict", twice / "m", twice / "once.csv")[1]

@@ -1,6 +1,7 @@
 """The anomaly detector: what is planted is found, a stream tells what the whole tells, and labels are never read."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -154,10 +155,11 @@ def test_alarms_are_scores_above_the_threshold_and_events_are_their_runs(fitted)
     assert all(e.score == scores[e.start : e.end].max() == scores[e.peak] and e.channels for e in found)
 
 
-def test_a_tail_that_cannot_be_fitted_leaves_a_quantile_and_both_messages():
+def test_a_tail_that_cannot_be_fitted_leaves_a_quantile_and_says_why_in_few_words():
     found = closed(threshold="tail").fit(TRAIN[:, :300])
     assert found.threshold_.method == "quantile"
-    assert "no tail was fitted" in found.threshold_.words and "at least 20" in found.threshold_.words
+    why = "no tail was fitted, which takes at least 20 distinct scores in it"
+    assert found.threshold_.words.endswith(f"; {why}") and "Pass" not in found.threshold_.words
 
 
 def test_a_long_training_part_gets_a_tail_and_a_quantile_where_asked_for():
@@ -396,3 +398,64 @@ def test_a_constant_channel_in_training_is_watched_without_a_warning():
         found = closed("sub_pca_mahalanobis").fit(x)
         lifted, quiet = (found.contributions(one)[3, 405] for one in (y, np.concatenate([TEST, y[3:, :1] + 0 * y[3:]])))
         assert np.isfinite(found.score_samples(y)).all() and lifted > quiet + 0.1
+
+
+@pytest.mark.parametrize("model", ["convtimenet", "sub_pca", "iforest"])
+@pytest.mark.parametrize("jump", [0.01, 50.0])
+def test_a_channel_that_stood_still_in_training_is_blamed_first_where_it_moves(model, jump, tmp_path):
+    x = np.concatenate([TRAIN, np.full((1, 800), 7.1)])
+    y = np.concatenate([TEST, np.full((1, 800), 7.1)])
+    found = AnomalyDetector(model, progress=False).fit(x.astype(np.float32))
+    calm = found.contributions(y)
+    y[3, 200:215] += jump
+    y[1, 203:207] += 3.0  # another one moves, too, but has a scale
+    moved = found.contributions(y)
+    assert (moved[:, 200:215].argmax(0) == 3).all()
+    assert (moved[3, 200:215] > calm[3, 200:215]).all() and np.array_equal(moved[:3, :150], calm[:3, :150])
+    found.save(tmp_path / "m")
+    again = AnomalyDetector.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.contributions(y), moved)
+    again.threshold_ = replace(found.threshold_, value=float(found.score_samples(y)[200:215].min()) - 1e-6)
+    (event,) = (e for e in again.events(y) if e.start <= 200 < e.end)
+    assert event.channels[0] == "channel_3"
+
+
+def test_a_still_channel_of_rounding_alone_does_not_drown_the_score_of_a_baseline():
+    x = np.concatenate([TRAIN, np.full((1, 800), 7.1)]).astype(float)
+    y = np.concatenate([TEST, np.full((1, 800), 7.1)]).astype(float)
+    found = closed("sub_pca").fit(x)
+    before = found.score_samples(y)
+    y[3, 200:230] += 0.001
+    assert np.abs(found.score_samples(y) - before).max() < 1.0
+
+
+def test_a_series_with_a_dead_channel_gets_the_same_scores_alone_and_among_others(fitted):
+    x = TEST[:, :200].astype(float)
+    x[1] = np.nan
+    among = fitted.score_samples(Collection.of([Series(TEST), Series(x, name="dead")]))[1]
+    for alone in (
+        x,
+        Series(x),
+        table(x).drop(columns="when").set_axis(["channel_0", "channel_1", "channel_2"], axis=1),
+    ):
+        np.testing.assert_allclose(fitted.score_samples(alone), among, rtol=1e-6)
+    with pytest.raises(DataError, match="no observed value"):
+        closed().fit(x)
+
+
+def test_reading_changes_nothing_of_the_detector(fitted):
+    before = dict(vars(fitted))
+    fitted.score_samples(np.stack([TEST, TEST]))
+    fitted.predict(TEST)
+    assert vars(fitted) == before
+
+
+def test_what_judges_is_what_was_fitted_whatever_is_set_later(tmp_path):
+    found = closed().fit(TRAIN)
+    expected = found.score_samples(TEST)
+    found.set_params(model="knn", score="forecast", setting="network", model_settings=None)
+    np.testing.assert_array_equal(found.score_samples(TEST), expected)
+    found.save(tmp_path / "m")
+    again = AnomalyDetector.load(tmp_path / "m")
+    assert again.model == "sub_pca_mahalanobis"
+    np.testing.assert_array_equal(again.score_samples(TEST), expected)

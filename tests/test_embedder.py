@@ -109,3 +109,44 @@ def test_what_cannot_be_embedded_is_refused(motions):
         Embedder("ridge", progress=False).fit(motions.train)
     with pytest.raises(SettingsError, match="reads channels apart"):
         Embedder(**{**TINY, "model_settings": {"channels": "mixed", "width": 8}}).fit(motions.train)
+
+
+def test_a_case_with_a_dead_channel_gets_the_same_vector_alone_and_among_others(fitted):
+    x = np.random.default_rng(0).normal(size=(3, 2, 40))
+    x[1, 1] = np.nan
+    among = fitted.transform(x)[1]
+    for alone in (x[1:2], [x[1]], Series(x[1])):
+        np.testing.assert_allclose(fitted.transform(alone)[0], among, atol=1e-6)
+
+
+def test_a_case_of_hardly_any_observed_step_is_refused_and_one_of_four_is_embedded(fitted):
+    x = np.random.default_rng(0).normal(size=(2, 2, 40))
+    x[1, :, 1:] = np.nan
+    with pytest.raises(DataError, match=r"Case '1' has 1 step up to its last observed value.*at least 4.*Leave it out"):
+        fitted.transform(x)
+    x[1] = np.random.default_rng(1).normal(size=(2, 40))
+    x[1, :, 4:] = np.nan
+    np.testing.assert_allclose(fitted.transform(x)[1], fitted.transform([x[1, :, :4]])[0], atol=1e-6)
+    x[1, :, :-1], x[1, :, -1] = np.nan, 1.0  # forty steps up to the one that is known
+    assert np.isfinite(fitted.transform(x)).all()
+
+
+def test_windows_in_which_nothing_was_observed_are_left_out(fitted):
+    x = np.random.default_rng(0).normal(size=(2, 80))
+    x[:, 20:42] = np.nan
+    places, vectors = fitted.transform_windows(Series(x), length=20, stride=20)
+    assert places[:, 1].tolist() == [0, 40, 60] and len(vectors) == 3  # of 40 to 59, two are missing
+    with pytest.raises(DataError, match="No window of 20 steps"):
+        fitted.transform_windows(Series(np.where(np.isin(np.arange(80), (0, 60)), x, np.nan)), length=20, stride=20)
+
+
+def test_an_argument_that_shapes_the_vector_cannot_be_changed_after_fit(motions):
+    embedder = Embedder(**TINY).fit(motions.train).set_params(pooling="max")
+    with pytest.raises(SettingsError, match="pooling was 'both' when this Embedder was fitted, and is 'max' now"):
+        embedder.transform(motions.test)
+
+
+@pytest.mark.parametrize("length", ["long", 2.5, 3])
+def test_a_context_length_that_is_no_number_of_steps_is_refused(motions, length):
+    with pytest.raises(SettingsError, match="a whole number of steps, at least 4"):
+        Embedder(**{**TINY, "context_length": length}).fit(motions.train)

@@ -1,5 +1,6 @@
 """The forecaster as a user holds it: tables and arrays in, the same kind out, saved and loaded, never poisoned."""
 
+import copy
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import torch
 from sklearn.base import clone
 
 import prismts
+from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders
 from prismts.data.synthetic import simulated_plant, sine_mixture
@@ -25,7 +27,9 @@ from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsE
 from prismts.estimators.floors import fit_floors
 from prismts.estimators.forecaster import Forecaster
 from prismts.estimators.recipes import FORECAST_SETTINGS, find_recipe
-from prismts.evaluation.protocols import evaluate, score
+from prismts.evaluation.protocols import data_hash, evaluate, score
+from prismts.tasks.forecast import Forecast
+from prismts.windows import Windows
 
 TINY = {
     "context_length": 48,
@@ -160,6 +164,53 @@ def test_fit_again_goes_on_from_the_weights_only_when_asked():
         Forecaster(**{**TINY, "model_settings": {**TINY["model_settings"], "channels": "mixed"}}, warm_start=True).fit(
             x
         ).fit(x[:3])
+
+
+def as_if_trained(model: torch.nn.Module, windows: Windows, *, well: bool = True) -> None:
+    """Let the network say something beside its line that helps on these windows, or harms."""
+    torch.manual_seed(0)
+    head = model.head
+    torch.nn.init.normal_(head.linear.weight, std=0.02)
+    torch.nn.init.zeros_(head.linear.bias)
+    head.kept = 1.0
+    share = Forecast(head.horizon).finish(copy.deepcopy(model), windows)
+    head.linear.weight.data.mul_(1 if (share > 0) == well else -1)
+
+
+def test_fitting_again_and_again_from_the_weights_does_not_wear_the_network_down(tmp_path):
+    settings = {"max_epochs": 1, "batch_size": 64, "learning_rate": 1e-12}
+    x = plant(300).values[:2]
+    forecaster = Forecaster(**{**TINY, "fit_settings": settings, "n_members": 2}, warm_start=True).fit(x)
+    part = {"begin": forecaster.train_ends_, "end": forecaster.test_begins_}
+    for member in forecaster.members_:
+        as_if_trained(member, forecaster.scaled_windows_(Collection.of(Series(x)), **part))
+    forecaster.fit(x)
+    shares, weights = forecaster.network_shares_, [m.head.linear.weight.detach().norm() for m in forecaster.members_]
+    assert all(0 < share <= 0.5 for share in shares) and forecaster.network_share_ == pytest.approx(np.mean(shares))
+    forecaster.fit(x)
+    forecaster.save(tmp_path / "m")
+    again = prismts.load(tmp_path / "m").fit(x)
+    for one in (forecaster, again):  # the running means of the blocks still move a little
+        assert one.network_shares_ == pytest.approx(shares, rel=0.4)
+        for member, weight in zip(one.members_, weights, strict=True):
+            assert float(member.head.linear.weight.detach().norm() / weight) == pytest.approx(1, rel=0.4)
+
+
+@pytest.mark.parametrize("fortune", ["well", "ill", "untrained"])
+def test_finishing_twice_is_finishing_once(fortune):
+    data = Collection.of(Series(plant(300).values[:2]))
+    windows = Windows(data, 48, 12, scaler=StandardScaler.fit(data))
+    task = Forecast(12, line="ridge")
+    model = task.build("convtimenet", TINY["model_settings"], n_channels=2, context_length=48)
+    task.prepare(model, windows, None)
+    if fortune != "untrained":
+        as_if_trained(model, windows, well=fortune == "well")
+    share = task.finish(model, windows)
+    assert (share == 0) == (fortune == "ill")
+    once = {name: value.clone() for name, value in model.state_dict().items()}
+    assert task.finish(model, windows) == pytest.approx(share, rel=1e-3)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, once[name], rtol=1e-3, atol=1e-9)
 
 
 # ---- honest scores
@@ -380,6 +431,36 @@ def test_a_new_series_with_nothing_before_begin_is_an_error_that_offers_begin(of
     assert np.isfinite(of_three.backtest(strange(values), begin=100).scores["mse"])
 
 
+def test_a_channel_that_is_dead_in_all_new_rows_does_not_stop_the_others(fitted):
+    rows = wide().tail(60)
+    dead = rows.assign(feeder_2=np.nan)
+    forecast = fitted.predict(dead)
+    assert np.isfinite(forecast[list(rows.columns)[1:]].to_numpy()).all()
+    np.testing.assert_allclose(forecast["feeder_1"], fitted.predict(rows)["feeder_1"], rtol=1e-5)
+
+
+def test_one_column_may_be_asked_for_by_its_name_alone(tmp_path):
+    forecaster = Forecaster("ridge", context_length=48, horizon=12, values="feeder_1").fit(wide(300))
+    assert forecaster.channels_ == ("feeder_1",)
+    forecaster.save(tmp_path / "m")
+    assert list(prismts.load(tmp_path / "m").predict(wide(300)).columns) == ["when", "feeder_1"]
+
+
+def test_columns_called_by_numbers_are_forecast():
+    frame = wide(300).set_axis(range(8), axis=1)
+    forecast = Forecaster("ridge", context_length=48, horizon=12, time=0, values=[1, 2]).fit(frame).predict(frame)
+    assert list(forecast.columns) == ["0", "1", "2"]
+
+
+def test_the_page_scales_a_series_it_has_not_met_by_what_lies_before_the_part_it_looks_at(of_three):
+    values = plant(200).values[:2]
+    later = values.copy()
+    later[:, 100:] *= 50
+    one, two = (of_three.scaled_windows_(strange(v), begin=100, end=150).scaler for v in (values, later))
+    np.testing.assert_array_equal(one.mean, two.mean)
+    np.testing.assert_allclose(one.mean[0], values[:, :100].mean(1), rtol=1e-4)
+
+
 def test_a_channel_that_one_series_lacks_does_not_stop_the_others():
     table = long()
     table.loc[table["plant"] == "b", "feeder_2"] = np.nan
@@ -390,6 +471,14 @@ def test_a_channel_that_one_series_lacks_does_not_stop_the_others():
     assert np.isfinite(forecast[["feeder_1", "feeder_2"]].to_numpy()).all()
     with pytest.raises(DataError, match="'feeder_2' has no observed value"):
         Forecaster("ridge", context_length=48, horizon=12, series="plant").fit(table.assign(feeder_2=np.nan))
+
+
+def test_the_same_values_cut_elsewhere_are_other_data():
+    values = np.arange(12.0)[None]
+    one = Collection.of([Series(values[:, :4]), Series(values[:, 4:])])
+    other = Collection.of([Series(values[:, :5]), Series(values[:, 5:])])
+    assert len({data_hash(one), data_hash(other), data_hash(Series(values))}) == 3
+    assert data_hash(Collection.of(Series(values))) == data_hash(Series(values))
 
 
 # ---- saved folders
@@ -413,6 +502,46 @@ def test_a_saved_model_predicts_the_same_after_loading(fitted, tmp_path):
         "config.json",
         "model.safetensors",
     ]
+
+
+@pytest.mark.parametrize(
+    "later", [{"n_members": 3}, {"horizon": 6}, {"quantiles": (0.1, 0.9)}, {"setting": "published"}]
+)
+def test_what_is_saved_is_what_was_fitted_whatever_was_set_since(later, tmp_path):
+    forecaster = Forecaster(**TINY).fit(wide(300))
+    expected = forecaster.predict()
+    forecaster.set_params(**later).save(tmp_path / "m")
+    back = prismts.load(tmp_path / "m")
+    pd.testing.assert_frame_equal(back.predict(), expected)
+    (name,) = later
+    assert getattr(back, name) == {**Forecaster().get_params(), **TINY}[name]
+
+
+@pytest.mark.parametrize("later", [{"horizon": 6}, {"quantiles": (0.1, 0.9)}, {"context_length": 24}])
+def test_an_argument_that_shapes_a_forecast_cannot_be_changed_after_fit(later):
+    forecaster = Forecaster("ridge", context_length=48, horizon=12).fit(wide(300)).set_params(**later)
+    (name,) = later
+    with pytest.raises(SettingsError, match=f"{name} was .* when this Forecaster was fitted.*Call fit again"):
+        forecaster.predict()
+    assert forecaster.fit(wide(300)).predict() is not None
+
+
+def test_a_fit_that_fails_leaves_what_was_fitted_as_it_was(tmp_path):
+    forecaster = Forecaster(**TINY).fit(wide(300), test=0.1)
+    before = forecaster.test_begins_.copy()
+    with pytest.raises(DataError):
+        forecaster.fit(wide(40))
+    np.testing.assert_array_equal(forecaster.test_begins_, before)
+    forecaster.save(tmp_path / "m")
+    pd.testing.assert_frame_equal(prismts.load(tmp_path / "m").predict(), forecaster.predict())
+
+
+def test_a_saved_floor_is_that_floor(fitted, tmp_path):
+    for name, floor in fit_floors(fitted, Collection.of(plant())).items():
+        floor.save(tmp_path / name)
+        back = prismts.load(tmp_path / name)
+        assert back.model == floor.model
+        np.testing.assert_array_equal(back.predict(plant().values), floor.predict(plant().values))
 
 
 def test_the_config_of_a_saved_floor_is_json_that_any_reader_takes(tmp_path):

@@ -9,10 +9,13 @@ import pytest
 import torch
 from sklearn.base import clone
 
+from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders
 from prismts.errors import DataError, NotFittedError, SettingsError
 from prismts.estimators.imputer import Imputer
+from prismts.tasks.reconstruct import MaskReader, Reconstruct
+from prismts.windows import Windows
 
 TINY = {"patch_length": 4, "stride": 2, "width": 8, "feed_forward": 0, "kernel_sizes": (3,), "dropout": 0.0}
 QUICK = {"max_epochs": 1, "batch_size": 64, "learning_rate": 1e-2, "accelerator": "cpu"}
@@ -242,3 +245,104 @@ def test_a_file_comes_back_as_a_table_with_the_numbers_it_holds(fitted, tmp_path
         seen = frame[name].notna()
         assert (filled.loc[seen, name] == frame.loc[seen, name]).all()
     assert not filled.isna().any(axis=None)
+
+
+def of_many_types() -> pd.DataFrame:
+    """Columns of every type that a table may have, some with gaps."""
+    a = np.sin(np.arange(120) / 3)
+    gap = np.arange(120) % 11 == 5
+    return pd.DataFrame({
+        "f32": np.where(gap, np.nan, a).astype(np.float32), "f64": np.where(gap, np.nan, a),
+        "whole": (100 * a).astype(np.int16), "flag": a > 0, "I64": pd.array((100 * a).astype(int), dtype="Int64"),
+        "holed": pd.array([None if g else round(100 * v) for g, v in zip(gap, a, strict=True)], dtype="Int64"),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
+def test_a_column_keeps_its_type_where_that_can_hold_its_values(kind):
+    import pyarrow as pa
+
+    given = of_many_types()
+    make = {"pandas": lambda t: t, "polars": pl.from_pandas, "pyarrow": pa.Table.from_pandas}[kind]
+    native = make(given)
+    filled = imputer().fit(native).transform(native)
+    assert type(filled) is type(native)
+    found = filled if kind == "pandas" else filled.to_pandas()
+    expected = {
+        "f32": "float32",
+        "f64": "float64",
+        "whole": "int16",
+        "flag": "bool",
+        "I64": "int64",
+        "holed": "float64",
+    }
+    assert {name: str(dtype).lower() for name, dtype in found.dtypes.items()} == expected
+    for name in given:
+        seen = given[name].notna().to_numpy()
+        assert (np.asarray(found[name], float)[seen] == np.asarray(given[name][seen], float)).all(), name
+    assert not found.isna().any(axis=None)
+
+
+def test_a_column_of_single_precision_keeps_it_where_rows_are_added_too():
+    given = table(waves(100)).astype({"a": np.float32}).drop(index=[40, 41])
+    filled = imputer().fit(given).transform(given)
+    assert len(filled) == 100 and filled["a"].dtype == np.float32 and filled["b"].dtype == np.float64
+
+
+@pytest.mark.parametrize("kind", [lambda t: t, lambda t: t.drop(columns="when").to_numpy().T])
+def test_a_table_or_array_of_which_a_channel_is_dead_is_filled_as_a_series_is(fitted, kind):
+    given = table(waves(100))
+    given["c"] = np.nan
+    series = Series(given[["a", "b", "c"]].to_numpy().T, ("a", "b", "c"))
+    filled = fitted.transform(kind(given))
+    values = filled if isinstance(filled, np.ndarray) else filled[["a", "b", "c"]].to_numpy().T
+    np.testing.assert_allclose(values, fitted.transform(series).values, rtol=1e-5)
+
+
+def test_an_imputer_cannot_read_windows_of_another_length_than_it_was_fitted_with():
+    found = imputer().fit(waves(100)).set_params(context_length=48)
+    with pytest.raises(SettingsError, match="context_length was 24 when this Imputer was fitted, and is 48 now"):
+        found.transform(with_gaps(waves(100)))
+
+
+def test_what_an_imputer_adds_near_observed_points_counts_no_more_than_validation_says():
+    data = Collection.of(Series(waves().astype(np.float32)))
+    windows = Windows(data, 24, 0, scaler=StandardScaler.fit(data), stride=5)
+    task = Reconstruct(["points", "blocks"])
+    model = task.build("convtimenet", {**TINY, "channels": "mixed"}, n_channels=3, context_length=24)
+    assert isinstance(model, MaskReader)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.head.linear.weight, std=0.3)  # it says much, and nothing of it is learned
+
+    def error() -> float:
+        with torch.no_grad():
+            sums = [task.errors(model.eval(), batch) for batch in windows.in_order(64)]
+        return float(sum(s for s, _ in sums) / sum(n for _, n in sums))
+
+    weights, before = model.weight.detach().clone(), error()
+    shares = task.finish(model, windows)
+    after = error()
+    assert after < before and shares.shape == (3,) and shares.min() >= 0 and shares.min() < 1
+    torch.testing.assert_close(model.weight.detach(), weights)  # what was learned stays as it was
+    torch.testing.assert_close(task.finish(model, windows), shares)
+    for channel, by in [(c, by) for c in range(3) for by in (-0.02, 0.02)]:  # and no other share is better
+        model.share.copy_(shares)
+        model.share[channel] += by
+        assert error() > after - 1e-7 or not 0 <= model.share[channel] <= 1
+    assert task.finish(model, None) is None
+
+
+def test_weights_that_were_saved_before_there_were_shares_still_load():
+    task = Reconstruct("points")
+    model = task.build("convtimenet", {**TINY, "channels": "mixed"}, n_channels=3, context_length=24)
+    old = {name: value for name, value in model.state_dict().items() if name != "share"}
+    model.share.fill_(0.5)
+    model.load_state_dict(old)
+    assert (model.share == 1).all()
+
+
+def test_an_encoder_that_reads_channels_apart_has_nothing_to_weigh():
+    data = Collection.of(Series(waves()))
+    task = Reconstruct("points")
+    model = task.build("convtimenet", {**TINY, "channels": "independent"}, n_channels=3, context_length=24)
+    assert task.finish(model, Windows(data, 24, 0)) is None

@@ -18,7 +18,7 @@ N_CHANNELS, CONTEXT, HORIZON = 3, 40, 6
 QUANTILES = (0.1, 0.5, 0.9)
 SMALL = {"patch_length": 8, "stride": 4, "width": 6, "feed_forward": 12, "kernel_sizes": (5, 7), "dropout": 0.2}
 
-# every form of the one trained architecture; the floors have but one form each
+# every form of the trained architectures; the floors have but one form each
 FORMS = {
     f"convtimenet {channels} {patches}": ("convtimenet", SMALL | {"channels": channels, "patches": patches})
     for channels, patches in itertools.product(("independent", "mixed"), ("deformable", "uniform", "points"))
@@ -54,12 +54,94 @@ FORMS |= {
         "last patch filled up": {"patch_length": 12},
     }.items()
 }
+FORMS |= {
+    f"lwconvtimenet {channels} {patches}": (
+        "lwconvtimenet", {"patch_length": 8, "stride": 4, "width": 6, "channels": channels, "patches": patches}
+    )
+    for channels, patches in itertools.product(("independent", "mixed"), ("deformable", "points"))
+}  # fmt: skip
+FORMS |= {"lwconvtimenet layer norm": ("lwconvtimenet", {"patch_length": 8, "stride": 4, "width": 6, "norm": "layer"})}
+TCN = {"widths": (6,), "kernel_sizes": (9,), "small_kernels": (3,)}
+TWO_STAGES = {"widths": (6, 8), "n_blocks": (1, 2), "kernel_sizes": (9, 5), "small_kernels": (3, 3)}
+FORMS |= {
+    f"moderntcn {name}": ("moderntcn", TCN | changes)
+    for name, changes in {
+        "one stage": {},
+        "two stages": TWO_STAGES,
+        "three stages, thirds": {
+            "widths": (4, 6, 8), "n_blocks": (1, 1, 1), "kernel_sizes": (9, 5, 3), "small_kernels": (3, 3, 3),
+            "downsampling": 3, "stride": 2,
+        },
+        "without small kernels": {"small_kernels": (0,)},
+        "level and scale kept": TWO_STAGES | {"normalize": False},
+        "joined": TWO_STAGES | {"joined": True},
+        "last patch filled up": {"patch_length": 10, "stride": 7, "expansion": 2},
+    }.items()
+}  # fmt: skip
+PYRAMID = {
+    "stem_ratio": 1, "widths": (8, 8), "n_blocks": (1, 2), "n_heads": (2, 4), "n_groups": (1, 2),
+    "offset_kernels": (5, 3), "offset_strides": (4, 1),
+}  # fmt: skip
+FORMS |= {
+    f"deformabletst {name}": ("deformabletst", PYRAMID | changes)
+    for name, changes in {
+        "every step": {},
+        "stem": {"stem_ratio": 4, "dropout": 0.1},
+        "last token filled up": {"stem_ratio": 6, "expansion": 2},
+    }.items()
+}
+TWO_SCALES = {"width": 8, "n_heads": 2, "n_layers": (1, 2), "reductions": (2, 1), "residual": 0.5}
+FORMS |= {
+    f"formertime {name}": ("formertime", TWO_SCALES | changes)
+    for name, changes in {
+        "two scales": {"normalize": False},
+        "last slices filled up": {"slices": (7, 3), "strides": (5, 2), "reductions": (3, 2)},
+        "normalized": {"residual": None},
+    }.items()
+}
+FORMS |= {
+    f"timemae {name}": ("timemae", {"width": 8, "n_heads": 2, "n_layers": 2, "residual": 0.5} | changes)
+    for name, changes in {
+        "slices": {"normalize": False},
+        "last slice filled up": {"slice_length": 7},
+        "normalized": {},
+    }.items()
+}
+PATCHES = {"patch_length": 8, "stride": 4, "width": 8, "n_heads": 2, "feed_forward": 12, "n_layers": 2, "dropout": 0.2}
+FORMS |= {
+    "patchtst": ("patchtst", PATCHES),
+    "patchtst gaps between patches": ("patchtst", PATCHES | {"stride": 11}),
+    "itransformer": ("itransformer", {"width": 8, "n_heads": 2, "feed_forward": 12, "dropout": 0.2}),
+    "timesnet": ("timesnet", {"width": 6, "feed_forward": 8, "n_periods": 2, "n_kernels": 3, "dropout": 0.2}),
+    "dlinear": ("dlinear", {}),
+    "dlinear individual": ("dlinear", {"individual": True, "kernel_size": 5}),
+    "cyclenet linear": ("cyclenet", {"cycle": 5}),
+    "cyclenet mlp": ("cyclenet", {"cycle": 7, "backbone": "mlp", "width": 9}),
+}
 FORMS |= {"ridge": ("ridge", {}), "seasonal_naive": ("seasonal_naive", {"season": 5}), "last_value": ("last_value", {})}
 TRAINED = [form for form, (name, _) in FORMS.items() if MODELS[name].is_trained]
-MIXED = [
-    form for form, (name, options) in FORMS.items() if options.get("channels") == "mixed" or name == "cross_learner"
-]
-APART = [form for form in FORMS if form not in MIXED]
+# an encoder that forecasts in a form of its own has its tokens tested in test_rivals_forecast.py
+TOKENS = [form for form in TRAINED if MODELS[FORMS[form][0]].is_encoder and not MODELS[FORMS[form][0]].forecaster]
+BOUND = (
+    "cross_learner",
+    "moderntcn",
+    "formertime",
+    "timemae",
+    "itransformer",
+    "timesnet",
+)  # to the channels they were built for, in every form
+MIXED = [form for form, (name, options) in FORMS.items() if options.get("channels") == "mixed" or name in BOUND]
+OWN = ["dlinear individual", "cyclenet linear", "cyclenet mlp"]  # weights for each channel, none for others
+APART = [form for form in FORMS if form not in MIXED + OWN]
+
+
+def takes_level_away(form: str) -> bool:
+    """Whether a form that mixes channels reads each window in its own level and scale."""
+    name, options = FORMS[form]
+    return name in ("cross_learner", "itransformer", "timesnet", "cyclenet") or options.get(
+        "normalize", name in ("moderntcn", "formertime", "timemae")
+    )
+
 
 every_form = pytest.mark.parametrize("form", FORMS)
 every_trained_form = pytest.mark.parametrize("form", TRAINED)
@@ -106,7 +188,7 @@ def test_a_forecast_has_a_value_for_every_level_channel_and_step(form, quantiles
     assert y.isfinite().all()
 
 
-@every_trained_form
+@pytest.mark.parametrize("form", TOKENS)
 def test_an_encoder_keeps_the_sizes_it_promises(form):
     model, x = build(form).eval(), windows(2)
     features = model.encode(x)
@@ -189,17 +271,25 @@ def test_a_model_of_channels_apart_forecasts_any_number_of_them(form):
     torch.testing.assert_close(model(x[:, :1]), model(x)[:, :1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("form", OWN)
+def test_a_model_with_weights_for_each_channel_is_bound_to_them_and_says_so(form):
+    model, x = learned(form), windows()
+    assert model.n_channels == N_CHANNELS
+    with pytest.raises(ShapeError, match=r"channel=3, time=40\].*look exchanged: pass x.swapaxes\(-1, -2\)"):
+        model(x.swapaxes(-1, -2))
+
+
 @pytest.mark.parametrize("form", MIXED)
 def test_a_mixed_model_reads_all_channels_and_says_so_when_the_axes_are_exchanged(form):
     model, x = learned(form), windows()
     changed = x.clone()
     changed[:, 2] += torch.randn(CONTEXT)
     assert not torch.allclose(model(changed)[:, 0], model(x)[:, 0])
-    with pytest.raises(ShapeError, match=r"channel=3, time\].*look exchanged: pass x.swapaxes\(-1, -2\)"):
+    with pytest.raises(ShapeError, match=r"channel=3, time(=40)?\].*look exchanged: pass x.swapaxes\(-1, -2\)"):
         model(x.swapaxes(-1, -2))
 
 
-@pytest.mark.parametrize("form", [form for form in TRAINED if form in APART or FORMS[form][0] == "cross_learner"])
+@pytest.mark.parametrize("form", [f for f in TRAINED if (f in APART and f != "dlinear") or takes_level_away(f)])
 def test_a_shifted_and_stretched_window_gives_the_shifted_and_stretched_forecast(form):
     model, x = learned(form), windows()
     torch.testing.assert_close(model(50 + 7 * x), 50 + 7 * model(x), rtol=1e-3, atol=1e-2)
@@ -208,7 +298,7 @@ def test_a_shifted_and_stretched_window_gives_the_shifted_and_stretched_forecast
 # ---- merging and export
 
 
-@every_trained_form
+@pytest.mark.parametrize("form", TOKENS)
 def test_a_merged_model_gives_the_same_answers_and_leaves_the_trained_one_untouched(form):
     model, x = learned(form, line="chosen"), windows()
     before, trainable = copy.deepcopy(model.state_dict()), [p.requires_grad for p in model.parameters()]
@@ -223,7 +313,7 @@ def test_a_merged_model_gives_the_same_answers_and_leaves_the_trained_one_untouc
     assert not any(".short." in name for name in merged.state_dict())
 
 
-@every_trained_form
+@pytest.mark.parametrize("form", TOKENS)
 def test_merging_in_the_middle_of_training_leaves_the_training_as_it_was(form):
     model, state = build(form).train(), torch.get_rng_state()
     assert not model.merged().training

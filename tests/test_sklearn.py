@@ -27,7 +27,7 @@ from prismts.estimators.imputer import Imputer
 NETWORK = {"width": 8, "feed_forward": 0, "kernel_sizes": (3,)}
 QUICK = {"max_epochs": 1, "accelerator": "cpu"}
 TINY = {"model_settings": NETWORK, "fit_settings": QUICK, "progress": False}
-GAPPY = np.where(np.arange(120) % 7 == 0, np.nan, np.sin(np.arange(120) / 3))[None]  # [1, T]
+GAPPY = np.where(np.arange(120) % 12 < 4, np.nan, np.sin(np.arange(120) / 3))[None]  # [1, T]
 
 
 def motions(n_cases: int = 24) -> tuple[np.ndarray, np.ndarray]:

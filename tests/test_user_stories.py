@@ -15,8 +15,9 @@ import pytest
 
 import prismts
 from prismts.data.series import Collection, Series
-from prismts.errors import DataError, SavedModelError, SettingsError
+from prismts.errors import DataError, PrismError, SavedModelError, SettingsError
 from prismts.estimators import forecaster as module
+from prismts.estimators.base import as_json, from_json
 from prismts.estimators.forecaster import Forecaster
 
 
@@ -345,3 +346,42 @@ def test_a_folder_of_the_users_beside_the_model_is_left_alone(prism, tmp_path):
     learn = ("fit", "forecast", tmp_path / "x.csv", "--model", "ridge", "--horizon", 6, "--context-length", 24)
     code, _ = prism(*learn, "--out", tmp_path / "m", "--quiet")
     assert code == 0 and (tmp_path / "m.run" / "notes.txt").read_text() == "mine"
+
+
+# ---- what is kept of arguments, and data that hold nothing
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, True, 2, 0.5, "é", [1, [2]], {"a": {"b": 1}}, {0: 1.0, 1: 2.0}, {True: 1, False: 2}, {1.5: "x"},
+        {0: 1, "0": 2}, {"n": {(1, 2): {3: [4]}}},
+    ],
+)  # fmt: skip
+def test_an_argument_comes_back_from_json_as_what_it_was(value):
+    assert from_json(json.loads(json.dumps(as_json(value), sort_keys=True))) == value
+    assert as_json(np.array([1, 2])) == [1, 2] and from_json(as_json({np.int64(3): np.float64(1)})) == {3: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "data", "words"),
+    [
+        (prismts.Classifier(n_members=1.5, progress=False), (np.ones((8, 1, 20)), [0, 1] * 4), "n_members counts"),
+        (prismts.Classifier(progress=False), (np.ones((8, 1, 20)), 3), "8 cases need 8 labels"),
+        (prismts.AnomalyDetector(false_alarm_rate="few", progress=False), (np.eye(2, 99),), "false_alarm_rate is a"),
+        (prismts.Imputer(progress=False), ([],), "The list holds no case"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learned_from_is_told_in_words(estimator, data, words):
+    with pytest.raises(PrismError, match=words):
+        estimator.fit(*data)
+
+
+def test_data_in_which_nothing_was_observed_are_refused_whatever_is_asked():
+    forecaster = ridge().fit(table())
+    detector = prismts.AnomalyDetector(progress=False).fit(table())
+    empty = table(60).assign(c0=np.nan, c1=np.nan)
+    for answer in (forecaster.predict, detector.score_samples):
+        with pytest.raises(DataError, match="Nothing was observed"):
+            answer(empty)
+        assert answer(empty.assign(c0=1.0)) is not None

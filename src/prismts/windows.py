@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prismts.data.frequency import named_grid
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection
 from prismts.errors import DataError, SettingsError, ShapeError
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     context_observed: Tensor | None  # [B, C, T] bool
     target_observed: Tensor | None  # [B, C, H] bool
     series: Tensor  # [B] which series of the collection
+    start: Tensor | None = None  # [B] number of the first step of the context, see ``first_steps`` of Windows
 
 
 class Windows:
@@ -50,6 +52,9 @@ class Windows:
         stride: steps from one window to the next of the same series.
         min_context: shortest past of a window of a short series; None refuses short series silently (they give no
             windows).
+        first_steps: [n] numbers of the first steps of the series, on a clock that all data of one frequency share, so
+            that a model can know where in a cycle a window stands. None counts the steps since the beginning of 1970
+            where there are times, else from 0.
 
     Raises:
         DataError: no series has room for a single window.
@@ -66,6 +71,7 @@ class Windows:
         end: int | NDArray[np.int64] | None = None,
         stride: int = 1,
         min_context: int | None = None,
+        first_steps: NDArray[np.int64] | None = None,
     ) -> None:
         if context_length < 1 or horizon < 0 or stride < 1:
             raise SettingsError(
@@ -83,6 +89,7 @@ class Windows:
             first = np.where(short, np.maximum(begins, min(min_context, context_length)), first)
         self.counts = np.maximum((ends - horizon - first) // stride + 1, 0)  # [n]
         self.first_future = first
+        self.first_steps = _first_steps(data) if first_steps is None else np.asarray(first_steps)  # [n]
         self._cumulative = np.concatenate([[0], np.cumsum(self.counts)])
         if not len(self):
             longest = int((ends - np.minimum(begins, ends)).max(initial=0))
@@ -136,8 +143,9 @@ class Windows:
         cut = ((cut.transpose(0, 1) - mean.to(dtype)) / scale.to(dtype)).float()  # [B, C, T+H]
         context, target = cut[..., : self.context_length], cut[..., self.context_length :]
         which = torch.from_numpy(series)
+        number = torch.from_numpy(self.first_steps[series] + future - self.context_length)
         if self.complete:
-            return Batch(context, target, None, None, which)
+            return Batch(context, target, None, None, which, number)
         observed = ~cut.isnan()
         if inside is not None:
             observed &= inside
@@ -149,6 +157,7 @@ class Windows:
             None if seen_context.all() else seen_context,
             None if seen_target.all() else seen_target,
             which,
+            number,
         )
 
     def in_order(self, batch_size: int, channels: slice = slice(None)) -> Iterator[Batch]:
@@ -175,7 +184,13 @@ class Windows:
 
     @classmethod
     def at_the_end(
-        cls, data: Collection, context_length: int, *, scaler: StandardScaler | None = None, min_context: int = 1
+        cls,
+        data: Collection,
+        context_length: int,
+        *,
+        scaler: StandardScaler | None = None,
+        min_context: int = 1,
+        first_steps: NDArray[np.int64] | None = None,
     ) -> Windows:
         """One window per series: its last ``context_length`` steps, as much of them as there is, and no future."""
         lengths = data.lengths
@@ -184,4 +199,26 @@ class Windows:
             raise DataError(
                 f"Series {data.names[i]!r} has {int(lengths[i])} steps, fewer than the {min_context} a forecast needs."
             )
-        return cls(data, context_length, 0, scaler=scaler, begin=lengths, end=lengths, min_context=min_context)
+        return cls(
+            data, context_length, 0, scaler=scaler, begin=lengths, end=lengths, min_context=min_context,
+            first_steps=first_steps,
+        )  # fmt: skip
+
+
+def _first_steps(data: Collection) -> NDArray[np.int64]:
+    """How many steps of its frequency each series [n] begins after 1970; 0 where times or their frequency are unknown.
+
+    Months, business days and their like are counted on the calendar, all others by their length.
+    """
+    if data.timestamps is None or data.frequency is None or not len(data.timestamps):
+        return np.zeros(len(data), dtype=np.int64)
+    ticks = data.timestamps[np.minimum(data.offsets[:-1], len(data.timestamps) - 1)]
+    ticks = ticks.astype("datetime64[ns]").astype(np.int64)  # [n]
+    grid = named_grid(data.frequency, ticks)
+    if grid.points is None:
+        return ticks // grid.step
+    since = np.array([0, *ticks])  # the calendar from 1970 to the last of the series, or from the first one
+    points = named_grid(data.frequency, since).points
+    assert points is not None
+    place = np.searchsorted(points, since, side="right")
+    return place[1:] - place[0]

@@ -109,10 +109,15 @@ def evaluate(
     elif kind == "Classifier":
         from prismts.cli.classifying import evaluate_classes
 
-        scores, table = evaluate_classes(estimator, data)
+        scores, table = evaluate_classes(estimator, data, duplicates)
     elif kind == "AnomalyDetector":
         from prismts.cli.detecting import evaluate_anomalies
 
+        if duplicates != "refuse":
+            raise SettingsError(
+                f"--duplicates settles rows of a table, but {model} holds a detector, which is scored on a known data "
+                "set. Leave it out."
+            )
         scores, table = evaluate_anomalies(estimator, data)
     else:
         raise SettingsError(f"{model} holds a {kind}; evaluate scores forecasters, classifiers and detectors.")
@@ -126,13 +131,13 @@ def _answers(estimator: Any, kind: str, data: str, duplicates: Duplicates) -> An
     if kind == "Classifier":
         from prismts.cli.classifying import classes_of
 
-        return classes_of(estimator, data)
+        return classes_of(estimator, data, duplicates)
     if kind == "Embedder":
         from prismts.cli.filling import vectors_of
 
-        return vectors_of(estimator, data)
+        return vectors_of(estimator, data, duplicates=duplicates)
     from prismts.cli.files import table_or_dataset
 
-    values = None if estimator.values is None else list(estimator.values)
-    found = table_or_dataset(data, estimator.time, estimator.series, values, estimator.frequency, duplicates)
+    given = (estimator.time, estimator.series, estimator.values, estimator.frequency)
+    found = table_or_dataset(data, *given, duplicates, "keep")
     return estimator.transform(found[:2])

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from prismts.cli.app import fit_app
 from prismts.cli.files import clear_run, free_place
-from prismts.cli.options import Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
 from prismts.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def fit_classify(
     time: TimeColumn = None,
     series: SeriesColumn = None,
     values: Values = None,
+    duplicates: Duplicates = "refuse",
     balanced: Annotated[bool, Parameter(negative="")] = False,
     members: int | None = None,
     epochs: int | None = None,
@@ -56,7 +57,8 @@ def fit_classify(
     data: A .ts file with labels, a long table (see --series and --label), or the name of a known data set.
     out: The model folder to write.
     test: Other labeled cases to score the model on; the test part of a known data set if not given.
-    model: A model with an encoder, such as convtimenet or cross_learner.
+    model: A model with an encoder, such as convtimenet, cross_learner or formertime; auto lets the cases choose the
+        sizes of a ConvTimeNet, and says why.
     setting: A named recipe: default, network, published (the authors' form), or published/NAME for a data set.
     label: The column of a long table that holds the class of each case.
     balanced: Let every class count alike, however few cases it has.
@@ -71,7 +73,7 @@ def fit_classify(
     console = Console(stderr=True, quiet=quiet)
     out = free_place(out, replace)
     cases = _known(data)
-    train: Any = data
+    train: Any = None
     if isinstance(cases, Collection):
         train = cases if cases.n_train is None else cases.train
         test = data if test is None and cases.n_train is not None else test
@@ -81,7 +83,11 @@ def fit_classify(
         class_weight="balanced" if balanced else None, refit=refit, time=time, series=series, values=values,
         label=label, random_state=seed, progress=not quiet, run_folder=run,
     )  # fmt: skip
+    if train is None:
+        train = classifier.read_(data, labeled=True, duplicates=duplicates, empty_channels=False)
     classifier.fit(train)
+    if classifier.proposal_ is not None:
+        console.print(escape(str(classifier.proposal_)))
     classifier.save(out)
     clear_run(run)
     n_cases = classifier.n_cases_
@@ -93,11 +99,13 @@ def fit_classify(
         title = f"validation: {n_cases['validation']} cases while they were left out"
         console.print(_table({"": classifier.validation_scores_}, title))
     if test is not None:
-        console.print(evaluate_classes(classifier, test)[1])
+        console.print(evaluate_classes(classifier, test, duplicates)[1])
     console.print(f"saved: {out}   next: prism predict {out} NEW.ts --out classes.csv")
 
 
-def evaluate_classes(classifier: Classifier, data: str) -> tuple[dict[str, Any], Table]:
+def evaluate_classes(
+    classifier: Classifier, data: str, duplicates: Duplicates = "refuse"
+) -> tuple[dict[str, Any], Table]:
     """Scores on labeled cases, of a known data set on its test part: as plain values, and to print."""
     from prismts.data.series import Collection
 
@@ -105,18 +113,21 @@ def evaluate_classes(classifier: Classifier, data: str) -> tuple[dict[str, Any],
     part = "all cases"
     if isinstance(cases, Collection) and cases.n_train is not None:
         cases, part = cases.test, "test part"
-    scores: Scores = classifier.evaluate(data if cases is None else cases)
+    if cases is None:
+        cases = classifier.read_(data, labeled=True, duplicates=duplicates)
+    scores: Scores = classifier.evaluate(cases)
     return scores.as_dict(), _table({scores.data: scores}, f"{scores.data}, {part}: {scores.n_scored:,} cases")
 
 
-def classes_of(classifier: Classifier, data: str) -> Any:
+def classes_of(classifier: Classifier, data: str, duplicates: Duplicates = "refuse") -> Any:
     """A frame with the class of each case and the probability of every class."""
     import pandas as pd
 
     cases: Any = _known(data)
-    source = data if cases is None else cases
-    probabilities = classifier.predict_proba(source)
-    names = classifier.names_of(source)
+    if cases is None:
+        cases = classifier.read_(data, duplicates=duplicates)
+    probabilities = classifier.predict_proba(cases)
+    names = list(cases.names)
     columns: dict[str, Any] = {"case": names, "class": classifier.classes_[probabilities.argmax(1)]}
     for k, name in enumerate(classifier.classes_.tolist()):
         columns[f"p({name})"] = probabilities[:, k]

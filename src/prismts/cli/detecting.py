@@ -85,7 +85,8 @@ def predict_anomalies(
     detector: AnomalyDetector, data: str, duplicates: Duplicates, out: Path | None, plot: Path | None, quiet: bool
 ) -> None:
     """Scores, threshold and alarm of every step as a table; the events are printed; a page with both."""
-    read, _, _ = table_or_dataset(data, detector.time, detector.series, detector.values, detector.frequency, duplicates)
+    given = (detector.time, detector.series, detector.values, detector.frequency)
+    read, _, _ = table_or_dataset(data, *given, duplicates, "keep")
     parts: list[pd.DataFrame] = []
     console = Console(stderr=True, quiet=quiet)
     for case in read:

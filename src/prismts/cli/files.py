@@ -26,20 +26,24 @@ def table_or_dataset(
     data: str,
     time: str | None,
     series: str | None,
-    values: Sequence[str] | None,
+    values: Sequence[str] | str | None,
     frequency: str | None,
     duplicates: Literal["refuse", "first", "last", "mean", "keep"] = "refuse",
+    empty_channels: Literal["refuse", "keep"] = "refuse",
 ) -> tuple[Collection, TableKind, Borders | None]:
-    """The data as a collection, what kind of table they were, and official borders where they are known by name."""
+    """The data as a collection, what kind of table they were, and official borders where they are known by name.
+
+    ``empty_channels="keep"`` is for answers of a model that knows the channels: one of them may have no value today.
+    """
     from prismts.data.catalog import DATASETS, load_dataset
     from prismts.data.readers import read_with_kind
     from prismts.data.series import Collection, Series
 
-    values = None if values is None else list(values)
+    values = None if values is None else [values] if isinstance(values, str) else list(values)
     known = not Path(data).exists() and data.lower() in {name.lower() for name in DATASETS}
     found, kind = read_with_kind(
         load_dataset(data) if known else data, time=time, series=series, values=values, frequency=frequency,
-        duplicates=duplicates,
+        duplicates=duplicates, empty_channels=empty_channels,
     )  # fmt: skip
     if known and values is not None:
         for name in values:

@@ -60,7 +60,7 @@ def impute(
             raise SettingsError(f"{model} holds a {type(imputer).__name__}, not an imputer.")
         columns = imputer.values if values is None else values
         given = (time or imputer.time, series or imputer.series, columns, frequency or imputer.frequency)
-        found = table_or_dataset(data, *given, duplicates)
+        found = table_or_dataset(data, *given, duplicates, "keep")
     else:
         place = None if save is None else free_place(save, replace)
         found = table_or_dataset(data, time, series, values, frequency, duplicates)
@@ -90,6 +90,7 @@ def embed(
     time: TimeColumn = None,
     series: SeriesColumn = None,
     values: Values = None,
+    duplicates: Duplicates = "refuse",
     seed: int = 0,
     replace: Replace = False,
     quiet: Quiet = False,
@@ -121,10 +122,10 @@ def embed(
     else:
         place = None if save is None else free_place(save, replace)
         embedder = Embedder(time=time, series=series, values=values, random_state=seed, progress=not quiet)
-        embedder.fit(_cases(data))
+        embedder.fit(embedder.read_(_cases(data), duplicates=duplicates))
         if place is not None:
             embedder.save(place)
-    table = vectors_of(embedder, data, window, stride)
+    table = vectors_of(embedder, data, window, stride, duplicates)
     if out is None:
         sys.stdout.write(table.to_csv(index=False))
     else:
@@ -132,11 +133,17 @@ def embed(
         Console(stderr=True, quiet=quiet).print(f"written: {out}")
 
 
-def vectors_of(embedder: Embedder, data: str, window: int | None = None, stride: int | None = None) -> Any:
+def vectors_of(
+    embedder: Embedder,
+    data: str,
+    window: int | None = None,
+    stride: int | None = None,
+    duplicates: Duplicates = "refuse",
+) -> Any:
     """A frame with one row per case, or per window: what it is, then its vector."""
     import pandas as pd
 
-    cases = embedder.read_(_cases(data))
+    cases = embedder.read_(_cases(data), duplicates=duplicates)
     if window is None:
         vectors = embedder.transform(cases)
         told: dict[str, Any] = {"case": list(cases.names)}

@@ -63,7 +63,8 @@ def fit_forecast(
     out: The model folder to write.
     horizon: Steps to forecast.
     context_length: Steps of past to read.
-    model: A model by name, such as convtimenet, cross_learner, ridge, seasonal_naive or last_value.
+    model: A model by name, such as convtimenet, cross_learner, patchtst, dlinear, ridge or last_value; auto lets the
+        data choose the sizes of a ConvTimeNet, and says why.
     setting: A named recipe: default, ridge_line, reverting_line, published (the authors' form), or published/NAME.
     loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
     quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.
@@ -105,6 +106,8 @@ def fit_forecast(
     else:
         shares = {"validation": 0.1 if validation is None else validation, "test": 0.2 if test is None else test}
         forecaster.fit((table, kind), **shares)
+    if forecaster.proposal_ is not None:
+        console.print(escape(str(forecaster.proposal_)))
     for finding in forecaster.findings_[len(table.findings) :]:
         console.print(f"  note: {escape(str(finding))}")
     result = forecaster.fit_result_
@@ -128,10 +131,8 @@ def predict_forecast(
     """Continue every series beyond its end, as a table, a page, or both."""
     source: Any = None if data is None else str(data)
     if data is not None and duplicates != "refuse":
-        values = None if forecaster.values is None else list(forecaster.values)
-        source = table_or_dataset(
-            str(data), forecaster.time, forecaster.series, values, forecaster.frequency, duplicates
-        )[:2]
+        given = (forecaster.time, forecaster.series, forecaster.values, forecaster.frequency)
+        source = table_or_dataset(str(data), *given, duplicates, "keep")[:2]
     table = forecaster.predict(source)
     if out is not None:
         write_table(table, out)

@@ -24,7 +24,12 @@ __all__ = ["of_array", "of_arrays", "read_npz", "read_numbers"]
 
 
 def of_array(
-    x: NDArray, source: str = "The array", name: str = "series", missing_codes: Sequence[float] | None = None
+    x: NDArray,
+    source: str = "The array",
+    name: str = "series",
+    missing_codes: Sequence[float] | None = None,
+    *,
+    may_be_empty: bool = False,
 ) -> Series | Collection:
     """A Series from [C, T], a Collection from [n, C, T]. The numbers are copied only where something changes."""
     x = _floating(np.asarray(x), source)
@@ -32,7 +37,7 @@ def of_array(
         raise ShapeError(f"{source} has shape {list(x.shape)}, that is, no values.")
     if x.ndim == 3:
         whole = Collection.from_array(x, name=name)
-        values, findings = _checked(whole.values, whole.channels, source, missing_codes)
+        values, findings = _checked(whole.values, whole.channels, source, missing_codes, may_be_empty)
         return replace(whole, values=values, findings=findings)
     if x.ndim != 2:
         raise ShapeError(
@@ -41,20 +46,22 @@ def of_array(
             "One channel alone is x[None, :]."
         )
     channels = tuple(f"channel_{i}" for i in range(len(x)))
-    values, findings = _checked(x, channels, source, missing_codes)
+    values, findings = _checked(x, channels, source, missing_codes, may_be_empty)
     return Series(values, channels, name=name, findings=findings)
 
 
-def of_arrays(cases: Sequence[NDArray], missing_codes: Sequence[float] | None = None) -> Collection:
+def of_arrays(
+    cases: Sequence[NDArray], missing_codes: Sequence[float] | None = None, *, may_be_empty: bool = False
+) -> Collection:
     """A Collection from arrays [C, T_i] of any lengths."""
     if not all(np.size(x) for x in cases):
         raise ShapeError(f"Case {next(i for i, x in enumerate(cases) if not np.size(x))} of the list has no values.")
     whole = Collection.of([Series(_floating(np.asarray(x), f"Case {i}"), name=str(i)) for i, x in enumerate(cases)])
-    values, findings = _checked(whole.values, whole.channels, "The list of arrays", missing_codes)
+    values, findings = _checked(whole.values, whole.channels, "The list of arrays", missing_codes, may_be_empty)
     return replace(whole, values=values, findings=findings)
 
 
-def read_numbers(path: Path, missing_codes: Sequence[float] | None = None) -> Series:
+def read_numbers(path: Path, missing_codes: Sequence[float] | None = None, *, may_be_empty: bool = False) -> Series:
     """One channel from text with one number a line, or all numbers in one line."""
     data, findings = as_utf8(read_bytes(path), path.name)
     cells = data.split()
@@ -69,11 +76,13 @@ def read_numbers(path: Path, missing_codes: Sequence[float] | None = None) -> Se
     except ValueError as error:
         row = next(i for i, cell in enumerate(cells) if not _is_number(cell))
         raise DataError(f"{path.name}: row {row} holds {cells[row].decode()!r}, where a number is expected.") from error
-    checked, noted = _checked(values[None, :], ("value",), path.name, missing_codes)
+    checked, noted = _checked(values[None, :], ("value",), path.name, missing_codes, may_be_empty)
     return Series(checked, ("value",), name=stem(path), findings=(*findings, *noted))
 
 
-def read_npz(path: Path, missing_codes: Sequence[float] | None = None) -> Series | Collection:
+def read_npz(
+    path: Path, missing_codes: Sequence[float] | None = None, *, may_be_empty: bool = False
+) -> Series | Collection:
     """Read an .npz file by the names of its arrays; pickled objects are never opened.
 
     - ``train`` and ``test``, [time] or [time, variable], with ``test_label`` [time], perhaps ``train_label`` and
@@ -96,13 +105,14 @@ def read_npz(path: Path, missing_codes: Sequence[float] | None = None) -> Series
             raise
         raise DataError(f"{path.name} is no .npz file of plain arrays, or a damaged one ({error}).") from error
     if "values" in arrays:
-        return of_array(arrays["values"], f"{path.name}: values", stem(path), missing_codes)
+        source = f"{path.name}: values"
+        return of_array(arrays["values"], source, stem(path), missing_codes, may_be_empty=may_be_empty)
     if "X" in arrays:
         if arrays["X"].ndim != 3:
             raise ShapeError(
                 f"{path.name}: X has shape {list(arrays['X'].shape)}, but cases are [case, channel, time]."
             )
-        cases = of_array(arrays["X"], f"{path.name}: X", stem(path), missing_codes)
+        cases = of_array(arrays["X"], f"{path.name}: X", stem(path), missing_codes, may_be_empty=may_be_empty)
         assert isinstance(cases, Collection)
         labels = arrays.get("y")
         if labels is not None and labels.shape != (len(cases),):
@@ -174,13 +184,17 @@ def _stamps(times: Times, n: int) -> tuple[NDArray[np.datetime64] | None, str | 
 
 
 def _checked(
-    values: NDArray[np.floating], channels: Sequence[str], source: str, missing_codes: Sequence[float] | None
+    values: NDArray[np.floating],
+    channels: Sequence[str],
+    source: str,
+    missing_codes: Sequence[float] | None,
+    may_be_empty: bool = False,
 ) -> tuple[NDArray[np.floating], tuple[Finding, ...]]:
     """Values [C, T] as they are stored, and what is to be said about them."""
     stored = values.astype(storage_dtype(values), copy=False)
     findings: list[Finding] = []
     for c, name in enumerate(channels):
-        channel, noted = mark_missing(values[c], name, source, missing_codes)
+        channel, noted = mark_missing(values[c], name, source, missing_codes, may_be_empty=may_be_empty)
         if channel is not values[c] and any(finding.kind == "sentinel" for finding in noted):
             stored = stored.copy() if np.shares_memory(stored, values) else stored
             stored[c] = channel

@@ -37,6 +37,7 @@ class Options(NamedTuple):
     duplicates: Duplicates = "refuse"
     gaps: Gaps = "fill"
     missing_codes: Sequence[float] | None = None
+    may_be_empty: bool = False  # whether a channel may have no observed value at all
 
 
 def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Collection, str | None]:
@@ -50,7 +51,7 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
     def differences(a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.bool_], list[str]]:
         first = np.full(len(a), len(channels))
         for c, column in enumerate(columns.fetch(channels)):
-            values, _ = channel_of(column, channels[c], columns.source, ())
+            values, _ = channel_of(column, channels[c], columns.source, (), may_be_empty=options.may_be_empty)
             unequal = (values[a] != values[b]) & ~(np.isnan(values[a]) & np.isnan(values[b]))
             first = np.where(unequal, np.minimum(first, c), first)
         return first < len(channels), [channels[c] if c < len(channels) else "" for c in first]
@@ -59,7 +60,7 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
         times, codes, columns.source, differences,
         frequency=options.frequency, duplicates=options.duplicates, gaps=options.gaps,
     )  # fmt: skip
-    values, noted = _fill(columns, channels, layout, options.missing_codes)
+    values, noted = _fill(columns, channels, layout, options)
     findings = (*columns.findings, *layout.findings, *findings, *noted)
     if options.series is None:
         series = Series(values, tuple(channels), layout.timestamps, layout.frequency, name, findings=findings)
@@ -72,7 +73,7 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
 
 
 def _fill(
-    columns: Columns, channels: Sequence[str], layout: Layout, missing_codes: Sequence[float] | None
+    columns: Columns, channels: Sequence[str], layout: Layout, options: Options
 ) -> tuple[NDArray[np.floating], list[Finding]]:
     """Values [C, T], read straight into their place: in float32, or again in float64 once one channel needs it."""
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -80,7 +81,9 @@ def _fill(
         findings: list[Finding] = []
         name = ""
         for name, column, out in zip(channels, columns.fetch(channels), values, strict=True):
-            channel, noted = channel_of(column, name, columns.source, missing_codes)
+            channel, noted = channel_of(
+                column, name, columns.source, options.missing_codes, may_be_empty=options.may_be_empty
+            )
             if dtype == np.float32 and storage_dtype(channel[None, :]) != np.float32:
                 break
             layout.place(channel, out)

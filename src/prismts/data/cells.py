@@ -35,22 +35,32 @@ _FEWEST = 8  # genuine values a search for codes needs to know a channel's range
 
 
 def channel_of(
-    column: pa.ChunkedArray, name: str, source: str, missing_codes: Sequence[float] | None
+    column: pa.ChunkedArray,
+    name: str,
+    source: str,
+    missing_codes: Sequence[float] | None,
+    *,
+    may_be_empty: bool = False,
 ) -> tuple[NDArray[np.floating], list[Finding]]:
     """One channel [n_rows] and what was noticed on the way; ``missing_codes`` as in ``read``."""
     values, findings = _numbers(column, name, source)
-    values, coded = mark_missing(values, name, source, missing_codes)
+    values, coded = mark_missing(values, name, source, missing_codes, may_be_empty=may_be_empty)
     return values, findings + coded
 
 
 def mark_missing(
-    values: NDArray[np.floating], name: str, source: str, missing_codes: Sequence[float] | None
+    values: NDArray[np.floating],
+    name: str,
+    source: str,
+    missing_codes: Sequence[float] | None,
+    *,
+    may_be_empty: bool = False,
 ) -> tuple[NDArray[np.floating], list[Finding]]:
     """The channel with codes for missing values turned into NaN, and how much of it is missing.
 
-    The array is copied only where something changes. An infinite value or a channel without any value is refused.
-    Without ``missing_codes`` (None) the usual ones are looked for, and believed only where they stand far outside the
-    channel's other values; an empty list turns the search off.
+    The array is copied only where something changes. An infinite value is refused, and so is a channel without any
+    value, unless it ``may_be_empty``. Without ``missing_codes`` (None) the usual ones are looked for, and believed only
+    where they stand far outside the channel's other values; an empty list turns the search off.
     """
     # fmax and fmin pass over NaN, make no array on the way, and tell in one look that most channels are harmless
     low, high = np.fmin.reduce(values), np.fmax.reduce(values)
@@ -74,7 +84,7 @@ def mark_missing(
             )
             findings.append(Finding("sentinel", message, name, row))
     empty = np.isnan(values)
-    if empty.all():
+    if empty.all() and not may_be_empty:
         raise DataError(
             f"{source}: column {name!r} has no observed value in {values.size} rows. "
             "Leave it out: name the columns to read with values=[...]."

@@ -76,6 +76,8 @@ def named_grid(frequency: str, ticks: NDArray[np.int64]) -> Grid:
             f"frequency={frequency!r} is not a pandas offset alias. Examples: 's', '15min', 'h', 'D', 'B', 'W', 'MS', "
             "'ME', 'QS', 'YS'."
         ) from error
+    if offset.n <= 0:
+        raise SettingsError(f"frequency={frequency!r} does not run forward. Give a length above 0, such as 'h'.")
     if isinstance(offset, Week):
         step = 7 * _DAY * offset.n
         return Grid(_alias(step, ticks), step)

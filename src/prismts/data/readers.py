@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -19,22 +19,23 @@ from prismts.data.parquet import columns_of_parquet
 from prismts.data.series import Collection, Series
 from prismts.data.tables import TableKind, columns_of_frame, is_frame
 from prismts.data.ts_format import read_ts
-from prismts.errors import DataError, unknown_name
+from prismts.errors import DataError, ShapeError, unknown_name
 
-__all__ = ["read", "read_with_kind"]
+__all__ = ["columns_of", "read", "read_with_kind"]
 
 TABLE_FILES: dict[str, Callable[[Path], Columns]] = {
     ".csv": columns_of_csv,
     ".csv.gz": columns_of_csv,
     ".parquet": columns_of_parquet,
 }
-ARRAY_FILES: dict[str, Callable[[Path, Sequence[float] | None], Series | Collection]] = {
-    ".npz": read_npz,
-    ".txt": read_numbers,
-    ".txt.gz": read_numbers,
+ARRAY_FILES: dict[str, Callable[[Path, Options], Series | Collection]] = {
+    ".npz": lambda path, how: read_npz(path, how.missing_codes, may_be_empty=how.may_be_empty),
+    ".txt": lambda path, how: read_numbers(path, how.missing_codes, may_be_empty=how.may_be_empty),
+    ".txt.gz": lambda path, how: read_numbers(path, how.missing_codes, may_be_empty=how.may_be_empty),
     ".ts": lambda path, _: read_ts(path),
     ".ts.gz": lambda path, _: read_ts(path),
 }
+EmptyChannels = Literal["refuse", "keep"]
 
 
 def read(
@@ -47,6 +48,7 @@ def read(
     duplicates: Duplicates = "refuse",
     gaps: Gaps = "fill",
     missing_codes: Sequence[float] | None = None,
+    empty_channels: EmptyChannels = "refuse",
 ) -> Series | Collection:
     """Read a file, a table or an array; everything noticed on the way is in ``findings``.
 
@@ -70,14 +72,15 @@ def read(
 
     ``missing_codes`` are numbers that stand for a missing value. Without them, -9999 and its like are looked for and
     believed where they stand far outside a channel's other values; ``()`` turns the search off. Labeled sets (.ts, and
-    .npz with train and test) are taken as published.
+    .npz with train and test) are taken as published. A channel without any value is refused, or kept as it is with
+    ``empty_channels="keep"``, as fits new data for a model that has learned the channel from others.
 
     Rows are counted from 0 without the header, as in pandas. Values are kept in single precision, unless a channel's
     movement would be lost in it.
     """
     data, _ = read_with_kind(
         source, time=time, series=series, values=values, frequency=frequency, duplicates=duplicates, gaps=gaps,
-        missing_codes=missing_codes,
+        missing_codes=missing_codes, empty_channels=empty_channels,
     )  # fmt: skip
     return data
 
@@ -92,12 +95,27 @@ def read_with_kind(
     duplicates: Duplicates = "refuse",
     gaps: Gaps = "fill",
     missing_codes: Sequence[float] | None = None,
+    empty_channels: EmptyChannels = "refuse",
 ) -> tuple[Series | Collection, TableKind]:
     """As ``read``, and what kind of table it was, so that ``to_table`` can answer in kind; files count as pandas."""
-    for what, choice, choices in (("way with duplicates", duplicates, Duplicates), ("way with gaps", gaps, Gaps)):
+    for what, choice, choices in (
+        ("way with duplicates", duplicates, Duplicates),
+        ("way with gaps", gaps, Gaps),
+        ("way with empty channels", empty_channels, EmptyChannels),
+    ):
         if choice not in get_args(choices):
             raise unknown_name(what, choice, get_args(choices))
-    options = Options(time, series, values, frequency, duplicates, gaps, missing_codes)
+    options = Options(
+        _name(time), _name(series), _names(values), frequency, duplicates, gaps, missing_codes,
+        may_be_empty=empty_channels == "keep",
+    )  # fmt: skip
+    data, kind = _read(source, options)
+    if options.may_be_empty and data is not source and bool(np.isnan(data.values).all()):
+        raise DataError("Nothing was observed: every value is missing. Pass data with a value at least.")
+    return data, kind
+
+
+def _read(source: Any, options: Options) -> tuple[Series | Collection, TableKind]:
     if isinstance(source, Series):
         return source, TableKind("pandas", None if source.timestamps is None else "time")
     if isinstance(source, Collection):
@@ -105,13 +123,17 @@ def read_with_kind(
     if isinstance(source, str | Path):
         return _read_file(Path(source).expanduser(), options)
     if is_frame(source):
-        columns, kind = columns_of_frame(source, time, series)
-        data, found = assemble(columns, options, "series" if series is None else "collection")
-        return data, replace(kind, time=found, series=series)
+        columns, kind = columns_of_frame(source, options.time, options.series)
+        data, found = assemble(columns, options, "series" if options.series is None else "collection")
+        return data, replace(kind, time=found, series=options.series)
     if isinstance(source, np.ndarray):
-        return of_array(source, missing_codes=missing_codes), TableKind("array")
-    if isinstance(source, list | tuple) and source and all(isinstance(case, np.ndarray) for case in source):
-        return of_arrays(source, missing_codes), TableKind("array")
+        return of_array(source, missing_codes=options.missing_codes, may_be_empty=options.may_be_empty), TableKind(
+            "array"
+        )
+    if isinstance(source, list | tuple) and not source:
+        raise ShapeError("The list holds no case. Pass one array [channel, time] for each case.")
+    if isinstance(source, list | tuple) and all(isinstance(case, np.ndarray) for case in source):
+        return of_arrays(source, options.missing_codes, may_be_empty=options.may_be_empty), TableKind("array")
     raise DataError(
         f"Cannot read a {type(source).__name__}. Pass a path, a table of pandas, polars or pyarrow, an array "
         "[channel, time] "
@@ -119,13 +141,38 @@ def read_with_kind(
     )
 
 
+def columns_of(source: Any, time: Any = None, series: Any = None) -> tuple[Columns, str] | None:
+    """The columns of a table or of a path to one, and what the table is called; None of anything else."""
+    if is_frame(source):
+        return columns_of_frame(source, time, series)[0], "collection"
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        ending = next((ending for ending in TABLE_FILES if path.name.lower().endswith(ending)), None)
+        if ending is not None:
+            return TABLE_FILES[ending](existing_file(path)), stem(path)
+    return None
+
+
 def _read_file(path: Path, options: Options) -> tuple[Series | Collection, TableKind]:
     existing_file(path)
-    ending = next((ending for ending in (*TABLE_FILES, *ARRAY_FILES) if path.name.lower().endswith(ending)), None)
+    found = columns_of(path)
+    if found is not None:
+        data, time = assemble(found[0], options, found[1])
+        return data, TableKind("pandas", time, options.series)
+    ending = next((ending for ending in ARRAY_FILES if path.name.lower().endswith(ending)), None)
     if ending is None:
         known = ", ".join(sorted((*TABLE_FILES, *ARRAY_FILES)))
         raise DataError(f"{path.name}: the ending tells no format that is read. Known: {known}.")
-    if ending in ARRAY_FILES:
-        return ARRAY_FILES[ending](path, options.missing_codes), TableKind("pandas")
-    data, time = assemble(TABLE_FILES[ending](path), options, stem(path))
-    return data, TableKind("pandas", time, options.series)
+    return ARRAY_FILES[ending](path, options), TableKind("pandas")
+
+
+def _name(name: Any) -> str | None:
+    """The name of a column as tables are read: pandas may call a column by a number."""
+    return None if name is None else str(name)
+
+
+def _names(names: Any) -> list[str] | None:
+    """Names of columns; a single one may come alone."""
+    if names is None:
+        return None
+    return [str(name) for name in ([names] if isinstance(names, str) else names)]

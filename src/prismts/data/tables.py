@@ -86,7 +86,8 @@ def columns_of_frame(frame: Any, time: str | None, series: str | None) -> tuple[
 def _index_columns(frame: pd.DataFrame, time: Hashable, series: Hashable) -> dict[str, Any]:
     """The levels of an index that holds times, or what the caller named."""
     index = frame.index
-    named = {time, series} & (set(index.names) - {None})
+    asked = {str(name) for name in (time, series) if name is not None}
+    named = asked & {str(name) for name in index.names if name is not None}
     times = isinstance(index, pd.DatetimeIndex | pd.PeriodIndex)
     if isinstance(index, pd.MultiIndex):
         times = any(isinstance(level, pd.DatetimeIndex | pd.PeriodIndex) for level in index.levels)

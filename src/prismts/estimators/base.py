@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -25,15 +26,19 @@ from prismts.models.stacked import Stacked
 from prismts.training.batches import Source
 from prismts.training.fit import FitConfig, FitResult, Task, fit
 
-__all__ = ["Estimator", "joined", "on_device", "plain", "weights_hash"]
+__all__ = ["Estimator", "as_json", "from_json", "joined", "on_device", "weights_hash"]
 
 
 class Estimator(BaseEstimator):
     """Arguments are stored as given, ``fit`` returns self, and what was learned ends in an underscore.
 
     Subclasses have ``model``, ``random_state``, ``progress`` and ``run_folder`` among their arguments, set ``model_``
-    when they are fitted, and write ``_to_save`` and ``_restore``.
+    and call ``_fitted`` when they are fitted, and write ``_to_save`` and ``_restore``. Arguments named in ``_bound``
+    shape every answer: one that was set to something else since ``fit`` is an error, and never a wrong answer.
     """
+
+    _bound: tuple[str, ...] = ()
+    _arguments: dict[str, Any]  # as they were in ``fit``, in the form of JSON
 
     model: str
     random_state: int
@@ -47,10 +52,13 @@ class Estimator(BaseEstimator):
         return list(self.model_.members) if isinstance(self.model_, Ensemble) else [self.model_]
 
     def save(self, path: str | Path) -> None:
-        """Write a model folder; an old one at this place is replaced as a whole."""
-        self._check_fitted()
+        """Write a model folder; an old one at this place is replaced as a whole.
+
+        It holds what was fitted: an argument that was set to something else since then is kept as it was in ``fit``.
+        """
+        self._check_learned()
         fitted, arrays = self._to_save()
-        params = json.loads(json.dumps({**self.get_params(deep=False), "run_folder": None}, default=plain))
+        params = {**self._arguments, "run_folder": None}
         config = {"estimator": type(self).__name__, "params": params, "fitted": fitted}
         write_folder(path, config, self.model_.state_dict(), arrays)
 
@@ -62,8 +70,9 @@ class Estimator(BaseEstimator):
             raise SavedModelError(
                 f"{path} holds a {config.get('estimator')}, not a {cls.__name__}. Load it with prismts.load(path)."
             )
-        self = cls(**config["params"])
+        self = cls(**from_json(config["params"]))
         self._restore(config["fitted"], arrays)
+        self._fitted()
         self.model_.load_state_dict(weights)
         self.model_.eval()
         return self
@@ -83,11 +92,26 @@ class Estimator(BaseEstimator):
         """Set the fitted attributes, and an untrained ``model_`` of the form that was saved."""
         raise NotImplementedError
 
-    def _check_fitted(self) -> None:
+    def _fitted(self) -> None:
+        """Note the arguments that belong to what was just learned."""
+        self._arguments = as_json(self.get_params(deep=False))
+
+    def _check_learned(self) -> None:
         if not hasattr(self, "model_"):
             raise NotFittedError(
                 f"This {type(self).__name__} has not learned anything yet. Call fit first, or prismts.load(path)."
             )
+
+    def _check_fitted(self) -> None:
+        """Whether it can answer: something was learned, and with the arguments that are set now."""
+        self._check_learned()
+        for name in self._bound:
+            now, then = getattr(self, name), self._arguments[name]
+            if as_json(now) != then:
+                raise SettingsError(
+                    f"{name} was {from_json(then)!r} when this {type(self).__name__} was fitted, and is {now!r} now. "
+                    "Call fit again, or set it back."
+                )
 
     def _encoder_only(self, what: str) -> None:
         if not find_model(self.model).is_encoder:
@@ -117,9 +141,9 @@ class Estimator(BaseEstimator):
         ``mark`` names the data, so that a folder is never gone on with for other ones; ``part`` tells several trainings
         of one ``fit`` apart in that folder.
         """
-        if n_members < 1:
+        if not isinstance(n_members, Integral) or n_members is True or n_members < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingsError(
-                f"n_members counts the networks whose mean is the answer, at least 1, but got {n_members}."
+                f"n_members counts the networks whose mean is the answer, at least 1, but got {n_members!r}."
             )
         members: list[nn.Module] = []
         results: list[FitResult] = []
@@ -127,21 +151,36 @@ class Estimator(BaseEstimator):
             with torch.random.fork_rng():
                 torch.manual_seed(self._seed(i))
                 model = build()
-                which = f", {i + 1} of {n_members}" if n_members > 1 else ""
-                result = fit(
-                    model, task, train, check, config=config, seed=self._seed(i),
-                    folder=None if self.run_folder is None else Path(self.run_folder) / f"{part}-{i}",
-                    fingerprint=self._fingerprint(mark), progress=self.progress, title=f"{title}{which}",
-                )  # fmt: skip
+                results.append(self._train_one(model, task, train, check, config, mark, title, part, i, n_members))
             members.append(model)
-            results.append(result)
         return members, results
+
+    def _train_one(
+        self,
+        model: nn.Module,
+        task: Task,
+        train: Source,
+        check: Source | None,
+        config: FitConfig,
+        mark: str,
+        title: str,
+        part: str,
+        member: int,
+        n_members: int,
+    ) -> FitResult:
+        """Train network ``member`` of ``n_members`` in place, in a folder of its own: see ``_train``."""
+        which = f", {member + 1} of {n_members}" if n_members > 1 else ""
+        return fit(
+            model, task, train, check, config=config, seed=self._seed(member),
+            folder=None if self.run_folder is None else Path(self.run_folder) / f"{part}-{member}",
+            fingerprint=self._fingerprint(mark), progress=self.progress, title=f"{title}{which}",
+        )  # fmt: skip
 
     def _fingerprint(self, mark: str) -> str:
         params = {
             name: value for name, value in self.get_params(deep=False).items() if name not in ("run_folder", "progress")
         }
-        return json.dumps([mark, params], default=str, sort_keys=True)
+        return json.dumps([mark, as_json(params)], sort_keys=True)
 
 
 def joined(members: Sequence[nn.Module]) -> nn.Module:
@@ -164,10 +203,34 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def plain(value: Any) -> Any:
-    """What json does not know of numpy, mappings and settings."""
+_PAIRS = "pairs of key and value"  # marks a mapping whose keys are no text, as JSON has none
+
+
+def as_json(value: Any) -> Any:
+    """An argument in the form of JSON: what json does not know of numpy, mappings and settings.
+
+    A mapping whose keys are no text, such as the weights of classes 0 and 1, becomes a list of pairs, so that its keys
+    come back as what they were. What JSON cannot hold at all becomes text.
+    """
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        value = value.tolist()
     if isinstance(value, FitConfig):
-        return asdict(value)
-    return dict(value) if isinstance(value, Mapping) else str(value)
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        pairs = [(as_json(key), as_json(one)) for key, one in cast(Mapping[Any, Any], value).items()]
+        if all(isinstance(key, str) for key, _ in pairs) and _PAIRS not in value:
+            return dict(pairs)
+        return {_PAIRS: sorted(([key, one] for key, one in pairs), key=repr)}
+    if isinstance(value, list | tuple):
+        return [as_json(one) for one in cast(Sequence[Any], value)]
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+
+
+def from_json(value: Any) -> Any:
+    """The twin of ``as_json``."""
+    if isinstance(value, dict):
+        known = cast(dict[str, Any], value)
+        if _PAIRS in known:
+            return {tuple(key) if isinstance(key, list) else key: from_json(one) for key, one in known[_PAIRS]}
+        return {key: from_json(one) for key, one in known.items()}
+    return [from_json(one) for one in cast(list[Any], value)] if isinstance(value, list) else value

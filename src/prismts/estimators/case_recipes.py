@@ -28,6 +28,7 @@ class CaseRecipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     most_steps: int | None = None  # fewer epochs than the training settings say, but ten, where cases are many
     n_members: int = 1  # networks per fold that differ in their seed
+    pretrain: FitConfig | None = None  # first without labels, by decoupled masking: for "timemae" only
 
 
 _DEFAULT = CaseRecipe(
@@ -71,6 +72,13 @@ _PUBLISHED = {
 CLASSIFY_SETTINGS: dict[str, CaseRecipe] = {
     "default": _DEFAULT,
     "network": replace(_DEFAULT, title="the default without the closed-form classifier", line=False),
+    "pretrained": replace(
+        _DEFAULT,
+        title="TimeMAE, pre-trained on the same cases without their labels, beside competing random kernels",
+        pretrain=FitConfig(
+            max_epochs=100, patience=100, batch_size=64, learning_rate=1e-3, weight_decay=0.01, schedule="constant"
+        ),
+    ),
     "published": replace(_PUBLISHED["AWR"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
 }

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import time as clock
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -18,15 +21,16 @@ from sklearn.base import ClassifierMixin
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from torch import Tensor, nn
 
+from prismts.analysis.proposal import Proposal, propose_cases
 from prismts.cases import Cases, scaler_of_cases
+from prismts.data.layout import Duplicates
 from prismts.data.readers import read
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
-from prismts.data.tables import is_frame
 from prismts.errors import DataError, SettingsError, ShapeError
 from prismts.estimators.base import Estimator, joined, on_device
 from prismts.estimators.case_recipes import CaseRecipe, find_case_recipe, fit_for, patches_for
-from prismts.estimators.labels import is_table, without_labels
+from prismts.estimators.labels import read_labeled
 from prismts.estimators.match import reordered
 from prismts.evaluation.classification import classification_scores
 from prismts.evaluation.protocols import data_hash
@@ -36,6 +40,7 @@ from prismts.layers.hydra import HydraMap
 from prismts.models.contract import Encoder
 from prismts.models.stacked import Stacked
 from prismts.tasks.classify import Augmentation, Classify, Judge
+from prismts.tasks.decoupled_masking import DecoupledMasking, start_from
 from prismts.training.fit import FitConfig, FitResult
 
 __all__ = ["Classifier"]
@@ -59,9 +64,10 @@ class Classifier(ClassifierMixin, Estimator):
     weighs the two on cases neither has learned from; so it is not worse where a network has too little to learn from.
 
     Args:
-        model: a name of ``prismts.models.MODELS`` with an encoder.
+        model: a name of ``prismts.models.MODELS`` with an encoder, or "auto": a ConvTimeNet whose patches, kernels,
+            depth and width a rule proposes from the cases (see ``proposal_``); ``model_settings`` stay as given.
         setting: a named recipe of ``CLASSIFY_SETTINGS``: "default", "network" (without the closed-form classifier), or
-            "published" (the authors' form).
+            "published" (the authors' form), or "pretrained" (``model="timemae"``, first trained without labels).
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
         n_members: networks that differ in their seed, whose mean counts; None takes the number of the recipe.
@@ -77,10 +83,12 @@ class Classifier(ClassifierMixin, Estimator):
 
     Attributes:
         classes_: in the order of the columns of ``predict_proba``.
+        proposal_: what the rule of ``model="auto"`` proposed and why, in words when printed; None for other models.
         model_: scores of the networks and of the closed-form classifier, weighed; ``members_`` are the networks.
         weights_: of the networks and of the closed-form classifier, as temperatures.
         validation_scores_: of cases while they were left out, or None without validation.
-        fit_results_: best epoch and losses by epoch, one per network.
+        fit_results_: best epoch and losses by epoch of every training, fold by fold; with ``refit``, those on all cases
+            come last, and only their networks are kept.
         n_channels_, channels_, n_timepoints_: what was learned from; ``n_timepoints_`` is the longest case.
     """
 
@@ -127,9 +135,10 @@ class Classifier(ClassifierMixin, Estimator):
         ``judged_by`` are other labeled cases whose accuracy chooses the epoch, in place of ``validation``: what papers
         did with the test cases (see ``prismts.evaluation.protocols``). Nothing is calibrated or weighed on them.
         """
-        self._encoder_only("classify")
+        if self.model != "auto":
+            self._encoder_only("classify")
         data, labels = self._labeled(X, y)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
+        self.classes_, codes = _classes(labels)
         if len(self.classes_) < 2:
             raise DataError(
                 f"A classifier needs cases of at least two classes, but all are {self.classes_.tolist()[0]!r}."
@@ -139,7 +148,14 @@ class Classifier(ClassifierMixin, Estimator):
         self.scaler_ = scaler_of_cases(data, recipe.scaling)
         cases = Cases(data, codes, scaler=self.scaler_)
         self.n_timepoints_ = int(cases.lengths.max())
-        if (
+        self.proposal_: Proposal | None = None
+        if self.model == "auto":
+            self.proposal_ = propose_cases(
+                data, self.n_timepoints_, n_classes=len(self.classes_), n_pooled=2 if recipe.pooling == "both" else 1,
+                base=find_case_recipe(self.setting, None, None).model, fixed=self.model_settings,
+            )  # fmt: skip
+            recipe = replace(recipe, model=self.proposal_.settings)
+        elif (
             self.model == "convtimenet"
             and "patch_length" not in recipe.model
             and recipe.model.get("patches") != "points"
@@ -159,7 +175,7 @@ class Classifier(ClassifierMixin, Estimator):
             again = np.tile(index, -(-_CASES_PER_EPOCH // len(index)))
             known = Cases(data, codes, scaler=self.scaler_, index=again)
             members, results = self._train(
-                self._network, self.task_, known, check, config, n_members=n_members, mark=mark,
+                self._beginning(known, mark, part), self.task_, known, check, config, n_members=n_members, mark=mark,
                 title=f"{self.model} on {data.name}, {part}", part=part,
             )  # fmt: skip
             self.fit_results_ += results
@@ -195,6 +211,7 @@ class Classifier(ClassifierMixin, Estimator):
         self.weights_ = tuple(float(w) for w in self.model_.weights)
         self.n_cases_ = {"train": len(codes), "validation": int(judged.sum())}
         self.data_hash_, self._inference = data_hash(data), None
+        self._fitted()
         return self
 
     # ---- answering
@@ -215,7 +232,7 @@ class Classifier(ClassifierMixin, Estimator):
     def names_of(self, X: Any) -> list[str]:
         """What the cases are called, in the order of the answers: their number, or the name of their series."""
         self._check_fitted()
-        return list(self._read(X, None, self.n_channels_).names)
+        return list(self.read_(X).names)
 
     def embed(self, X: Any) -> NDArray[np.float32]:
         """What the networks make of each case before they judge it: [n, d], their pooled tokens side by side."""
@@ -234,7 +251,8 @@ class Classifier(ClassifierMixin, Estimator):
     def evaluate(self, X: Any, y: Any = None) -> Scores:
         """Accuracy and its like over labeled cases."""
         began = clock.perf_counter()
-        data, labels = self._labeled(X, y)
+        self._check_fitted()
+        data, labels = self._labeled(X, y, empty_channels=True)
         measures = classification_scores(labels, self.predict_proba(data), self.classes_)
         seconds = clock.perf_counter() - began
         return Scores(measures, len(labels), seconds, data=data.name, data_hash=data_hash(data), counted="cases")
@@ -267,6 +285,7 @@ class Classifier(ClassifierMixin, Estimator):
             "n_cases": self.n_cases_,
             "data_hash": self.data_hash_,
             "recipe": recipe,
+            "proposal": None if self.proposal_ is None else self.proposal_.as_dict(),
         }
         return fitted, {"scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale}
 
@@ -280,7 +299,9 @@ class Classifier(ClassifierMixin, Estimator):
         self.scaler_ = StandardScaler(arrays["scaler.mean"], arrays["scaler.scale"])
         recipe: dict[str, Any] = dict(fitted["recipe"])
         recipe["fit"], recipe["augmentation"] = FitConfig(**recipe["fit"]), Augmentation(**recipe["augmentation"])
+        recipe["pretrain"] = FitConfig(**recipe["pretrain"]) if recipe.get("pretrain") else None
         self._recipe_ = CaseRecipe(**recipe)
+        self.proposal_ = None if fitted.get("proposal") is None else Proposal.from_dict(fitted["proposal"])
         self.task_ = self._task(self._recipe_, None)
         with torch.random.fork_rng():  # what is drawn here is replaced at once
             networks = [self._network() for _ in range(fitted["n_members"])]
@@ -289,14 +310,11 @@ class Classifier(ClassifierMixin, Estimator):
 
     # ---- inside
 
-    def _labeled(self, X: Any, y: Any) -> tuple[Collection, NDArray[Any]]:
-        data = self._read(X, None if y is None else len(y), getattr(self, "n_channels_", None))
-        if y is not None:
-            given = list(y)
-            lost = [i for i, value in enumerate(given) if np.ndim(value) == 0 and bool(pd.isna(value))]
-            if lost:
-                raise DataError(f"Case {lost[0]} has no label ({len(lost)} of {len(given)} have none). Leave it out.")
-        labels = data.labels if y is None else np.asarray(y)
+    def _labeled(self, X: Any, y: Any, *, empty_channels: bool = False) -> tuple[Collection, NDArray[Any]]:
+        data = self.read_(
+            X, labeled=y is None, empty_channels=empty_channels, n_labels=None if y is None else np.size(y)
+        )
+        labels = data.labels if y is None else _as_labels(y)
         if labels is None:
             hint = "" if self.label is None else f", or in a column {self.label!r} of a table"
             raise DataError(f"These cases bring no labels. Pass them as y, one for each case{hint}.")
@@ -305,31 +323,53 @@ class Classifier(ClassifierMixin, Estimator):
                 f"{len(data)} cases need {len(data)} labels, but y has shape {list(np.shape(labels))}. Cases are "
                 "[case, channel, time]."
             )
-        missing = [i for i, value in enumerate(labels.tolist()) if value is None or value != value]
+        # numpy writes a missing label among words as "nan", so what was given is looked at
+        given: list[Any] = labels.tolist() if y is None else list(y)
+        missing = [i for i, value in enumerate(given) if np.ndim(value) == 0 and bool(pd.isna(value))]
         if missing:
             raise DataError(
                 f"Case {missing[0]} has no label ({len(missing)} of {len(labels)} have none). Leave it out."
             )
         return data, labels
 
-    def _read(self, X: Any, n_labels: int | None, n_channels: int | None) -> Collection:
-        """Cases of any form as a collection, with their labels where they bring any."""
+    def read_(
+        self,
+        X: Any,
+        *,
+        labeled: bool = False,
+        duplicates: Duplicates = "refuse",
+        empty_channels: bool = True,
+        n_labels: int | None = None,
+    ) -> Collection:
+        """Cases of any form as this classifier reads them, with their labels where they are asked for.
+
+        ``duplicates`` says what becomes of rows of a table with equal times but other values (see ``prismts.read``).
+        ``empty_channels`` lets a channel be empty, as one of a new case may be. ``n_labels`` is how many labels came
+        beside ``X``, which tells cases of one channel [n_cases, n_timepoints] from one case.
+        """
+        cases = X
         if isinstance(X, np.ndarray) and X.ndim != 3:
+            n_channels = getattr(self, "n_channels_", None)
             if X.ndim == 2 and (n_labels == len(X) if n_labels is not None else n_channels == 1):
-                return self._read(X[:, None], n_labels, n_channels)
-            if X.ndim != 2:
+                cases = X[:, None]
+            elif X.ndim != 2:
                 raise ShapeError(f"Cases are [case, channel, time], but X has shape {list(X.shape)}.")
-        values = None if self.values is None else list(self.values)
-        columns: dict[str, Any] = {"time": self.time, "series": self.series, "values": values}
-        source, labels = X, None
-        if self.label is not None and (is_frame(X) or is_table(X)):
-            source, labels = without_labels(X, self.series, self.label)
-        found = read(source, **columns)
-        data = Collection.of(found) if isinstance(found, Series) else found
-        return data if labels is None else replace(data, labels=np.array([labels[name] for name in data.names]))
+        if self.label is not None:
+            values = [self.values] if isinstance(self.values, str) else self.values
+            found = read_labeled(
+                cases, self.label, time=self.time, series=self.series, duplicates=duplicates, needed=labeled,
+                values=None if values is None else [str(name) for name in values], empty_channels=empty_channels,
+            )  # fmt: skip
+            if found is not None:
+                return found
+        found = read(
+            cases, time=self.time, series=self.series, values=self.values, duplicates=duplicates,
+            empty_channels="keep" if empty_channels else "refuse",
+        )  # fmt: skip
+        return Collection.of(found) if isinstance(found, Series) else found
 
     def _like_training(self, X: Any) -> Collection:
-        data = self._read(X, None, self.n_channels_)
+        data = self.read_(X)
         if data.n_channels != self.n_channels_:
             hint = ""
             if len(set(data.lengths.tolist())) == 1 and data.lengths[0] == self.n_channels_:
@@ -341,7 +381,7 @@ class Classifier(ClassifierMixin, Estimator):
         return reordered(data, self.channels_, "predict")
 
     def _judges(self, cases: Collection) -> Cases:
-        data, labels = self._labeled(cases, None)
+        data, labels = self._labeled(cases, None, empty_channels=True)
         data = self._like_training(data)
         code = {label: k for k, label in enumerate(self.classes_.tolist())}
         unknown = [label for label in labels.tolist() if label not in code]
@@ -355,9 +395,36 @@ class Classifier(ClassifierMixin, Estimator):
             label_smoothing=recipe.label_smoothing, augmentation=recipe.augmentation, judge=judge,
         )  # fmt: skip
 
+    def _beginning(self, known: Cases, mark: str, part: str) -> Callable[[], nn.Module]:
+        """What builds a network to train: anew, or from one that has told hidden slices of the same cases before."""
+        recipe = self._recipe_
+        if recipe.pretrain is None:
+            return self._network
+        task = DecoupledMasking()
+        build = partial(
+            task.build, self.model, recipe.model, n_channels=self.n_channels_, context_length=self.n_timepoints_
+        )
+        (pretrained,), _ = self._train(
+            build, task, known, None, recipe.pretrain, mark=mark, title=f"{self.model} without labels, {part}",
+            part=f"{part}, without labels",
+        )  # fmt: skip
+
+        def begin() -> nn.Module:
+            model = self._network()
+            assert isinstance(model, Encoder)
+            start_from(model, pretrained)
+            return model
+
+        return begin
+
+    @property
+    def _architecture(self) -> str:
+        """The name of the network: "auto" is a ConvTimeNet."""
+        return "convtimenet" if self.model == "auto" else self.model
+
     def _network(self) -> nn.Module:
         return self.task_.build(
-            self.model, self._recipe_.model, n_channels=self.n_channels_, context_length=self.n_timepoints_
+            self._architecture, self._recipe_.model, n_channels=self.n_channels_, context_length=self.n_timepoints_
         )
 
     def _new_line(self) -> HydraMap:
@@ -385,43 +452,66 @@ class Classifier(ClassifierMixin, Estimator):
                 )
             per_class = len(codes) / (len(counts) * counts)
         else:
-            lacking = [label for label in self.classes_.tolist() if label not in self.class_weight]
+            if not isinstance(self.class_weight, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise SettingsError(
+                    f"class_weight is None, 'balanced', or a mapping from each class to its weight, but got "
+                    f"{self.class_weight!r}."
+                )
+            given = {key.item() if isinstance(key, np.generic) else key: w for key, w in self.class_weight.items()}
+            lacking = [label for label in self.classes_.tolist() if label not in given]
             if lacking:
-                raise SettingsError(f"class_weight names no weight for class {lacking[0]!r}.")
-            per_class = np.array([float(self.class_weight[label]) for label in self.classes_.tolist()])
+                raise SettingsError(
+                    f"class_weight names no weight for class {lacking[0]!r}. Its keys are the labels as they are in y."
+                )
+            wrong = [label for label in self.classes_.tolist() if not isinstance(given[label], Real)]
+            if wrong:
+                raise SettingsError(f"class_weight holds numbers, but class {wrong[0]!r} has {given[wrong[0]]!r}.")
+            per_class = np.array([float(given[label]) for label in self.classes_.tolist()])
         if not (np.isfinite(per_class) & (per_class > 0)).all():
             raise SettingsError("class_weight holds numbers above 0. Leave a class out of the data to ignore it.")
         return per_class[codes], per_class
 
     def _folds(self, codes: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Cases to learn from and cases to judge by, for each fold; nothing to judge by without validation."""
-        n, fewest = len(codes), int(np.bincount(codes).min())
-        asked = self.validation
-        if asked is None or asked == 0:
+        counts = np.bincount(codes)
+        n, fewest, most = len(codes), int(counts.min()), int(counts.max())
+        asked: Any = self.validation
+        if asked is None or (isinstance(asked, Real) and asked == 0):
             return [_all(codes)]
-        if asked == "auto":
-            asked = _FOLDS if n <= _FEW else _SHARE
+        if isinstance(asked, str) and asked == "auto":
             if fewest < 2:  # a class with a single case cannot be learned and judged at once
                 return [_all(codes)]
-            asked = min(asked, max(2, fewest)) if asked == _FOLDS else asked
-        if isinstance(asked, str) or asked < 0 or (asked > 1 and asked % 1):
+            asked = min(_FOLDS, max(2, fewest)) if n <= _FEW else _SHARE
+        share = float(cast(float, asked)) if isinstance(asked, Real) else float("nan")
+        if not 0 < share < np.inf or (share > 1 and share % 1):
             raise SettingsError(
                 f"validation is 'auto', a share between 0 and 1, a number of folds, or None, but got {asked!r}."
             )
         if fewest < 2:
-            single = self.classes_.tolist()[int(np.bincount(codes).argmin())]
+            single = self.classes_.tolist()[int(counts.argmin())]
             raise DataError(
                 f"Class {single!r} has a single case, which cannot both be learned from and judge. Add cases of it, "
                 "leave it out, or set validation=None."
             )
-        if asked >= 1:
-            if int(asked) < 2 or int(asked) > n:
-                raise SettingsError(f"Validation in folds needs from 2 to {n} of them here, but got {asked!r}.")
-            splitter = StratifiedKFold(int(asked), shuffle=True, random_state=self.random_state)
+        if share >= 1:
+            if not 2 <= share <= most:
+                raise SettingsError(
+                    f"Validation in folds needs from 2 to {most} of them here, as the largest class has {most} cases, "
+                    f"but got {asked!r}."
+                )
+            splitter = StratifiedKFold(int(share), shuffle=True, random_state=self.random_state)
         else:
-            n_checked = max(len(self.classes_), round(float(asked) * n))
+            n_checked = max(len(counts), round(share * n))
+            if n - n_checked < len(counts):
+                raise SettingsError(
+                    f"validation={asked} leaves {n - n_checked} of {n} cases to learn from, fewer than the "
+                    f"{len(counts)} classes. Give a smaller share, or a number of folds."
+                )
             splitter = StratifiedShuffleSplit(1, test_size=n_checked, random_state=self.random_state)
-        return [(np.sort(a), np.sort(b)) for a, b in splitter.split(np.zeros(n), codes)]
+        with warnings.catch_warnings():
+            # folds that lack a class of few cases are as they should be: it is judged in the others
+            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+            return [_taught(a, b, codes) for a, b in splitter.split(np.zeros(n), codes)]
 
     def _score(self, model: Any, cases: Cases) -> Tensor:
         """What ``model`` says of every case, [n, ...], in batches of equal length."""
@@ -437,6 +527,39 @@ class Classifier(ClassifierMixin, Estimator):
                 numbers.append(index)
         order = torch.from_numpy(np.argsort(np.concatenate(numbers)))
         return torch.cat(answers)[order]
+
+
+def _as_labels(y: Any) -> NDArray[Any]:
+    """Labels of any kind of list, array or column; those of numpy and pandas inside objects as plain values."""
+    labels = np.asarray(y)
+    if labels.dtype != object or labels.ndim != 1:
+        return labels
+    plain = [value.item() if isinstance(value, np.generic) else value for value in labels.tolist()]
+    found = np.empty(len(plain), dtype=object)
+    found[:] = plain
+    return found
+
+
+def _classes(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The classes in order [K], and the number of that of each case [n]."""
+    try:
+        classes, codes = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
+        raise DataError(
+            f"Labels are of one type, so that the classes have an order, but these are of several: {kinds}. Turn them "
+            "all into text: [str(label) for label in y]."
+        ) from error
+    return classes, codes.astype(np.int64)
+
+
+def _taught(
+    index: NDArray[np.int64], checked: NDArray[np.int64], codes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Both parts in order, with a case of every class to learn from: a large share may take all of a small one."""
+    lacking = np.setdiff1d(codes, codes[index])
+    moved = np.array([checked[codes[checked] == code].min() for code in lacking], dtype=np.int64)
+    return np.union1d(index, moved), np.setdiff1d(checked, moved)
 
 
 def _all(codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

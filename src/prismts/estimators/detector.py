@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
 from torch import nn
 
 from prismts.data.bridging import bridged
@@ -28,7 +29,15 @@ from prismts.estimators.base import Estimator, joined, on_device
 from prismts.estimators.detect_recipes import DetectRecipe, find_detect_recipe
 from prismts.estimators.match import reordered
 from prismts.evaluation.protocols import data_hash
-from prismts.evaluation.thresholds import Event, RobustScale, Threshold, events, quantile_threshold, tail_threshold
+from prismts.evaluation.thresholds import (
+    MIN_TAIL,
+    Event,
+    RobustScale,
+    Threshold,
+    events,
+    quantile_threshold,
+    tail_threshold,
+)
 from prismts.models import MODELS
 from prismts.models.detectors import DETECTORS, Detector, make_detector
 from prismts.tasks.detect import TwoSidedLine, box_mean, forecast_errors, reconstruction_delay, reconstruction_errors
@@ -103,7 +112,7 @@ class AnomalyDetector(Estimator):
         threshold_: a ``Threshold``; its ``words`` say how it was found, and what stood against the tail fit.
         period_, context_length_, delay_: in steps.
         model_: the trained networks by name, none for a baseline.
-        judges_: the names of all judges, and their weights.
+        judges_, networks_: the names of all judges with their weights, and which of them are networks.
         calibrated_on_: which steps the scales and the threshold come from, in words.
         fit_results_: losses by epoch of each network.
     """
@@ -154,12 +163,13 @@ class AnomalyDetector(Estimator):
         threshold; ``Borders``, of which train and validation are read and the rest is left alone; or None or 0.
         """
         self._check_arguments()
-        read, _ = self._read(data)
+        read, _, _ = self._read(data)
         recipe = self._recipe(read.n_channels)
         known, ends = _split(read, validation)
         self._check_training(known, ends)
         self.channels_, self.n_channels_, self.recipe_ = known.channels, known.n_channels, recipe
-        self.scaler_ = _scaler_of(known, ends)
+        self.networks_ = self._networks()
+        self.scaler_, self.still_ = _scaler_of(known, ends), _still(known)
         train = [self._scaled(case) for case in known]
         parts = [x[:, :end] for x, end in zip(train, ends.tolist(), strict=True)]
         longest = max(parts, key=lambda x: x.shape[1])
@@ -179,6 +189,7 @@ class AnomalyDetector(Estimator):
         if n_held:
             self._solve(self._scaled(Series(self.training_)))
         self._own_stream: DetectStream | None = None
+        self._fitted()
         return self
 
     # ---- answering
@@ -197,7 +208,8 @@ class AnomalyDetector(Estimator):
         """What each channel adds to the scores: [n_channels, n_timepoints], or a list of such for several series.
 
         The weighted mean over the judges that tell channels apart, each channel on its own scale. Where none does (an
-        isolation forest), channels share the score equally.
+        isolation forest), channels share the score equally. A channel that stood still in training left no scale to
+        measure it by: where it moves, it is blamed before all others, with what the most unusual of them adds and more.
         """
         self._check_fitted()
         read, _, single = self._read_like_training(data)
@@ -255,13 +267,6 @@ class AnomalyDetector(Estimator):
         return {**weights, **{name: float(weight) for name, weight in self.recipe_.beside.items()}}
 
     @property
-    def networks_(self) -> tuple[str, ...]:
-        """The names of the networks that judge."""
-        if not self.recipe_.networks:
-            return ()
-        return ("forecast", "reconstruct") if self.score == "both" else (self.score,)
-
-    @property
     def members_(self) -> Sequence[nn.Module]:
         """The trained networks."""
         return list(self.model_.children())
@@ -282,7 +287,9 @@ class AnomalyDetector(Estimator):
             "recipe": asdict(self.recipe_),
             "guarded": {name: [list(scale.guarded) for scale in scales] for name, scales in self.scales_.items()},
         }  # fmt: skip
-        arrays: dict[str, NDArray] = {"scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale}
+        arrays: dict[str, NDArray] = {
+            "scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale, "still": self.still_,
+        }  # fmt: skip
         for name, scales in self.scales_.items():
             for which, scale in zip(("channels", "whole"), scales, strict=True):
                 arrays[f"{name}.{which}.center"], arrays[f"{name}.{which}.scale"] = scale.center, scale.scale
@@ -296,12 +303,14 @@ class AnomalyDetector(Estimator):
         recipe: dict[str, Any] = dict(fitted["recipe"])
         recipe["fit"] = FitConfig(**recipe["fit"])
         self.recipe_ = DetectRecipe(**recipe)
+        self.networks_ = self._networks()
         self.channels_, self.n_channels_ = tuple(fitted["channels"]), len(fitted["channels"])
         self.period_, self.context_length_ = fitted["period"], fitted["context_length"]
         self.calibrated_on_, self.data_hash_ = fitted["calibrated_on"], fitted["data_hash"]
         self.threshold_ = Threshold(**fitted["threshold"])
         self.fit_results_ = {name: FitResult(**result) for name, result in fitted["fit_results"].items()}
         self.scaler_ = StandardScaler(arrays["scaler.mean"], arrays["scaler.scale"])
+        self.still_ = arrays.get("still", np.full(self.n_channels_, np.nan))  # folders of before lack it
         self.scales_ = {}
         for name, guarded in fitted["guarded"].items():
             first, second = (
@@ -332,10 +341,10 @@ class AnomalyDetector(Estimator):
             raise unknown_name("detector", self.model, [*MODELS, *DETECTORS])
         if self.model in MODELS:
             self._encoder_only("judge by")
-        if not 0 < self.false_alarm_rate < 1:
+        rate: Any = self.false_alarm_rate
+        if not isinstance(rate, Real) or not 0 < float(cast(float, rate)) < 1:
             raise SettingsError(
-                "false_alarm_rate is a share of the steps between 0 and 1, such as 0.001, but got "
-                f"{self.false_alarm_rate}."
+                f"false_alarm_rate is a share of the steps between 0 and 1, such as 0.001, but got {rate!r}."
             )
         length = self.context_length
         if length is not None and (not isinstance(length, Integral) or length < 8):
@@ -355,21 +364,23 @@ class AnomalyDetector(Estimator):
                 "no telling what is usual. Pass a training part in which something happens."
             )
 
-    def _read(self, data: Any) -> tuple[Collection, TableKind]:
-        values = None if self.values is None else list(self.values)
-        read, kind = read_with_kind(data, time=self.time, series=self.series, values=values, frequency=self.frequency)
-        self._single = isinstance(read, Series)
-        return (Collection.of(read) if isinstance(read, Series) else read), kind
+    def _read(self, data: Any, *, empty_channels: bool = False) -> tuple[Collection, TableKind, bool]:
+        """The data, what kind of table they were, and whether they are one series that stands alone."""
+        read, kind = read_with_kind(
+            data, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
+            empty_channels="keep" if empty_channels else "refuse",
+        )  # fmt: skip
+        return (Collection.of(read), kind, True) if isinstance(read, Series) else (read, kind, False)
 
     def _read_like_training(self, data: Any) -> tuple[Collection, TableKind, bool]:
-        read, kind = self._read(data)
+        read, kind, single = self._read(data, empty_channels=True)
         if read.n_channels != self.n_channels_ and all(name.startswith("channel_") for name in read.channels):
             hint = " If time is the first axis, pass its transpose." if read.n_channels > 4 * self.n_channels_ else ""
             raise ShapeError(
                 f"This detector learned {self.n_channels_} channels and reads [channel={self.n_channels_}, time], but "
                 f"these data have {read.n_channels} channels.{hint}"
             )
-        return reordered(read, self.channels_, "detection"), kind, self._single
+        return reordered(read, self.channels_, "detection"), kind, single
 
     def _scaled(self, case: Series) -> Array:
         return self.scaler_.transform(case.values.astype(np.float64))
@@ -400,6 +411,11 @@ class AnomalyDetector(Estimator):
             return int(self.context_length)
         wanted = min(max(2 * self.period_, 32), 192)
         return max(8, min(wanted, n_timepoints // 4) // 8 * 8)
+
+    def _networks(self) -> tuple[str, ...]:
+        if not self.recipe_.networks:
+            return ()
+        return ("forecast", "reconstruct") if self.score == "both" else (self.score,)
 
     def _train_networks(self, data: Collection, ends: NDArray[np.int64]) -> None:
         self.fit_results_: dict[str, FitResult] = {}
@@ -465,8 +481,9 @@ class AnomalyDetector(Estimator):
         for name in self.judges_:
             raw = [self._raw(name, x) for x in train]
             parts = np.concatenate([r[:, part] for r, part in zip(raw, held, strict=True)], axis=1)
-            unjudged = np.isnan(parts).all(axis=1)
-            parts[unjudged] = 0.0
+            parts[np.isnan(parts).all(axis=1)] = 0.0  # no verdict
+            if len(parts) == self.n_channels_:
+                parts[_only_rounding(parts, ~np.isnan(self.still_))] = 0.0
             channels = RobustScale.fit(parts)
             whole = RobustScale.fit(self._over_channels(np.nan_to_num(channels.apply(parts)))[None])
             self.scales_[name] = channels, whole
@@ -478,9 +495,10 @@ class AnomalyDetector(Estimator):
             return quantile_threshold(scores, self.false_alarm_rate)
         try:
             return tail_threshold(scores, self.false_alarm_rate)
-        except DataError as error:
+        except DataError:  # too few scores: any other fault of theirs is one of the quantile, too
             found = quantile_threshold(scores, self.false_alarm_rate)
-            return replace(found, words=f"{found.words}; no tail was fitted: {error}")
+            why = f"no tail was fitted, which takes at least {MIN_TAIL} distinct scores in it"
+            return replace(found, words=f"{found.words}; {why}")
 
     # ---- inside: judging
 
@@ -571,11 +589,30 @@ class AnomalyDetector(Estimator):
         weights = self.judges_
         telling = {name: one for name, one in judged.items() if len(one) == self.n_channels_}
         if not telling:
-            return np.broadcast_to(self._combined(x, judged) / self.n_channels_, x.shape).copy()
+            found = np.broadcast_to(self._combined(x, judged) / self.n_channels_, x.shape).copy()
+            return self._blaming_the_still(found, x)
         total = sum(weights[name] for name in telling)
         found = np.zeros(x.shape)
         for name, one in telling.items():
             found += weights[name] / total * one / float(self.scales_[name][1].scale[0]) / self.n_channels_
+        return self._blaming_the_still(found, x)
+
+    def _blaming_the_still(self, found: Array, x: Array) -> Array:
+        """Contributions [C, T] with channels first that stood still in training and move in scaled values x [C, T].
+
+        Windows of the closed forms carry a move to the steps around it, and so is the blame.
+        """
+        away = np.abs(x - self.scaler_.transform(self.still_[:, None]))
+        rounding = np.maximum(1e-6 * np.abs(self.still_), 1e-12) / self.scaler_.scale[0]
+        away = np.where(away > rounding[:, None], away, 0.0)  # 0 for NaN, of this channel or of this step
+        moved = np.flatnonzero(away.any(axis=1))
+        if not moved.size:
+            return found
+        windows = [judge.window_ for name, judge in self.closed_.items() if name != "spectral_residual"]
+        away = maximum_filter1d(away[moved], 2 * max(windows, default=1) - 1, axis=1, mode="constant")
+        most = np.maximum(found.max(axis=0), 0.0)  # [T]
+        first = most + np.maximum(found[moved], 0.0) + away / (1.0 + away)
+        found[moved] = np.where(away > 0, first, found[moved])
         return found
 
     def _table(self, data: Collection, kind: TableKind, scores: Array) -> Any:
@@ -689,9 +726,10 @@ def _split(data: Collection, validation: Any) -> tuple[Collection, NDArray[np.in
         return Collection.of(cases, name=data.name), np.array([min(validation.train_end, len(c)) for c in cases])
     if validation is None or validation == 0:
         return data, data.lengths.copy()
-    if not isinstance(validation, int | float) or not 0 < validation < 1:
+    share = float(cast(float, validation)) if isinstance(validation, Real) else float("nan")
+    if not 0 < share < 1:
         raise SettingsError(f"validation is a fraction from 0 to below 1, Borders or None, but got {validation!r}.")
-    return data, data.lengths - np.round(data.lengths * validation).astype(np.int64)
+    return data, data.lengths - np.round(data.lengths * share).astype(np.int64)
 
 
 def _scaler_of(data: Collection, ends: NDArray[np.int64]) -> StandardScaler:
@@ -703,6 +741,20 @@ def _scaler_of(data: Collection, ends: NDArray[np.int64]) -> StandardScaler:
     fitted = StandardScaler.fit(Collection.of(Series(whole[some])))
     mean[some], scale[some] = fitted.mean[0], fitted.scale[0]
     return StandardScaler(mean[None], scale[None])
+
+
+def _still(data: Collection) -> Array:
+    """The value of each channel that never moved in these data, NaN of the others: [C]."""
+    values = data.values.astype(np.float64)
+    low, high = np.fmin.reduce(values, axis=1), np.fmax.reduce(values, axis=1)
+    return np.where(low == high, low, np.nan)
+
+
+def _only_rounding(verdicts: Array, still: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the verdicts [C, T] on channels that stood ``still`` [C] are nothing but rounding beside the others."""
+    size = np.nanmax(np.abs(verdicts), axis=1)
+    usual = float(np.median(size[~still])) if not still.all() else 0.0
+    return still & (size <= 1e-9 * usual)
 
 
 def _thinned(

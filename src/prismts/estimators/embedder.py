@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
@@ -14,6 +15,7 @@ from sklearn.base import TransformerMixin
 from torch import Tensor
 
 from prismts.cases import Cases
+from prismts.data.layout import Duplicates
 from prismts.data.readers import read
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
@@ -29,6 +31,7 @@ from prismts.windows import Windows
 __all__ = ["Embedder"]
 
 _MOST_WINDOWS = 6_000  # that one epoch of training reads; of more, every k-th
+_SHORTEST = 4  # steps of a case
 _VALUES = 2**20  # values of windows that go through the encoder at once
 _DEFAULT_FIT = FitConfig(
     max_epochs=3, min_steps=250, patience=50, batch_size=64, learning_rate=1e-3, schedule="one_cycle"
@@ -67,6 +70,8 @@ class Embedder(TransformerMixin, Estimator):
         fit_result_: best epoch and losses by epoch.
         n_features_: d.
     """
+
+    _bound = ("pooling", "channels")
 
     def __init__(
         self,
@@ -113,8 +118,10 @@ class Embedder(TransformerMixin, Estimator):
         self.n_channels_ = data.n_channels
         shortest = int(data.lengths.min())
         self.context_length_ = min(192, max(16, shortest)) if self.context_length is None else self.context_length
-        if self.context_length_ < 4:
-            raise SettingsError(f"context_length is at least 4 steps, but got {self.context_length_}.")
+        if not isinstance(self.context_length_, Integral) or self.context_length_ < _SHORTEST:
+            raise SettingsError(
+                f"context_length is a whole number of steps, at least {_SHORTEST}, but got {self.context_length_!r}."
+            )
         settings: dict[str, Any] = dict(self.model_settings or {})
         if self.model == "convtimenet":
             length = max(2, min(16, self.context_length_ // 6))
@@ -122,8 +129,9 @@ class Embedder(TransformerMixin, Estimator):
         self.settings_ = settings
         task = Reconstruct()
         train = self._windows(data, scaler)
+        self.data_hash_ = data_hash(data)
         members, results = self._train(
-            self._network, task, train, None, _DEFAULT_FIT.changed(self.fit_settings), mark=data_hash(data),
+            self._network, task, train, None, _DEFAULT_FIT.changed(self.fit_settings), mark=self.data_hash_,
             title=f"{self.model} on {data.name}",
         )  # fmt: skip
         self.model_, self.fit_result_ = joined(members), results[0]
@@ -133,6 +141,7 @@ class Embedder(TransformerMixin, Estimator):
                 "channels. Choose model='convtimenet' without channels='mixed'."
             )
         self._inference: Any = None
+        self._fitted()
         self.n_features_ = self.transform(data.cases(0, 1)).shape[1]
         return self
 
@@ -178,7 +187,8 @@ class Embedder(TransformerMixin, Estimator):
     ) -> tuple[NDArray, NDArray]:
         """Vectors along each series: where every window of ``length`` steps begins [m, 2] (series, step), and [m, d].
 
-        ``length`` is the context length if None, and ``stride`` half of it.
+        ``length`` is the context length if None, and ``stride`` half of it. Windows in which hardly anything was
+        observed (fewer than 4 steps up to the last observed value) are left out.
         """
         self._check_fitted()
         data = self.read_(X)
@@ -187,24 +197,30 @@ class Embedder(TransformerMixin, Estimator):
         index = np.arange(len(windows))
         series, ends = windows.locate(index)
         batch = windows.batch(index)
-        x = batch.context.numpy()
+        x, begins = batch.context.numpy(), ends - size
         if batch.context_observed is not None:
-            x = np.where(batch.context_observed.numpy(), x, np.nan)
-        return np.stack([series, ends - size], axis=1), self.transform(Collection.from_array(x))
+            seen = batch.context_observed.numpy()
+            x = np.where(seen, x, np.nan)
+            known = seen.any(axis=1)  # [W, T]
+            told = (known * np.arange(1, size + 1)).max(axis=1) >= _SHORTEST
+            if not told.any():
+                raise DataError(f"No window of {size} steps holds {_SHORTEST} steps up to its last observed value.")
+            x, series, begins = x[told], series[told], begins[told]
+        return np.stack([series, begins], axis=1), self.transform(Collection.from_array(x))
 
     # ---- keeping
 
     def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         fitted = {
             "context_length": self.context_length_, "n_channels": self.n_channels_, "settings": self.settings_,
-            "n_features": self.n_features_, "fit_result": asdict(self.fit_result_),
+            "n_features": self.n_features_, "fit_result": asdict(self.fit_result_), "data_hash": self.data_hash_,
         }  # fmt: skip
         return fitted, {"level": self.level_, "spread": self.spread_}
 
     def _restore(self, fitted: dict[str, Any], arrays: dict[str, NDArray]) -> None:
         self.context_length_, self.n_channels_ = fitted["context_length"], fitted["n_channels"]
         self.settings_, self.n_features_ = fitted["settings"], fitted["n_features"]
-        self.fit_result_ = FitResult(**fitted["fit_result"])
+        self.fit_result_, self.data_hash_ = FitResult(**fitted["fit_result"]), fitted["data_hash"]
         self.level_, self.spread_ = arrays["level"], arrays["spread"]
         with torch.random.fork_rng():  # what is drawn here is replaced at once
             self.model_ = self._network()
@@ -228,25 +244,38 @@ class Embedder(TransformerMixin, Estimator):
             self.model, self.settings_, n_channels=self.n_channels_, context_length=self.context_length_
         )
 
-    def read_(self, X: Any) -> Collection:
-        """Cases of any form as this embedder reads them."""
+    def read_(self, X: Any, *, duplicates: Duplicates = "refuse") -> Collection:
+        """Cases of any form as this embedder reads them.
+
+        ``duplicates`` says what becomes of rows of a table with equal times but other values (see ``prismts.read``).
+        """
         if isinstance(X, np.ndarray) and X.ndim == 2:
             return self.read_(X[:, None])  # cases of one channel, as everywhere among embedders
-        values = None if self.values is None else list(self.values)
-        found = read(X, time=self.time, series=self.series, values=values, frequency=self.frequency)
+        found = read(
+            X, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
+            duplicates=duplicates, empty_channels="keep",
+        )  # fmt: skip
         data = Collection.of(found) if isinstance(found, Series) else found
-        if int(data.lengths.min()) < 4:
-            short = int(data.lengths.argmin())
+        lengths = Cases(data, scaler=StandardScaler.identity(data.n_channels)).lengths  # without what pads the end
+        if int(lengths.min()) < _SHORTEST:
+            short = int(lengths.argmin())
+            steps = f"{int(lengths[short])} step{'s' * int(lengths[short] != 1)}"
+            behind = "" if lengths[short] == data.lengths[short] else " up to its last observed value"
             raise DataError(
-                f"Case {data.names[short]!r} has {int(data.lengths[short])} steps, too few to embed; at least 4 are "
-                "needed."
+                f"Case {data.names[short]!r} has {steps}{behind}, too few to embed; at least "
+                f"{_SHORTEST} are needed. Leave it out."
             )
         return data
 
     def _windows(self, data: Collection, scaler: StandardScaler) -> Windows:
         def cut(stride: int) -> Windows:
             return Windows(
-                data, self.context_length_, 0, scaler=scaler, stride=stride, min_context=min(4, self.context_length_)
+                data,
+                self.context_length_,
+                0,
+                scaler=scaler,
+                stride=stride,
+                min_context=min(_SHORTEST, self.context_length_),
             )
 
         windows = cut(1)

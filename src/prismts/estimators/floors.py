@@ -44,5 +44,7 @@ def _like(forecaster: Forecaster, model: str, settings: dict[str, int]) -> Forec
         model=model, model_settings=settings, quantiles=None, setting="default", fit_settings=None, n_members=None
     )
     floor.build_(settings)
-    floor.fit_result_, floor.line_, floor.network_share_ = FitResult(0, float("nan"), ()), "", None
+    floor._fitted()  # pyright: ignore[reportPrivateUsage]
+    floor.fit_result_, floor.line_ = FitResult(0, float("nan"), ()), ""
+    floor.network_share_, floor.network_shares_ = None, (None,)
     return floor

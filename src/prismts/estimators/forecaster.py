@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from prismts.analysis.proposal import Proposal, propose_windows
 from prismts.data.calendar import season_length
 from prismts.data.frequency import alike, lies_on
+from prismts.data.period import dominant_period
 from prismts.data.readers import read_with_kind
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Finding, Series
@@ -35,8 +37,8 @@ from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
 from prismts.layers.normalize import InstanceNorm
 from prismts.models import find_model
-from prismts.tasks.forecast import Forecast
-from prismts.training.fit import FitConfig, FitResult, fit
+from prismts.tasks.forecast import Forecast, answer
+from prismts.training.fit import FitConfig, FitResult
 from prismts.windows import Batch, Windows
 
 __all__ = ["Backtest", "Forecaster"]
@@ -68,7 +70,8 @@ class Forecaster(Estimator):
     own units.
 
     Args:
-        model: a name of ``prismts.models.MODELS``.
+        model: a name of ``prismts.models.MODELS``, or "auto": a ConvTimeNet whose patches, kernels, depth and width a
+            rule proposes from the training part (see ``proposal_``); ``model_settings`` stay as given.
         context_length: steps of past the model reads.
         horizon: steps of future it writes.
         quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
@@ -92,14 +95,17 @@ class Forecaster(Estimator):
         model_: the trained network, or the ``Ensemble`` of them; ``members_`` are the networks in either case.
         scaler_: fitted on the training part.
         fit_result_: best epoch and losses by epoch of the first network, seconds of all.
+        proposal_: what the rule of ``model="auto"`` proposed and why, in words when printed; None for other models.
         line_: which straight line was chosen to run beside the network, in words.
-        network_share_: how much of the networks counts beside it on average, from 0 to 1; None where there is nothing
-            to weigh.
+        network_shares_, network_share_: how much of each network counts beside it, and of all on average, from 0 to 1;
+            None where there is nothing to weigh.
         n_channels_, channels_, frequency_: what was learned from.
         tails_: the last context of every series, which ``predict()`` continues.
         train_ends_, test_begins_: for each series, the step after its training part, and the first step that neither
             training nor validation has read.
     """
+
+    _bound = ("model", "context_length", "horizon", "quantiles")
 
     def __init__(
         self,
@@ -149,11 +155,12 @@ class Forecaster(Estimator):
         rest is left alone; other data of the same form; or None or 0 for none.
         test: a fraction at the very end of every series that is not looked at (see ``test_begins_``).
         """
-        find_model(self.model)
+        find_model(self._architecture)
         self._check_settings()
         collection, kind = self._read(data)
-        recipe = self._recipe(collection)
-        train_ends, held_out, span = self._split(collection, validation, test)
+        train_ends, test_begins, held_out, span = self._split(collection, validation, test)
+        proposal = self._propose(collection, train_ends)
+        recipe = self._recipe(collection, train_ends, proposal)
         scaler = StandardScaler.fit(collection, train_ends)
         train = self.windows_(collection, scaler, end=train_ends)
         check = None
@@ -162,12 +169,12 @@ class Forecaster(Estimator):
             if held_out is not collection:
                 check = check.scaled(self._scaler_for(held_out, scaler, collection.names, check.first_future))
         task = self._task(recipe)
-        is_trained = find_model(self.model).is_trained
+        is_trained = find_model(self._architecture).is_trained
         go_on = self.warm_start and is_trained and self._fits(collection, recipe)
         begun_with = weights_hash(self.model_) if go_on else ""
         digest = data_hash(collection)
-        self._mark = json.dumps([
-            digest, train_ends.tolist(), self.test_begins_.tolist(),
+        mark = json.dumps([
+            digest, train_ends.tolist(), test_begins.tolist(),
             "" if held_out is None or held_out is collection else data_hash(held_out), begun_with,
         ])  # fmt: skip
         members: list[nn.Module] = list(self.members_) if go_on else []
@@ -179,27 +186,34 @@ class Forecaster(Estimator):
                 torch.manual_seed(self._seed(i))
                 if go_on:
                     model = members[i].requires_grad_(True).train()
+                    task.begin_again(model)
                 else:
                     model = task.build(
-                        self.model, recipe.model, n_channels=collection.n_channels, context_length=self.context_length
-                    )
+                        self._architecture, recipe.model, n_channels=collection.n_channels,
+                        context_length=self.context_length,
+                    )  # fmt: skip
                     if not members or recipe.fit.line_rate:
                         self.line_ = task.prepare(model, train, check)
                     else:
                         task.prepare(model, train, check, solved=members[0])
                     members.append(model)
                 if is_trained:
-                    results.append(self._train_one(model, task, train, check, recipe, collection, i, n_members))
+                    title = f"{self.model} on {collection.name}"
+                    results.append(
+                        self._train_one(model, task, train, check, recipe.fit, mark, title, "member", i, n_members)
+                    )
                 shares.append(task.finish(model, check))
         self.model_ = joined(members)
         seconds = sum(result.seconds for result in results)
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
         known = [share for share in shares if share is not None]
+        self.network_shares_ = tuple(shares)
         self.network_share_ = sum(known) / len(known) if known else None
         self._form = self._form_of(recipe)
         self._inference: nn.Module | None = None
         self.scaler_, self.series_names_, self.kind_ = scaler, collection.names, kind
-        self.train_ends_ = train_ends
+        self.train_ends_, self.test_begins_, self._recipe_ = train_ends, test_begins, recipe
+        self.proposal_ = proposal
         self.channels_, self.n_channels_ = collection.channels, collection.n_channels
         self.frequency_ = collection.frequency
         self.season_scale_ = season_scales(collection, train_ends, season_length(collection.frequency))
@@ -208,6 +222,7 @@ class Forecaster(Estimator):
         self.data_hash_ = digest
         self._keep_tails(collection)
         self.quantile_offsets_ = self._calibrate(check) if self.quantiles is not None else None
+        self._fitted()
         return self
 
     # ---- forecasting
@@ -226,8 +241,11 @@ class Forecaster(Estimator):
             collection, kind = self._read_new(data)
             start = np.zeros(len(collection), dtype=np.int64)
         scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
-        windows = Windows.at_the_end(collection, self.context_length, scaler=scaler)
-        parts = [self._own_units(forecast, scaler, batch) for batch, forecast in self._forecasts(windows)]
+        timed = self._on_the_clock(collection)
+        first_steps = None if timed else start
+        windows = Windows.at_the_end(collection, self.context_length, scaler=scaler, first_steps=first_steps)
+        told = self._forecasts(windows, numbered=timed or data is None)
+        parts = [self._own_units(forecast, scaler, batch) for batch, forecast in told]
         forecast = np.concatenate(parts)  # [n, (Q), C, H]
         if kind.backend == "array":
             return forecast[0] if self._single(kind, collection, data) else forecast
@@ -257,14 +275,13 @@ class Forecaster(Estimator):
         self._check_fitted()
         began = clock.perf_counter()
         collection, _ = self._read_new(data)
-        windows = self.windows_(collection, None, begin=begin, end=end, stride=stride)
-        scaler = self._scaler_for(collection, self.scaler_, self.series_names_, windows.first_future)
-        windows = windows.scaled(scaler)
+        windows = self.scaled_windows_(collection, begin=begin, end=end, stride=stride)
+        scaler = windows.scaler
         most = len(windows) if n_windows is None else min(n_windows, len(windows))
         season_scale = self._season_scale_for(collection)
         running = RunningForecastScores(self.n_channels_, self.horizon, self.quantiles, dtw=dtw)
         kept: list[tuple[NDArray, NDArray]] = []
-        for batch, forecast in self._forecasts(windows, np.arange(most)):
+        for batch, forecast in self._forecasts(windows, np.arange(most), numbered=self._on_the_clock(collection)):
             series = batch.series.numpy()
             target = batch.target.numpy()
             if batch.target_observed is not None:
@@ -294,11 +311,13 @@ class Forecaster(Estimator):
             "fit_result": asdict(self.fit_result_),
             "line": self.line_,
             "network_share": self.network_share_,
+            "network_shares": list(self.network_shares_),
             "n_windows": self.n_windows_,
             "data_hash": self.data_hash_,
             "data_name": tails.name,
             "findings": [asdict(finding) for finding in self.findings_],
             "recipe": _recipe_as_dict(self._recipe_),
+            "proposal": None if self.proposal_ is None else self.proposal_.as_dict(),
         }
         arrays = {
             "scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale, "season_scale": self.season_scale_,
@@ -332,8 +351,13 @@ class Forecaster(Estimator):
         recipe: dict[str, Any] = dict(fitted["recipe"])
         recipe["fit"] = FitConfig(**recipe["fit"])
         self._recipe_ = Recipe(**recipe)
+        self.proposal_ = None if fitted.get("proposal") is None else Proposal.from_dict(fitted["proposal"])
         self._form = self._form_of(self._recipe_)
         self.build_(self._recipe_.model)
+        shares = fitted.get("network_shares") or [fitted["network_share"]] * len(self.members_)  # older folders
+        self.network_shares_ = tuple(shares)
+        for member, share in zip(self.members_, shares, strict=True):
+            self.task_.finished(member, share)
         times = arrays.get("tails.timestamps")
         self.tails_ = Collection(
             arrays["tails.values"], arrays["tails.offsets"], self.series_names_, self.channels_,
@@ -346,33 +370,16 @@ class Forecaster(Estimator):
     def _n_members(self, recipe: Recipe) -> int:
         return recipe.n_members if self.n_members is None else self.n_members
 
-    def _train_one(
-        self,
-        model: nn.Module,
-        task: Forecast,
-        train: Windows,
-        check: Windows | None,
-        recipe: Recipe,
-        data: Collection,
-        member: int,
-        n_members: int,
-    ) -> FitResult:
-        which = f", {member + 1} of {n_members}" if n_members > 1 else ""
-        return fit(
-                model, task, train, check, config=recipe.fit, seed=self._seed(member),
-                folder=None if self.run_folder is None else Path(self.run_folder) / f"member-{member}",
-                fingerprint=self._fingerprint(self._mark), progress=self.progress,
-                title=f"{self.model} on {data.name}{which}",
-            )  # fmt: skip
-
     def build_(self, settings: Mapping[str, Any]) -> None:
         """An untrained model of this forecaster's name and sizes in the place of the trained one."""
         self._recipe_ = replace(self._recipe_, model=settings)
         self.task_ = self._task(self._recipe_)
-        n_members = self._n_members(self._recipe_) if find_model(self.model).is_trained else 1
+        n_members = self._n_members(self._recipe_) if find_model(self._architecture).is_trained else 1
         with torch.random.fork_rng():  # what is drawn here is replaced at once
             members = [
-                self.task_.build(self.model, settings, n_channels=self.n_channels_, context_length=self.context_length)
+                self.task_.build(
+                    self._architecture, settings, n_channels=self.n_channels_, context_length=self.context_length
+                )
                 for _ in range(n_members)
             ]
         self.model_ = joined(members)
@@ -390,7 +397,7 @@ class Forecaster(Estimator):
         n = self.n_members
         if n is not None and (not isinstance(n, Integral) or n is True or n < 1):
             raise SettingsError(f"n_members counts the networks whose mean is the forecast, at least 1, but got {n!r}.")
-        if not find_model(self.model).is_trained:
+        if not find_model(self._architecture).is_trained:
             for name, value in (
                 ("setting", None if self.setting == "default" else self.setting),
                 ("fit_settings", self.fit_settings or None),
@@ -406,31 +413,61 @@ class Forecaster(Estimator):
     def _read_new(self, data: Any) -> tuple[Collection, TableKind]:
         """Data for the fitted model: where a column beside its channels cannot be read, the channels alone."""
         try:
-            read, kind = self._read(data)
+            read, kind = self._read(data, empty_channels=True)
         except DataError:
             if self.values is not None:
                 raise
             with contextlib.suppress(DataError):
-                read, kind = copy.copy(self).set_params(values=self.channels_)._read(data)
+                read, kind = copy.copy(self).set_params(values=self.channels_)._read(data, empty_channels=True)
                 return self._like_training(read), kind
             raise
         return self._like_training(read), kind
 
-    def _read(self, data: Any) -> tuple[Collection, TableKind]:
+    def _read(self, data: Any, *, empty_channels: bool = False) -> tuple[Collection, TableKind]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], TableKind):
             return Collection.of(data[0]) if isinstance(data[0], Series) else data[0], data[1]
-        values = None if self.values is None else list(self.values)
-        read, kind = read_with_kind(data, time=self.time, series=self.series, values=values, frequency=self.frequency)
+        read, kind = read_with_kind(
+            data, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
+            empty_channels="keep" if empty_channels else "refuse",
+        )  # fmt: skip
         return (Collection.of(read) if isinstance(read, Series) else read), kind
 
-    def _recipe(self, data: Collection) -> Recipe:
-        recipe = find_recipe(self.setting, self.model_settings, self.fit_settings)
+    @property
+    def _architecture(self) -> str:
+        """The name of the network: "auto" is a ConvTimeNet."""
+        return "convtimenet" if self.model == "auto" else self.model
+
+    def _propose(self, data: Collection, train_ends: NDArray[np.int64]) -> Proposal | None:
+        """What the rule proposes; a fitted model that goes on keeps its form."""
+        if self.model != "auto":
+            return None
+        if self.warm_start and getattr(self, "proposal_", None) is not None and self._form[1] == self.context_length:
+            return self.proposal_
+        n_outputs = self.horizon * len(self.quantiles or (0.5,))
+        return propose_windows(
+            data, train_ends, context_length=self.context_length, n_outputs=n_outputs,
+            base=find_recipe(self.setting, None, None).model, fixed=self.model_settings,
+        )  # fmt: skip
+
+    def _recipe(self, data: Collection, train_ends: NDArray[np.int64], proposal: Proposal | None = None) -> Recipe:
+        recipe = find_recipe(self.setting, self.model_settings, self.fit_settings, find_model(self._architecture))
         if self.loss is not None:
             recipe = replace(recipe, loss=self.loss)
-        if self.model != "convtimenet":
+        if proposal is not None:
+            recipe = replace(recipe, model=proposal.settings)
+        elif self.model != "convtimenet":
             settings = dict(self.model_settings or {})
             if self.model == "seasonal_naive":
                 settings.setdefault("season", season_length(data.frequency))
+            elif self.model == "cyclenet" and "cycle" not in settings:
+                settings["cycle"] = season_length(data.frequency)
+                if settings["cycle"] == 1:  # nobody knows how long a step is: what the training part says
+                    longest = int(train_ends.argmax())
+                    known = data[longest].part(0, int(train_ends[longest])).values
+                    settings["cycle"] = dominant_period(known, fallback=1)
+            elif self.model == "patchtst" and "patch_length" not in settings:
+                length = min(16, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
+                settings = {"patch_length": length, "stride": max(1, length // 2), **settings}
             elif self.model == "cross_learner" and settings.get("front") != "lift":
                 settings.setdefault("patch_length", min(24, max(1, self.context_length // 6)))
             recipe = replace(recipe, model=settings)
@@ -442,7 +479,6 @@ class Forecaster(Estimator):
             if on_cpu or recipe.fit.accelerator == "cpu":
                 few = max(1, _ROWS_PER_STEP // recipe.fit.channels_at_once)
                 recipe = replace(recipe, fit=replace(recipe.fit, batch_size=min(few, recipe.fit.batch_size)))
-        self._recipe_ = recipe
         return recipe
 
     def _task(self, recipe: Recipe) -> Forecast:
@@ -453,24 +489,22 @@ class Forecaster(Estimator):
 
     def _split(
         self, data: Collection, validation: Any, test: float
-    ) -> tuple[NDArray[np.int64], Collection | None, tuple[Any, Any]]:
-        """Where train ends in each series, the data validation is read from, and its first and last step there."""
-        if not 0 <= test < 1:
-            raise SettingsError(f"test is a fraction from 0 to below 1, but got {test}.")
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Collection | None, tuple[Any, Any]]:
+        """Where train ends and the test begins in each series, the data validation is read from, and its part there."""
+        if not isinstance(test, int | float) or not 0 <= test < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SettingsError(f"test is a fraction from 0 to below 1, but got {test!r}.")
         if isinstance(validation, int | float) and validation + test >= 1:
             raise SettingsError(
                 f"validation and test leave nothing to learn from: {validation} and {test} of the data."
             )
         lengths = data.lengths - np.round(data.lengths * test).astype(np.int64)
-        self.test_begins_ = (
-            np.minimum(validation.validation_end, lengths) if isinstance(validation, Borders) else lengths
-        )
         if isinstance(validation, Borders):
             ends = np.minimum(validation.train_end, lengths)
             some = validation.validation_end > validation.train_end
-            return ends, data if some else None, validation.validation
+            begins = np.minimum(validation.validation_end, lengths)
+            return ends, begins, data if some else None, validation.validation
         if validation is None or (isinstance(validation, int | float) and validation == 0):
-            return lengths, None, (0, None)
+            return lengths, lengths, None, (0, None)
         if isinstance(validation, int | float):
             if not 0 < validation < 1:
                 raise SettingsError(f"validation is a fraction from 0 to below 1, but got {validation}.")
@@ -482,14 +516,20 @@ class Forecaster(Estimator):
                     f"than the horizon of {self.horizon}. Give a larger fraction, a shorter horizon, or validation=0 "
                     "for none."
                 )
-            return ends, data, (ends, lengths)
+            return ends, lengths, data, (ends, lengths)
         other, _ = self._read(validation)
-        return lengths, reordered(other, data.channels, "validation"), (0, None)
+        return lengths, lengths, reordered(other, data.channels, "validation"), (0, None)
 
     def windows_(self, data: Collection, scaler: StandardScaler | None, **part: Any) -> Windows:
         """The windows of one part of some data, as this forecaster reads them; unscaled without a scaler."""
         shortest = min(_SHORTEST_CONTEXT, self.context_length)
         return Windows(data, self.context_length, self.horizon, scaler=scaler, min_context=shortest, **part)
+
+    def scaled_windows_(self, data: Collection, **part: Any) -> Windows:
+        """The windows of one part, each series as in training, or by what lies before the first future of the part."""
+        windows = self.windows_(data, None, **part)
+        ends = windows.first_future
+        return windows.scaled(self._scaler_for(data, self.scaler_, self.series_names_, ends))
 
     def _form_of(self, recipe: Recipe) -> list[Any]:
         """What a model must share to go on from: its kind and its sizes."""
@@ -568,10 +608,19 @@ class Forecaster(Estimator):
         unknown = np.full(self.n_channels_, np.nan)
         return np.stack([self.season_scale_[known[n]] if n in known else unknown for n in data.names])
 
+    def _on_the_clock(self, data: Collection) -> bool:
+        """Whether the steps of these data are numbered as those of training were: by times, on either side."""
+        both = (self.tails_.timestamps, self.frequency_, data.timestamps, data.frequency)
+        return all(one is not None for one in both)
+
     def _forecasts(
-        self, windows: Windows, index: NDArray[np.int64] | None = None
+        self, windows: Windows, index: NDArray[np.int64] | None = None, *, numbered: bool = True
     ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
-        """Batches of the windows ``index`` (None: all) with scaled forecasts: [B, C, H], or [B, Q, C, H] in order."""
+        """Batches of the windows ``index`` (None: all) with scaled forecasts: [B, C, H], or [B, Q, C, H] in order.
+
+        Where the steps of the windows are not ``numbered`` as those of training, a model that reads these numbers finds
+        its place by itself.
+        """
         if self._inference is None:
             self._inference = on_device(self.model_)
         model = self._inference
@@ -586,7 +635,9 @@ class Forecaster(Estimator):
                 # a wide table goes through in groups of channels, where the model reads them apart
                 parts = batch.context.to(place).split(group, dim=1)
                 masks = [None] * len(parts) if observed is None else observed.split(group, dim=1)
-                forecast = torch.cat([model(x, seen) for x, seen in zip(parts, masks, strict=True)], dim=-2)
+                start = batch.start.to(place) if numbered and batch.start is not None else None
+                told = [answer(model, x, seen, start) for x, seen in zip(parts, masks, strict=True)]
+                forecast = torch.cat(told, dim=-2)
                 if self.quantiles is not None:
                     if getattr(self, "quantile_offsets_", None) is not None:
                         scale = InstanceNorm()(batch.context, batch.context_observed)[1].scale[:, None]  # [B, 1, C, 1]

@@ -81,7 +81,7 @@ class Imputer(Estimator):
     Windows overlap and their answers are averaged, the middle of a window counting most. Where no window sees a point
     of a channel, or of any channel that may stand in for it, a gap is crossed by a straight line; a channel of which
     nothing at all is known is filled from the other channels or, where channels are read apart, with its mean in
-    training. (A table or an array with an empty column is refused when it is read; a ``Series`` may have one.)
+    training. Such a channel is refused in training.
 
     Args:
         model: a name of ``prismts.models.MODELS`` that is an encoder.
@@ -106,6 +106,8 @@ class Imputer(Estimator):
         fit_result_: best epoch and losses by epoch of the first network, seconds of all.
         n_channels_, channels_: what was learned from.
     """
+
+    _bound = ("context_length",)
 
     def __init__(
         self,
@@ -164,11 +166,14 @@ class Imputer(Estimator):
             check = self._windows(held_out, own, _MOST_CHECKED, None, begin=part[0], end=part[1])
         digest = data_hash(collection)
         outside = "" if held_out is None or held_out is collection else data_hash(held_out)
+        task = self._task(recipe)
         members, results = self._train(
-            lambda: self._build(recipe, collection.n_channels), self._task(recipe), train, check, recipe.fit,
+            lambda: self._build(recipe, collection.n_channels), task, train, check, recipe.fit,
             n_members=recipe.n_members, mark=f"{digest} {ends.tolist()} {part} {outside}",
             title=f"{self.model} on {collection.name}",
         )  # fmt: skip
+        for member in members:
+            task.finish(member, check)
         self.model_ = joined(members)
         self.fit_result_ = replace(results[0], seconds=sum(result.seconds for result in results))
         self.recipe_, self.scaler_, self.series_names_ = recipe, scaler, collection.names
@@ -176,6 +181,7 @@ class Imputer(Estimator):
         self.n_windows_ = {"train": len(train), "validation": 0 if check is None else len(check)}
         self.data_hash_ = digest
         self._inference: nn.Module | None = None
+        self._fitted()
         return self
 
     def fit_transform(self, data: Any, y: Any = None, *, validation: float | Borders | Any | None = 0.2) -> Any:
@@ -189,11 +195,13 @@ class Imputer(Estimator):
 
         Observed values come back exactly as they were, and so do timestamps. Rows that were missing from a table of
         regular times come back too, filled; the values of such a table, and of a file, pass through single precision
-        and come back as the shortest decimal number that it holds. Columns that were not read (see ``values``) are left
+        and come back as the shortest decimal number that it holds. A column of a table keeps its type where that can
+        hold its values: float32 and float64 always, whole numbers and truth values where there was no gap; else it
+        becomes float64. Columns that were not read (see ``values``) are left
         out.
         """
         self._check_fitted()
-        read, kind = self._read(data)
+        read, kind = self._read(data, empty_channels=True)
         collection = reordered(read, self.channels_, "transform")
         filled = self._filled(collection)
         if collection.channels != read.channels and set(collection.channels) == set(read.channels):
@@ -294,11 +302,13 @@ class Imputer(Estimator):
 
     # ---- inside
 
-    def _read(self, data: Any) -> tuple[Collection, TableKind]:
+    def _read(self, data: Any, *, empty_channels: bool = False) -> tuple[Collection, TableKind]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], TableKind):  # as read_with_kind gives it
             return Collection.of(data[0]) if isinstance(data[0], Series) else data[0], data[1]
-        values = None if self.values is None else list(self.values)
-        read, kind = read_with_kind(data, time=self.time, series=self.series, values=values, frequency=self.frequency)
+        read, kind = read_with_kind(
+            data, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
+            empty_channels="keep" if empty_channels else "refuse",
+        )  # fmt: skip
         return (Collection.of(read) if isinstance(read, Series) else read), kind
 
     def _recipe(self, n_channels: int) -> ImputeRecipe:
@@ -536,11 +546,10 @@ def _in_kind(given: Any, kind: TableKind, data: Collection, filled: NDArray[np.f
         columns[series] = np.repeat(np.array(data.names, dtype=object), data.lengths)
     if data.timestamps is not None:
         columns[time] = _times(given, time, data.timestamps)
+    frame = _frame(given)
     for c, channel in enumerate(data.channels):
-        columns[channel] = filled[c].astype(str).astype(np.float64) if filled.dtype == np.float32 else filled[c]
-        old = _column(given, channel, filled[c], data.values[c])
-        if old is not None:
-            columns[channel] = old
+        old = None if frame is None else frame if isinstance(frame, nw.Series) else _of_name(frame, channel)
+        columns[channel] = _column(old, filled[c], data.values[c])
     return to_table(replace(kind, time=time, series=series), columns)
 
 
@@ -553,21 +562,34 @@ def _times(table: Any, name: str, read: NDArray[np.datetime64]) -> NDArray[Any]:
     return read
 
 
-def _column(table: Any, name: str, filled: NDArray[np.floating], read: NDArray[np.floating]) -> NDArray | None:
-    """A column as it stands in the table, with its gaps filled; None where rows were added or moved in reading."""
-    if not is_frame(table):
+def _frame(given: Any) -> nw.DataFrame[Any] | nw.Series[Any] | None:
+    """The table that came in, or the column that stood for one; None of a file."""
+    if not is_frame(given):
         return None
-    frame = nw.from_native(table, allow_series=True)
-    if isinstance(frame, nw.LazyFrame):
-        frame = frame.collect()
-    column = frame if isinstance(frame, nw.Series) else frame[name] if name in frame.columns else None
-    if column is None or len(column) != len(filled) or not column.dtype.is_numeric():
-        return None
-    old = np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
-    seen = ~np.isnan(read)
-    if not np.allclose(old[seen], read[seen], rtol=1e-6, atol=0, equal_nan=False):
-        return None
-    return np.where(seen, old, filled)
+    frame: Any = nw.from_native(given, allow_series=True)
+    return frame.collect() if isinstance(frame, nw.LazyFrame) else frame
+
+
+def _of_name(frame: nw.DataFrame[Any], name: str) -> nw.Series[Any] | None:
+    """A column by its name as it is read: pandas may call one by a number."""
+    places = [i for i, column in enumerate(frame.columns) if str(column).strip() == name]
+    return frame[:, places[0]] if len(places) == 1 else None
+
+
+def _column(old: nw.Series[Any] | None, filled: NDArray[np.floating], read: NDArray[np.floating]) -> NDArray:
+    """A column with its gaps filled: as it stands in the table, or as it was read where rows were added or moved."""
+    told = filled.astype(str).astype(np.float64) if filled.dtype == np.float32 else filled
+    if old is None or not (old.dtype.is_numeric() or old.dtype == nw.Boolean):
+        return told
+    kind = old.dtype
+    if len(old) == len(filled):
+        stood = np.asarray(old.cast(nw.Float64).to_numpy(), dtype=np.float64)
+        seen = ~np.isnan(read)
+        if np.allclose(stood[seen], read[seen], rtol=1e-6, atol=0, equal_nan=False):
+            if seen.all() and not kind.is_float():
+                return np.asarray(old.to_numpy())
+            told = np.where(seen, stood, filled)
+    return told.astype(np.float32) if kind == nw.Float32 else told
 
 
 def _keep(old: NDArray, filled: NDArray[np.floating]) -> NDArray:

@@ -1,54 +1,77 @@
-"""The classes of the cases of a long table: one column of it."""
+"""Cases in a long table: the classes stand in one column of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
-import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from prismts.data.files import existing_file
-from prismts.errors import DataError, SettingsError
+from prismts.data.assemble import Options, assemble
+from prismts.data.columns import Columns
+from prismts.data.layout import Duplicates
+from prismts.data.readers import columns_of
+from prismts.data.series import Collection
+from prismts.errors import DataError, SettingsError, unknown_name
 
-__all__ = ["is_table", "without_labels"]
-
-_TABLES = (".csv", ".csv.gz", ".parquet")
-
-
-def is_table(source: Any) -> bool:
-    """Whether this is a path to a table with columns."""
-    return isinstance(source, str | Path) and str(source).lower().endswith(_TABLES)
+__all__ = ["read_labeled"]
 
 
-def without_labels(source: Any, series: str | None, label: str) -> tuple[Any, dict[str, Any] | None]:
-    """The table without its column of labels, and the label of each series by the name of the series.
+def read_labeled(
+    source: Any,
+    label: str,
+    *,
+    time: str | None = None,
+    series: str | None = None,
+    values: list[str] | None = None,
+    duplicates: Duplicates = "refuse",
+    needed: bool = True,
+    empty_channels: bool = False,
+) -> Collection | None:
+    """The cases of a long table or of a path to one, with the class of each in ``labels``; None of anything else.
 
-    A table that lacks the column, as new cases may, comes back as it is, with None.
+    The table is read by the rules of ``prismts.read``: separators, decimal commas and encodings are found, and a case
+    or a class may be called "NA". Where labels are not ``needed``, as of new cases, their column is not looked at: it
+    may be empty, or not there.
 
     Raises:
         DataError: a series has no label, or more than one.
     """
+    found = columns_of(source, time, series)
+    if found is None:
+        return None
     if series is None:
         raise SettingsError("A table with labels needs series=, the column that tells its cases apart.")
-    if is_table(source):
-        import pandas as pd
+    if duplicates not in get_args(Duplicates):
+        raise unknown_name("way with duplicates", duplicates, get_args(Duplicates))
+    columns, name = found
+    columns.require(str(series))
+    others = {column: kind for column, kind in columns.kinds.items() if column != str(label)}
+    named = None if time is None else str(time)
+    options = Options(named, str(series), values, duplicates=duplicates, may_be_empty=empty_channels)
+    data, _ = assemble(replace(columns, kinds=others), options, name)
+    assert isinstance(data, Collection)
+    if not needed or str(label) not in columns.kinds:
+        return data
+    return replace(data, labels=_labels(columns, str(series), str(label)))
 
-        path = existing_file(Path(source).expanduser())
-        source = pd.read_parquet(path) if str(path).lower().endswith(".parquet") else pd.read_csv(path)
-    frame = nw.from_native(source, eager_only=True)
-    if series not in frame.columns:
-        raise DataError(f"The table has no column {series!r}. It has: {', '.join(map(str, frame.columns))}.")
-    if label not in frame.columns:
-        return source, None
-    labels: dict[str, Any] = {}
-    pairs = frame.select(series, label).unique(maintain_order=True)
-    for name, value in zip(pairs[series].to_list(), pairs[label].to_list(), strict=True):
-        if value is None or value != value:
-            raise DataError(f"Series {name!r} has rows without a label in column {label!r}. Fill it, or leave it out.")
-        if str(name) in labels:
-            raise DataError(
-                f"Series {name!r} has more than one label: {labels[str(name)]!r} and {value!r}. A case has one class; "
-                "cut the series where its class changes."
-            )
-        labels[str(name)] = value
-    return frame.drop(label).to_native(), labels
+
+def _labels(columns: Columns, series: str, label: str) -> NDArray[Any]:
+    """The label of each series, in order of first appearance: [n]."""
+    cases, names = pd.factorize(columns.one(series).to_pandas())
+    codes, classes = pd.factorize(columns.one(label).to_pandas())  # -1 where there is none
+    if (codes < 0).any():
+        name = names[cases[int(np.argmax(codes < 0))]]
+        raise DataError(f"Series {name!r} has rows without a label in column {label!r}. Fill it, or leave it out.")
+    known: list[Any] = classes.tolist()
+    first = codes[np.unique(cases, return_index=True)[1]]  # [n]
+    other = codes != first[cases]
+    if other.any():
+        row = int(np.argmax(other))
+        raise DataError(
+            f"Series {names[cases[row]]!r} has more than one label: {known[first[cases[row]]]!r} and "
+            f"{known[codes[row]]!r}. A case has one class; cut the series where its class changes."
+        )
+    return np.array(known)[first]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prismts.errors import SettingsError, unknown_name
+from prismts.models import Architecture
 from prismts.training.fit import FitConfig
 
 __all__ = ["FORECAST_SETTINGS", "Recipe", "find_recipe"]
@@ -81,11 +82,19 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
 }
 
 
-def find_recipe(name: str, model: Mapping[str, Any] | None, fit: Mapping[str, Any] | None) -> Recipe:
-    """The named recipe, with some of its settings replaced."""
+def find_recipe(
+    name: str, model: Mapping[str, Any] | None, fit: Mapping[str, Any] | None, architecture: Architecture | None = None
+) -> Recipe:
+    """The named recipe, with some of its settings replaced.
+
+    The default of an ``architecture`` whose authors' training we follow is that one, without a line beside it.
+    """
     if name not in FORECAST_SETTINGS:
         raise unknown_name("setting", name, FORECAST_SETTINGS)
     recipe = FORECAST_SETTINGS[name]
+    if name == "default" and architecture is not None and architecture.fit:
+        title = f"{architecture.title}, trained as by its authors"
+        recipe = Recipe(title=title, fit=FitConfig(**architecture.fit), line=None)
     known = FitConfig.__dataclass_fields__
     for key in fit or {}:
         if key not in known:

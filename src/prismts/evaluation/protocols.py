@@ -151,8 +151,14 @@ def score(
 
 
 def data_hash(data: Series | Collection) -> str:
-    """Sixteen hexadecimal digits of the values, so that a result names the very numbers it was made from."""
+    """Sixteen hexadecimal digits of the values, so that a result names the very numbers it was made from.
+
+    Of several series, where each begins counts too: the same values cut elsewhere are other data. A collection of one
+    series has the digits of that series.
+    """
     digest = hashlib.sha256(str(data.values.shape).encode())
+    if isinstance(data, Collection) and len(data) > 1:
+        digest.update(np.ascontiguousarray(data.offsets, dtype=np.int64).tobytes())
     for channel in data.values:
         digest.update(np.ascontiguousarray(channel).tobytes())
     return digest.hexdigest()[:16]

@@ -41,6 +41,7 @@ class FlattenHead(nn.Module):
         self.dropout = Dropout(dropout)
         self.linear = nn.Linear(width * n_tokens, n_series * (n_quantiles or 1) * horizon)
         self.line = line
+        self.kept = 1.0  # share of what the tokens said when they were trained that counts: see weaken
         if self.line is not None:
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
@@ -74,9 +75,12 @@ class FlattenHead(nn.Module):
 
     @torch.no_grad()
     def weaken(self, share: float) -> None:
-        """Let only this share of what the tokens say count."""
-        self.linear.weight.mul_(share)
-        self.linear.bias.mul_(share)
+        """Let this share of what the tokens said when they were trained count; 1 undoes an earlier share."""
+        factor = share / self.kept if self.kept else 0.0  # of none there is nothing to bring back
+        if factor != 1.0:
+            self.linear.weight.mul_(factor)
+            self.linear.bias.mul_(factor)
+        self.kept = share
 
     @property
     def starts_at_a_line(self) -> bool:

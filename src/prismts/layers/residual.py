@@ -34,10 +34,10 @@ SLICE = 2**19  # values of one buffer
 def worth_slicing(x: Tensor) -> bool:
     """Whether the sliced form is to be taken: on a CPU, where gradients are wanted of something large."""
     return (
-        x.device.type == "cpu"
-        and x.numel() >= SMALLEST
+        not torch.compiler.is_compiling()  # asked first: the size of an exported batch is not known
         and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.numel() >= SMALLEST
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -13,7 +13,17 @@ from torch import nn
 from prismts.errors import SettingsError, unknown_name
 from prismts.models.convtimenet import ConvTimeNet, ConvTimeNetConfig
 from prismts.models.cross_learner import CrossLearner, CrossLearnerConfig
+from prismts.models.cyclenet import CycleNet, CycleNetConfig
+from prismts.models.deformabletst import DeformableTST, DeformableTSTConfig
+from prismts.models.dlinear import DLinear, DLinearConfig
 from prismts.models.floors import LastValue, LastValueConfig, Ridge, RidgeConfig, SeasonalNaive, SeasonalNaiveConfig
+from prismts.models.formertime import FormerTime, FormerTimeConfig
+from prismts.models.itransformer import ITransformer, ITransformerConfig
+from prismts.models.lwconvtimenet import LwConvTimeNet, LwConvTimeNetConfig
+from prismts.models.moderntcn import ModernTCN, ModernTCNConfig
+from prismts.models.patchtst import PatchTST, PatchTSTConfig
+from prismts.models.timemae import TimeMAE, TimeMAEConfig
+from prismts.models.timesnet import TimesNet, TimesNetConfig, TimesNetForecaster
 
 __all__ = ["MODELS", "Architecture", "find_model", "make_settings"]
 
@@ -31,7 +41,13 @@ class Architecture:
     title: str
     is_encoder: bool = True
     is_trained: bool = True  # by gradient steps; else it is solved in closed form or has nothing to learn
+    forecaster: Callable[..., nn.Module] | None = None  # of an encoder whose paper forecasts in a form of its own
+    fit: Mapping[str, Any] = field(default_factory=dict)  # how its authors train it to forecast, where we follow them
+    classify: Mapping[str, Any] = field(default_factory=dict)  # settings that differ where classes are told apart
 
+
+_AUTHORS = {"schedule": "paper", "gradient_clip": None}
+_HALVING = {**_AUTHORS, "schedule": "halving", "max_epochs": 10, "patience": 3, "batch_size": 32, "learning_rate": 1e-4}
 
 MODELS: dict[str, Architecture] = {
     "convtimenet": Architecture(
@@ -39,6 +55,68 @@ MODELS: dict[str, Architecture] = {
     ),
     "cross_learner": Architecture(
         CrossLearner, CrossLearnerConfig, "CNN-GRU cross learner: two paths that correct each other in every block"
+    ),
+    "lwconvtimenet": Architecture(
+        LwConvTimeNet, LwConvTimeNetConfig, "LwConvTimeNet: deformable patches, plain convolutions (our reading)"
+    ),
+    "moderntcn": Architecture(
+        ModernTCN,
+        ModernTCNConfig,
+        "ModernTCN (2024): large kernels, then features and variables in turn",
+        # theirs go on to 100, at less than a twentieth of the rate
+        fit={**_AUTHORS, "max_epochs": 30, "patience": 10, "batch_size": 512, "learning_rate": 1e-4},
+        classify={"normalize": False, "joined": True},
+    ),
+    "deformabletst": Architecture(
+        DeformableTST,
+        DeformableTSTConfig,
+        "DeformableTST (2024): attention to places that the window chooses",
+        fit={**_HALVING, "patience": 10, "batch_size": 512, "learning_rate": 1e-3, "weight_decay": 0.05},
+    ),
+    "formertime": Architecture(
+        FormerTime,
+        FormerTimeConfig,
+        "FormerTime (2023): a transformer of several scales, for classification",
+        classify={"normalize": False},
+    ),
+    "timemae": Architecture(
+        TimeMAE,
+        TimeMAEConfig,
+        "TimeMAE (2023): a transformer over slices, to be pre-trained",
+        classify={"normalize": False},
+    ),
+    "patchtst": Architecture(
+        PatchTST,
+        PatchTSTConfig,
+        "PatchTST (2023): a transformer over patches of one channel",
+        fit={**_AUTHORS, "max_epochs": 30, "patience": 5, "batch_size": 128, "learning_rate": 1e-4},
+    ),
+    "itransformer": Architecture(
+        ITransformer,
+        ITransformerConfig,
+        "iTransformer (2024): one token per channel, attention over channels",
+        fit=_HALVING,
+    ),
+    "timesnet": Architecture(
+        TimesNet,
+        TimesNetConfig,
+        "TimesNet (2023): windows folded along their strongest periods",
+        forecaster=TimesNetForecaster,
+        fit=_HALVING,
+    ),
+    "dlinear": Architecture(
+        DLinear,
+        DLinearConfig,
+        "DLinear (2023): one line for the trend, one for the rest",
+        is_encoder=False,
+        fit={**_HALVING, "learning_rate": 1e-3},  # theirs is chosen per set, from 1e-4 to 0.05
+    ),
+    "cyclenet": Architecture(
+        CycleNet,
+        CycleNetConfig,
+        "CycleNet (2024): a learned cycle and a line for the rest",
+        is_encoder=False,
+        fit={**_AUTHORS, "max_epochs": 30, "patience": 5, "batch_size": 256, "learning_rate": 5e-3},
     ),
     "ridge": Architecture(Ridge, RidgeConfig, "one closed-form line for all channels", False, False),
     "seasonal_naive": Architecture(SeasonalNaive, SeasonalNaiveConfig, "the last season again", False, False),

@@ -29,9 +29,15 @@ class Ensemble(nn.Module):
         """C the members are bound to, or None where any number will do."""
         return getattr(self.members[0], "n_channels", 0)
 
-    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        """What the members say about the windows x [B, C, T], on average."""
-        return torch.stack([member(x, observed) for member in self.members]).mean(0)
+    @property
+    def reads_start(self) -> bool:
+        """Whether the members read the numbers of the first steps of their windows."""
+        return getattr(self.members[0], "reads_start", False)
+
+    def forward(self, x: Tensor, observed: Tensor | None = None, start: Tensor | None = None) -> Tensor:
+        """What the members say about the windows x [B, C, T], on average; ``start`` [B] is for those that read it."""
+        more = (start,) if self.reads_start else ()
+        return torch.stack([member(x, observed, *more) for member in self.members]).mean(0)
 
     def merged(self) -> Self:
         """A copy for inference, each member with its kernels merged."""

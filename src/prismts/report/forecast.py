@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 
 from prismts.data import synthetic
 from prismts.data.readers import read
-from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders
 from prismts.errors import SettingsError
 from prismts.estimators.forecaster import Forecaster
-from prismts.estimators.recipes import find_recipe
 from prismts.evaluation.protocols import PROTOCOLS, data_hash
 from prismts.evaluation.scores import Scores
 from prismts.report import flags
@@ -38,7 +36,6 @@ from prismts.report.figures import (
 )
 from prismts.report.page import Block, Code, Drawing, Facts, Note, Section, Table, Text, Written, write_report
 from prismts.training.fit import FitConfig
-from prismts.windows import Windows
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -240,7 +237,7 @@ def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Bl
         blocks.append(
             Text(
                 f"Beside the network runs a straight line ({forecaster.line_}). Of what the network adds to it, "
-                f"{forecaster.network_share_:.0%} was kept: the share that lowers the validation error most."
+                f"{forecaster.network_share_:.0%} was kept: half of the share that lowers the validation error most."
             )
         )
     if hasattr(model, "bounds") and borders.test_end - borders.validation_end >= forecaster.horizon:
@@ -266,10 +263,7 @@ def _patches(forecaster: Forecaster, series: Series, borders: Borders) -> list[B
     config = model.config
     if config.patches != "deformable":
         return [Text(f"The patches of this model are {config.patches}: they lie where they lie, nothing was learned.")]
-    windows = Windows(
-        Collection.of(series), forecaster.context_length, forecaster.horizon, scaler=_scaler(forecaster, series),
-        begin=borders.test[0], end=borders.test[1],
-    )  # fmt: skip
+    windows = forecaster.scaled_windows_(Collection.of(series), begin=borders.test[0], end=borders.test[1])
     picks = np.unique(np.linspace(0, len(windows) - 1, 32).round().astype(np.int64))
     batch = windows.batch(picks, slice(0, None if model.n_channels else 64))
     place = next(model.parameters()).device
@@ -378,17 +372,6 @@ def _point(forecasts: NDArray[np.floating] | None, quantiles: Sequence[float] | 
     return forecasts[:, int(np.argmin([abs(level - 0.5) for level in quantiles]))]
 
 
-def _scaler(forecaster: Forecaster, series: Series) -> StandardScaler:
-    """How the forecaster scales this series: as in training if it has met it, else by itself."""
-    scaler, names = forecaster.scaler_, forecaster.series_names_
-    if len(names) == 1:
-        return scaler
-    if series.name not in names:
-        return StandardScaler.fit(Collection.of(series))
-    row = [names.index(series.name)]
-    return StandardScaler(scaler.mean[row], scaler.scale[row])
-
-
 def _in_order(series: Series, forecaster: Forecaster) -> Series:
     """The series with its channels in the order, and by the names, of training, as ``predict`` puts them."""
     wanted = forecaster.channels_
@@ -406,7 +389,7 @@ def _with_seed(scores: Scores, forecaster: Forecaster | None) -> Scores:
 
 
 def _training_settings(forecaster: Forecaster) -> FitConfig:
-    return find_recipe(forecaster.setting, forecaster.model_settings, forecaster.fit_settings).fit
+    return forecaster._recipe_.fit  # pyright: ignore[reportPrivateUsage]
 
 
 def _findings_told(data: Series | Collection) -> list[tuple[str, str]]:

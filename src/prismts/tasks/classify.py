@@ -79,7 +79,7 @@ class Classify:
                 f"{name!r} is a direct forecaster and has no tokens to tell classes by. Choose a model with an "
                 "encoder, such as 'convtimenet'."
             )
-        config = make_settings(architecture.config, settings)
+        config = make_settings(architecture.config, {**architecture.classify, **settings})
         model = architecture.build(config, n_channels=n_channels, context_length=context_length)
         assert isinstance(model, Encoder)
         model.head = PoolHead(model.width, self.n_classes, pooling=self.pooling, dropout=self.head_dropout)

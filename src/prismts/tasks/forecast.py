@@ -19,7 +19,7 @@ from prismts.models import find_model, make_settings
 from prismts.models.contract import Encoder
 from prismts.windows import Batch, Windows
 
-__all__ = ["Forecast"]
+__all__ = ["Forecast", "answer"]
 
 Loss = Literal["mse", "mae", "huber", "relative_mse", "soft_dtw"]
 _ROWS_TO_WEIGH = 100_000  # windows times channels from which the share of the network is computed
@@ -73,18 +73,10 @@ class Forecast:
         """The model of this name with the head of this task: [B, C, T] to [B, C, H], or [B, Q, C, H]."""
         architecture = find_model(name)
         config = make_settings(architecture.config, settings)
-        if not architecture.is_encoder:
-            if self.quantiles is not None:
-                return SpreadAround(
-                    architecture.build(
-                        config, n_channels=n_channels, context_length=context_length, horizon=self.horizon
-                    ),
-                    len(self.quantiles),
-                    self.horizon,
-                )
-            return architecture.build(
-                config, n_channels=n_channels, context_length=context_length, horizon=self.horizon
-            )
+        direct = architecture.forecaster if architecture.is_encoder else architecture.build
+        if direct is not None:
+            center = direct(config, n_channels=n_channels, context_length=context_length, horizon=self.horizon)
+            return center if self.quantiles is None else SpreadAround(center, len(self.quantiles), self.horizon)
         model = architecture.build(config, n_channels=n_channels, context_length=context_length)
         assert isinstance(model, Encoder)
         model.head = FlattenHead(
@@ -127,10 +119,11 @@ class Forecast:
         The share is half of the least-squares one over the validation windows (every k-th of very many), from none to
         half of the network: the windows that chose the epoch flatter it, and half of it was never far from the best on
         a stretch that came later, on eight series where all of it cost up to 2 % (``docs/log.md``). Returns the share,
-        or None where there is nothing to weigh: no line, no validation, or quantiles.
+        or None where there is nothing to weigh: no line, no validation, or quantiles. The share is of the network as it
+        was trained, so finishing twice is finishing once.
         """
-        head = getattr(model, "head", None)
-        if validation is None or self.quantiles is not None or not isinstance(head, FlattenHead) or head.line is None:
+        head = _weighed(model)
+        if validation is None or self.quantiles is not None or head is None:
             return None
         assert isinstance(model, Encoder)
         model.eval()
@@ -151,9 +144,24 @@ class Forecast:
                     network = network.masked_fill(~batch.target_observed, 0.0)
                 agree += float((missed * network).sum(dtype=torch.float64))
                 power += float(network.square().sum(dtype=torch.float64))
-        share = _TRUST * (min(1.0, max(0.0, agree / power)) if power > 0 else 1.0)
+        best = 1.0 if head.kept else 0.0  # of a network that says nothing, or of which nothing was kept
+        if power > 0:
+            best = min(1.0, max(0.0, agree * head.kept / power))
+        share = _TRUST * best
         head.weaken(share)
         return share
+
+    def begin_again(self, model: nn.Module) -> None:
+        """Give a finished network its full say back, so that training goes on with what training left."""
+        head = _weighed(model)
+        if head is not None:
+            head.weaken(1.0)
+
+    def finished(self, model: nn.Module, share: float | None) -> None:
+        """Say of a network that was loaded with its weights weakened, which share of it that left (None: all)."""
+        head = _weighed(model)
+        if head is not None and share is not None:
+            head.kept = share
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss over the observed future of a batch."""
@@ -169,7 +177,7 @@ class Forecast:
         return self._sums(model, batch, self.loss_name)
 
     def _sums(self, model: nn.Module, batch: Batch, loss: str) -> tuple[Tensor, Tensor]:
-        forecast = model(batch.context, batch.context_observed)
+        forecast = answer(model, batch.context, batch.context_observed, batch.start)
         seen = batch.target_observed
         error = batch.target - forecast if self.quantiles is None else batch.target[:, None] - forecast
         if self.quantiles is not None:
@@ -213,7 +221,8 @@ class Forecast:
         model.eval()
         for part in np.array_split(index, min(len(index), 1 + len(index) * train.n_channels // 4000)):
             batch = train.batch(part)
-            error = batch.target - model(batch.context, batch.context_observed)[:, 0]  # [B, C, H]
+            forecast = answer(model, batch.context, batch.context_observed, batch.start)
+            error = batch.target - forecast[:, 0]  # [B, C, H]
             if isinstance(model, Encoder):
                 scale = model.encode(batch.context, batch.context_observed).stats.scale
             else:
@@ -225,6 +234,17 @@ class Forecast:
         model.train()
         levels = torch.tensor(self.quantiles)
         return torch.nanquantile(torch.cat(misses), levels, dim=0).nan_to_num(0.0)  # [Q, H]
+
+
+def _weighed(model: nn.Module) -> FlattenHead | None:
+    """The head of a network that stands beside a line; None where there is nothing to weigh it by."""
+    head = getattr(model, "head", None)
+    return head if isinstance(head, FlattenHead) and head.line is not None else None
+
+
+def answer(model: nn.Module, x: Tensor, observed: Tensor | None, start: Tensor | None) -> Tensor:
+    """What a model says of the windows x [B, C, T]; one that reads it is told the number of their first steps [B]."""
+    return model(x, observed, start) if getattr(model, "reads_start", False) else model(x, observed)
 
 
 def _window_scale(x: Tensor, observed: Tensor | None) -> Tensor:
@@ -239,12 +259,18 @@ class SpreadAround(nn.Module):
     def __init__(self, center: nn.Module, n_quantiles: int, horizon: int) -> None:
         super().__init__()
         self.center, self.n_quantiles = center, n_quantiles
+        self.reads_start = getattr(center, "reads_start", False)
         self.offsets = nn.Parameter(torch.zeros(n_quantiles, horizon))  # [Q, H]
 
-    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+    @property
+    def n_channels(self) -> int | None:
+        """C the center is bound to, or None where any number will do."""
+        return getattr(self.center, "n_channels", None)
+
+    def forward(self, x: Tensor, observed: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """[B, C, T] to [B, Q, C, H]."""
         scale = _window_scale(x, observed)[:, None]  # [B, 1, C, 1]
-        return self.center(x, observed)[:, None] + scale * self.offsets[:, None]
+        return answer(self.center, x, observed, start)[:, None] + scale * self.offsets[:, None]
 
     @torch.no_grad()
     def spread(self, offsets: Tensor) -> None:

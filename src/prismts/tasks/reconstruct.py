@@ -17,7 +17,7 @@ from prismts.layers.normalize import InstanceNorm
 from prismts.models import MODELS, find_model, make_settings
 from prismts.models.contract import Encoder
 from prismts.shapes import expect
-from prismts.windows import Batch
+from prismts.windows import Batch, Windows
 
 __all__ = ["MIXTURE", "MaskReader", "Reconstruct", "find_mask", "gap_distance"]
 
@@ -46,6 +46,9 @@ class MaskReader(Encoder):
         self.normalize = InstanceNorm()
         self.head = DecodeHead(self.width, self.patch_length, self.stride, n_series=n_channels, dropout=head_dropout)
         self.weight = nn.Parameter(torch.ones(len(self._RANGES) + 1))
+        self.share: Tensor  # [C] of what is added beside observed points: set after training, see Reconstruct.finish
+        self.register_buffer("share", torch.ones(n_channels))
+        self.register_load_state_dict_pre_hook(_with_shares)
 
     def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
         """[B, C, T] and its mask (None: all observed) to tokens [B, 1, N, D]."""
@@ -61,14 +64,24 @@ class MaskReader(Encoder):
     def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """What stood in the windows x [B, C, T], also where nothing was observed."""
         features = self.encode(x, observed)
+        return self.normalize.inverse(features.window + self.added(features, observed), features.stats)
+
+    def added(self, features: Features, observed: Tensor | None = None) -> Tensor:
+        """What is added to the straight lines, weighed by distance, in units of the normalized window: [B, C, T]."""
         assert isinstance(self.head, DecodeHead)
-        added = self.head.network(features)
-        if observed is not None:
-            edges = torch.tensor(self._RANGES, device=x.device)
-            added = added * self.weight[torch.bucketize(gap_distance(observed), edges, right=True)]
-        else:
-            added = added * self.weight[0]
-        return self.normalize.inverse(features.window + added, features.stats)
+        told = self.head.network(features)
+        if observed is None:
+            return told * self.weight[0]
+        distance = gap_distance(observed)
+        edges = torch.tensor(self._RANGES, device=observed.device)
+        weight = self.weight[torch.bucketize(distance, edges, right=True)]
+        return told * torch.where(distance == 1, self.share[:, None] * weight, weight)
+
+
+def _with_shares(model: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights that were saved before there were shares: all of what is added counts."""
+    assert isinstance(model, MaskReader)
+    weights.setdefault(f"{prefix}share", torch.ones_like(model.share))
 
 
 def gap_distance(observed: Tensor) -> Tensor:
@@ -159,6 +172,33 @@ class Reconstruct:
             generator.manual_seed((self.seed + 1) * 2_147_483_647 + mark)
             masks.append(self.masks(seen[None], generator))
         return torch.cat(masks).to(batch.context.device)
+
+    @torch.no_grad()
+    def finish(self, model: nn.Module, validation: Windows | None, *, batch_size: int = 64) -> Tensor | None:
+        """Let no more of what a ``MaskReader`` adds beside observed points count than lowers the validation error most.
+
+        For every channel, on the points next to an observed one, the share that least squares gives over what
+        validation hides, from 0 to 1: there a straight line is hard to beat, and what training gains it may lose on
+        other data. Farther away all of it counts. Finishing twice is finishing once. Returns the shares [C], or None
+        where there is nothing to weigh: another model, or no validation.
+        """
+        if validation is None or not isinstance(model, MaskReader):
+            return None
+        model.eval()
+        model.share.fill_(1.0)
+        device = model.share.device
+        agree, power = torch.zeros(2, len(model.share), dtype=torch.float64)
+        for batch in validation.in_order(batch_size):
+            hidden = self.fixed_masks(batch)
+            seen = _observed(batch) & ~hidden
+            features = model.encode(batch.context.masked_fill(~seen, 0.0).to(device), seen.to(device))
+            added = (model.added(features, seen.to(device)) * features.stats.scale).cpu()  # [B, C, T]
+            missed = batch.context - model.normalize.inverse(features.window, features.stats).cpu()
+            added = added.masked_fill(~(hidden & (gap_distance(seen) == 1)), 0.0)
+            agree += (missed * added).sum((0, 2), dtype=torch.float64)
+            power += added.square().sum((0, 2), dtype=torch.float64)
+        model.share.copy_(torch.where(power > 0, agree / power.clamp(min=1e-300), 1.0).clamp(0.0, 1.0))
+        return model.share.clone()
 
     @staticmethod
     def reconstruct(model: nn.Module, x: Tensor, observed: Tensor | None, hidden: Tensor | None) -> Tensor:

@@ -38,6 +38,11 @@ def _every_20(step: int, steps_per_epoch: int, n_steps: int) -> float:
     return 0.9 ** (step // steps_per_epoch // 20)
 
 
+def _halving(step: int, steps_per_epoch: int, n_steps: int) -> float:
+    """Constant for two epochs, then half as much after each: "type1" in the code of DLinear, iTransformer, TimesNet."""
+    return 0.5 ** max(0, step // steps_per_epoch - 1)
+
+
 def _constant(step: int, steps_per_epoch: int, n_steps: int) -> float:
     """The same throughout."""
     return 1.0
@@ -48,6 +53,7 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "paper_every_5": _every_5,
     "paper_every_20": _every_20,
     "one_cycle": _one_cycle,
+    "halving": _halving,
     "constant": _constant,
 }
 

@@ -1,0 +1,442 @@
+"""Run cells: fit once, score by each protocol, and write down everything there is to tell.
+
+:func:`prismts.evaluation.protocols.evaluate` is the only way a score comes about here. Cells that differ only in a
+protocol that does not touch training (forecasting) share one training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prismts.analysis.macs import count
+from prismts.benchmark.predictions import CasePredictions, Forecasts, Kept, StepScores
+from prismts.benchmark.spec import BenchSpec, Cell, estimator_of
+from prismts.data.resample import resampled
+from prismts.data.scaling import StandardScaler
+from prismts.data.series import Collection, Series
+from prismts.data.splits import Borders, by_fraction
+from prismts.errors import DataError
+from prismts.estimators.base import on_device
+from prismts.evaluation.classification import classification_scores
+from prismts.evaluation.detection_vus import vus_buffer
+from prismts.evaluation.protocols import data_hash, evaluate, score
+from prismts.evaluation.scores import Scores
+
+__all__ = ["FORMAT", "Load", "Record", "build", "load_data", "run_cells", "versions"]
+
+FORMAT = 1  # of the files of cells
+Load = Callable[[str], "Series | Collection"]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a cell found: plain values for its file, and what it predicted if that is kept."""
+
+    cell: Cell
+    content: Mapping[str, Any]
+    kept: Kept | None = None
+
+
+def run_cells(
+    spec: BenchSpec, cells: Sequence[Cell], *, load: Load | None = None, run_folder: Path | None = None
+) -> list[Record]:
+    """Fit once and score by the protocol of each cell; all cells must be of one training.
+
+    ``load`` replaces the catalog and the files of the specification; ``run_folder`` keeps checkpoints of a training
+    that is broken off.
+    """
+    first = cells[0]
+    assert all(cell.training == first.training for cell in cells)
+    data = load_data(spec, first.data) if load is None else load(first.data)
+    part, borders = _part(data, first, spec)
+    began, cpu = time.perf_counter(), time.process_time()
+    seen = _Seen(spec.keep_predictions)
+    watched = _Watched(build(spec, first, run_folder), seen)
+    scores = evaluate(watched, part, protocol=first.protocol, seed=first.seed, borders=borders)
+    assert seen.fitted is not None
+    spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    common = {
+        "format": FORMAT, "task": spec.task, "data_hash": data_hash(data), "n_channels": data.n_channels,
+        "n_timepoints": int(np.max(data.lengths)) if isinstance(data, Collection) else len(data),
+        "settings": _settings(seen.fitted), "chosen": _chosen(seen.fitted),
+        "validation": _validated(seen.fitted, part, borders), **_size(seen.fitted),
+        "n_learned": _learned(seen.fitted), **_circumstances(),
+    }  # fmt: skip
+    records: list[Record] = []
+    for cell in cells:
+        if cell is not first:
+            began, cpu = time.perf_counter(), time.process_time()
+            scores = _score_again(seen, part, borders, cell.protocol)
+            spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+        content = {
+            "cell": cell.name, **dataclasses.asdict(cell), "made_with": spec.made_with(cell),
+            "measures": {**scores.measures, **_on_all_of_train(scores, data, first)},
+            "n_scored": scores.n_scored, "counted": scores.counted,
+            "per_step": {name: array.tolist() for name, array in scores.per_step.items()},
+            "per_channel": {name: array.tolist() for name, array in scores.per_channel.items()},
+            "channels": list(scores.channels), **common, **spent, "trained_with": first.name,
+            "predictions": f"predictions/{cell.name}.npz" if spec.keep_predictions else None,
+            "finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        }  # fmt: skip
+        records.append(Record(cell, content, _kept(seen, part, borders) if spec.keep_predictions else None))
+    return records
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(name: str, file: str | None, test_file: str | None, columns: str) -> Series | Collection:
+    from prismts.data.catalog import load_dataset
+    from prismts.data.readers import read
+
+    if file is None:
+        return load_dataset(name)
+    found = read(file, **json.loads(columns))
+    if test_file is None:
+        return replace(found, name=name)
+    test = read(test_file)
+    if not isinstance(found, Collection) or not isinstance(test, Collection):
+        raise DataError(f"{name}: {file} and {test_file} hold labeled cases each, as .ts files do.")
+    if found.labels is None or test.labels is None:
+        raise DataError(f"{name}: cases need labels, but {file if found.labels is None else test_file} has none.")
+    return replace(
+        found, values=np.concatenate([found.values, test.values], axis=1),
+        offsets=np.concatenate([found.offsets, found.offsets[-1] + test.offsets[1:]]),
+        names=tuple(f"{part}/{i}" for part, cases in (("train", found), ("test", test)) for i in range(len(cases))),
+        labels=np.concatenate([found.labels, test.labels]), n_train=len(found), name=name,
+    )  # fmt: skip
+
+
+def load_data(spec: BenchSpec, name: str) -> Series | Collection:
+    """A data set of the specification; the last two stay in memory."""
+    entry = spec.data_entry(name)
+    columns = {"time": entry.time, "values": entry.values, "frequency": entry.frequency}
+    given = {key: value for key, value in columns.items() if value is not None}
+    files = [None if file is None else str(Path(spec.folder) / file) for file in (entry.file, entry.test_file)]
+    return _loaded(name, files[0], files[1], json.dumps(given, default=list))
+
+
+def build(spec: BenchSpec, cell: Cell, run_folder: Path | None = None) -> Any:
+    """The unfitted estimator of a cell.
+
+    A seasonal floor whose season is longer than the context reads the season: its context decides nothing else.
+    """
+    from prismts.models.case_floors import CASE_FLOORS
+
+    made = spec.made_with(cell)
+    if spec.task == "classify" and made["model"] in CASE_FLOORS:
+        return _FloorClassifier(made["model"], made["model_settings"])
+    known: dict[str, Any] = {
+        name: made[name] for name in ("setting", "model_settings", "fit_settings", "n_members") if made[name]
+    }
+    known |= made["arguments"]
+    if cell.horizon is not None:
+        known["horizon"] = cell.horizon
+    if cell.context_length is not None:
+        known["context_length"] = cell.context_length
+    return estimator_of(spec.task)(
+        made["model"], **known, random_state=cell.seed, progress=False,
+        run_folder=None if run_folder is None else str(run_folder),
+    )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Packages that decide numbers, and which state of our own files made them (no version control is needed)."""
+    found = {"python": platform.python_version(), "prismts_files": _files_hash()}
+    for name in ("prismts", "torch", "numpy", "scipy", "scikit-learn", "lightning", "aeon", "numba"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def _files_hash() -> str:
+    """Twelve hexadecimal digits of the package's own source files."""
+    digest = hashlib.sha256()
+    root = Path(str(resources.files("prismts")))
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# ---- watching an evaluation
+
+
+@dataclass
+class _Seen:
+    """The fitted copy that an evaluation made, and what it said."""
+
+    keep: bool
+    fitted: Any = None
+    backtest: Any = None
+    probabilities: Array | None = None
+    labels: Array | None = None
+    step_scores: Array | None = None
+
+
+class _Watched:
+    """An estimator whose copy can be looked at after it was evaluated; it does what the estimator does, and no more."""
+
+    def __init__(self, estimator: Any, seen: _Seen) -> None:
+        self.estimator, self.seen = estimator, seen
+
+    def get_params(self, deep: bool = False) -> dict[str, Any]:
+        """What a copy is made from: the same estimator unfitted, watched by the same eyes."""
+        fresh = self.estimator.__class__(**self.estimator.get_params(deep=False))
+        return {"estimator": fresh, "seen": self.seen}
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.estimator, name)
+        watch = _WATCHES.get(name)
+        return method if watch is None else functools.partial(watch, self.seen, self.estimator)
+
+
+def _fit(seen: _Seen, estimator: Any, *data: Any, **named: Any) -> Any:
+    seen.fitted = estimator.fit(*data, **named)
+    return seen.fitted
+
+
+def _backtest(seen: _Seen, estimator: Any, data: Any, **part: Any) -> Any:
+    seen.backtest = estimator.backtest(data, **part, keep_forecasts=seen.keep)
+    return seen.backtest
+
+
+def _judge(seen: _Seen, estimator: Any, cases: Collection) -> Any:
+    if seen.keep:
+        seen.probabilities, seen.labels = estimator.predict_proba(cases), cases.labels
+    return estimator.evaluate(cases)
+
+
+def _score_steps(seen: _Seen, estimator: Any, data: Any) -> Any:
+    seen.step_scores = estimator.score_samples(data)
+    return seen.step_scores
+
+
+_WATCHES: dict[str, Callable[..., Any]] = {
+    "fit": _fit, "backtest": _backtest, "evaluate": _judge, "score_samples": _score_steps,
+}  # fmt: skip
+
+
+class _FloorClassifier:
+    """A floor of ``CASE_FLOORS`` as an estimator that a protocol can score."""
+
+    def __init__(self, floor: str, settings: Mapping[str, Any], random_state: int = 0) -> None:
+        self.floor, self.settings, self.random_state = floor, settings, random_state
+
+    def get_params(self, deep: bool = False) -> dict[str, Any]:
+        return {"floor": self.floor, "settings": self.settings, "random_state": self.random_state}
+
+    def set_params(self, random_state: int) -> _FloorClassifier:
+        self.random_state = random_state
+        return self
+
+    def fit(self, data: Collection, *, judged_by: Collection | None = None) -> _FloorClassifier:
+        """Learn from labeled cases; a floor chooses no epoch, so there is nothing to be judged by."""
+        from prismts.models.case_floors import case_floor
+
+        self.classes_, codes = np.unique(_labels(data), return_inverse=True)
+        self.floor_ = case_floor(self.floor, random_state=self.random_state, **self.settings)
+        self.floor_.fit([case.values for case in data], codes)
+        self.n_cases_ = {"train": len(data), "validation": 0}
+        return self
+
+    def predict_proba(self, data: Collection) -> NDArray[np.float64]:
+        return self.floor_.predict_proba([case.values for case in data])
+
+    def evaluate(self, data: Collection) -> Scores:
+        measures = classification_scores(_labels(data), self.predict_proba(data), self.classes_)
+        return Scores(measures, len(data), data=data.name, data_hash=data_hash(data), counted="cases")
+
+
+def _labels(data: Collection) -> NDArray[Any]:
+    if data.labels is None:
+        raise DataError(f"The cases of {data.name!r} bring no labels, so nothing can be learned or scored.")
+    return data.labels
+
+
+def _part(data: Series | Collection, cell: Cell, spec: BenchSpec) -> tuple[Series | Collection, Borders | None]:
+    """The data of a cell and where they are cut: another draw of cases, or less to learn from; test stays whole."""
+    if spec.task == "classify":
+        if not isinstance(data, Collection):
+            raise DataError(f"{cell.data} is a series, not labeled cases; a classifier cannot be scored on it.")
+        drawn = resampled(data, cell.resample)
+        return (drawn if cell.train_share == 1 else _fewer_cases(drawn, cell)), None
+    if not isinstance(data, Series):
+        raise DataError(f"{cell.data} is a collection of cases, not a series with a test part in time.")
+    borders = data.borders or by_fraction(len(data))
+    skipped = round((1 - cell.train_share) * borders.train_end)
+    if not skipped:
+        return data, borders
+    borders = Borders(*(border - skipped for border in dataclasses.astuple(borders)))
+    return replace(data.part(skipped, len(data)), borders=borders), borders
+
+
+def _fewer_cases(data: Collection, cell: Cell) -> Collection:
+    """The same share of the training cases of every class, at least one; drawn by the number of the resample."""
+    labels, generator = _labels(data)[: data.n_train], np.random.default_rng([cell.resample, 2026])
+    kept: list[int] = []
+    for value in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == value))
+        kept += members[: max(1, round(cell.train_share * len(members)))].tolist()
+    cases = [data[i] for i in [*sorted(kept), *range(len(labels), len(data))]]
+    chosen = np.array([*sorted(kept), *range(len(labels), len(data))])
+    return replace(Collection.of(cases, labels=_labels(data)[chosen], name=data.name), n_train=len(kept))
+
+
+def _score_again(seen: _Seen, part: Series | Collection, borders: Borders | None, protocol: str) -> Scores:
+    """The fitted forecaster under another protocol."""
+    assert isinstance(part, Series) and borders is not None
+    watched: Any = _Watched(seen.fitted, seen)
+    return score(watched, part, borders, protocol=protocol)
+
+
+def _validated(fitted: Any, part: Series | Collection, borders: Borders | None) -> dict[str, float] | None:
+    """What validation says of the finished estimator: settings are chosen by this, never by the test part."""
+    if hasattr(fitted, "backtest") and isinstance(part, Series) and borders is not None:
+        begin, end = borders.validation
+        if end - begin < fitted.horizon:
+            return None
+        return dict(score(fitted, part, Borders(begin, begin, end)).measures)
+    found: dict[str, float] | None = getattr(fitted, "validation_scores_", None)
+    return found
+
+
+def _on_all_of_train(scores: Scores, data: Series | Collection, cell: Cell) -> dict[str, float]:
+    """MSE and MAE on values standardized by the whole training part, where only a share of it was learned from.
+
+    The mean over channels of squared own units over the variance: comparable over shares, which mse itself is not.
+    """
+    if cell.train_share == 1 or not isinstance(data, Series) or "rmse_own" not in scores.per_channel:
+        return {}
+    end = (data.borders or by_fraction(len(data))).train_end
+    scale = StandardScaler.fit(Collection.of(data), np.array([end])).scale[0]
+    return {
+        "mse_whole_scale": float(np.mean((scores.per_channel["rmse_own"] / scale) ** 2)),
+        "mae_whole_scale": float(np.mean(scores.per_channel["mae_own"] / scale)),
+    }
+
+
+def _kept(seen: _Seen, part: Series | Collection, borders: Borders | None) -> Kept:
+    fitted = seen.fitted
+    if seen.backtest is not None:
+        assert isinstance(part, Series)
+        found, horizon = seen.backtest, fitted.horizon
+        first, last = int(found.origins[0]), int(found.origins[-1]) + horizon
+        return Forecasts(
+            found.forecasts, np.asarray(part.values[:, first:last]), found.origins, first, fitted.scaler_.mean[0],
+            fitted.scaler_.scale[0], fitted.season_scale_[0],
+            None if fitted.quantiles is None else tuple(float(q) for q in fitted.quantiles),
+        )  # fmt: skip
+    if seen.probabilities is not None:
+        assert seen.labels is not None
+        return CasePredictions(seen.probabilities, seen.labels, np.asarray(fitted.classes_))
+    assert isinstance(part, Series) and part.labels is not None and seen.step_scores is not None
+    end = 0 if borders is None else borders.train_end
+    scores = np.asarray(seen.step_scores)[end:]
+    buffer = vus_buffer(part.values[:, : end or None])
+    return StepScores(scores, part.labels[end:], fitted.threshold_.alarms(scores), buffer)
+
+
+# ---- what there is to tell of a fitted estimator
+
+
+def _settings(fitted: Any) -> dict[str, Any]:
+    """Every argument, and the recipe with everything that was filled in."""
+    params = {
+        name: value for name, value in fitted.get_params(deep=False).items() if name not in ("run_folder", "progress")
+    }
+    recipe = getattr(fitted, "_recipe_", None) or getattr(fitted, "recipe_", None)
+    found: dict[str, Any] = {"arguments": params}
+    if recipe is not None:
+        found["recipe"] = {**dataclasses.asdict(replace(recipe, model={})), "model": dict(recipe.model)}
+    config = getattr(_members(fitted)[0], "config", None) if _members(fitted) else None
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        found["architecture"] = dataclasses.asdict(config)
+    return json.loads(json.dumps(found, default=_plain))
+
+
+def _chosen(fitted: Any) -> dict[str, Any]:
+    """What training and validation decided."""
+    results = getattr(fitted, "fit_results_", None)
+    results = [fitted.fit_result_] if hasattr(fitted, "fit_result_") else results
+    results = list(results.values()) if isinstance(results, Mapping) else list(results or [])
+    found: dict[str, Any] = {
+        "best_epochs": [result.best_epoch for result in results],
+        "best_losses": [result.best_loss for result in results],
+        "history": [list(result.history) for result in results], "fit_seconds": sum(r.seconds for r in results),
+    }  # fmt: skip
+    for name in ("line_", "network_share_", "weights_", "judges_", "period_", "context_length_", "calibrated_on_"):
+        if hasattr(fitted, name):
+            found[name.removesuffix("_")] = getattr(fitted, name)
+    if hasattr(fitted, "threshold_"):
+        found["threshold"] = str(fitted.threshold_)
+    if hasattr(fitted, "floor_"):
+        found["prepared"] = list(fitted.floor_.prepared)
+    return json.loads(json.dumps(found, default=_plain))
+
+
+def _members(fitted: Any) -> list[Any]:
+    return list(fitted.members_) if hasattr(fitted, "model_") else []
+
+
+def _size(fitted: Any) -> dict[str, Any]:
+    """Parameters, and multiply-accumulates of one window or case as it is answered; None with a reason."""
+    if not hasattr(fitted, "model_"):
+        return {"n_parameters": None, "n_macs": None, "macs_told": "no network"}
+    n_parameters = sum(parameter.numel() for parameter in fitted.model_.parameters())
+    if not _members(fitted):
+        return {"n_parameters": n_parameters, "n_macs": 0, "macs_told": "no network"}
+    length = (getattr(fitted, "context_length_", None) or getattr(fitted, "context_length", None)
+              or fitted.n_timepoints_)  # fmt: skip
+    window = torch.zeros(1, fitted.n_channels_, int(length))
+    answering = _members(fitted) if isinstance(fitted.model_, torch.nn.ModuleDict) else [fitted.model_]
+    try:
+        total = sum(count(on_device(model), window).total for model in answering)
+    except Exception as error:
+        # a model that looks at values to decide what to compute cannot be counted; its scores are none the worse
+        return {"n_parameters": n_parameters, "n_macs": None, "macs_told": f"not counted: {type(error).__name__}"}
+    return {
+        "n_parameters": n_parameters,
+        "n_macs": int(total),
+        "macs_told": f"one window [1, {', '.join(map(str, window.shape[1:]))}]",
+    }
+
+
+def _learned(fitted: Any) -> dict[str, Any]:
+    """Windows or cases of training and validation."""
+    found: dict[str, Any] = getattr(fitted, "n_windows_", None) or getattr(fitted, "n_cases_", None) or {}
+    return dict(found)
+
+
+def _circumstances() -> dict[str, Any]:
+    device = torch.accelerator.current_accelerator(check_available=True)
+    return {
+        "versions": versions(), "threads": torch.get_num_threads(), "device": "cpu" if device is None else device.type,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """What json does not know: numpy, settings, mappings; anything else by its words."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return dict(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,77 @@
+"""YAML that knows its lines, so that a mistake in a file is reported where a reader can see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from prismts.errors import SettingsError
+
+__all__ = ["Lined", "read_lined"]
+
+
+@dataclass(frozen=True)
+class Lined:
+    """The content of a YAML file, and where in the file each part of it stands."""
+
+    path: Path
+    content: Any
+    lines: dict[tuple[str | int, ...], int]  # place -> line, counted from 1
+
+    def line(self, place: Sequence[str | int]) -> int:
+        """The line of a place such as ("models", 2, "fit_settings"), or of the nearest part around it."""
+        for n in range(len(place), -1, -1):
+            if (line := self.lines.get(tuple(place[:n]))) is not None:
+                return line
+        return 1
+
+    def at(self, place: Sequence[str | int]) -> str:
+        """Where that is, for a message: "spec.yaml, line 7"; the name alone of what was never a file."""
+        if not self.lines:
+            return self.path.name
+        return f"{self.path.name}, line {self.line(place)}"
+
+
+def read_lined(path: str | Path) -> Lined:
+    """Read a YAML file with safe types only.
+
+    Raises:
+        SettingsError: there is no such file, it is no YAML, or a name stands twice in one mapping, where YAML would
+            silently take the second.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise SettingsError(f"There is no file {path}. Pass the YAML file of a benchmark.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    lines: dict[tuple[str | int, ...], int] = {}
+    if root is not None:
+        _walk(root, (), lines, path)
+    return Lined(path, content, lines)
+
+
+def _walk(node: Any, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], path: Path) -> None:
+    import yaml
+
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in cast(list[tuple[Any, Any]], node.value):
+            inner = (*place, str(key.value))
+            if inner in lines:
+                raise SettingsError(
+                    f"{path.name}, line {key.start_mark.line + 1}: {key.value!r} stands twice, first in line "
+                    f"{lines[inner]}. Keep one of them."
+                )
+            lines[inner] = key.start_mark.line + 1
+            _walk(value, inner, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(cast(list[Any], node.value)):
+            _walk(value, (*place, number), lines, path)

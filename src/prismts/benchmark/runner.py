@@ -1,0 +1,244 @@
+"""Run what is missing of a benchmark: in this process, in several, or on a cluster; and say what will take how long."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prismts.benchmark.results import (
+    Results,
+    cell_file,
+    clear,
+    gather,
+    keep_spec,
+    read_results,
+    write_failed,
+    write_records,
+)
+from prismts.benchmark.spec import BenchSpec, Cell
+from prismts.errors import SettingsError
+
+__all__ = ["Estimate", "Event", "Group", "duration", "estimate", "pending", "plan", "run_bench", "run_group"]
+
+Group = tuple[Cell, ...]  # cells of one training, which differ in their protocol
+Load = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What became of a group of cells: "started", "done", "failed", or "lost" when its process died."""
+
+    cells: Group
+    kind: str
+    told: str = ""  # the score, or the error
+    seconds: float = 0.0
+    process: int | None = None  # number of the process it runs in
+
+    def __str__(self) -> str:
+        return f"{self.cells[0].name if len(self.cells) == 1 else self.cells[0].training.name.rstrip('-')}: {self.told}"
+
+
+Tell = Callable[[Event], None]
+
+
+def run_bench(
+    spec: BenchSpec,
+    folder: str | Path,
+    *,
+    jobs: int = 1,
+    cluster: str | None = None,
+    only: str = "",
+    redo: bool = False,
+    load: Load | None = None,
+    tell: Tell = lambda event: None,
+) -> Results:
+    """Run every missing cell, and gather all that are there into ``results.parquet``.
+
+    Args:
+        spec: what to run.
+        folder: where results are, and go.
+        jobs: processes of one torch thread each; 0 runs everything in this process.
+        cluster: the address of a Ray cluster, in place of processes here.
+        only: run only cells whose name contains this text.
+        redo: make cells anew that other settings made; without it they are an error.
+        load: replaces the catalog, in this process only.
+        tell: hears of everything as it happens.
+
+    Raises:
+        SettingsError: cells are there that other settings made.
+    """
+    folder = Path(folder)
+    before = read_results(folder, spec)
+    groups = pending(before, only=only, redo=redo)
+    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
+    keep_spec(folder, spec)
+    try:
+        if load is not None or (jobs == 0 and cluster is None):
+            for group in groups:
+                tell(Event(group, "started"))
+                tell(run_group(spec, group, folder, load=load))
+        elif cluster is not None:
+            from prismts.benchmark.cluster import run_on_cluster
+
+            run_on_cluster(spec, groups, folder, cluster, tell)
+        else:
+            from prismts.benchmark.local import run_in_processes
+
+            run_in_processes(spec, groups, folder, jobs, tell)
+    finally:  # also when it is stopped: what is finished is finished
+        with contextlib.suppress(OSError):  # not empty: a training that was broken off goes on from there
+            (folder / "unfinished").rmdir()
+        results = read_results(folder, spec)
+        if results.cells:
+            gather(results)
+    return results
+
+
+def run_group(spec: BenchSpec, group: Group, folder: Path, *, load: Load | None = None) -> Event:
+    """Run one group and write its cells, or the error it ended with."""
+    from prismts.benchmark.cells import run_cells
+
+    began = time.perf_counter()
+    # checkpoints, from which a killed training goes on; other settings have another place
+    mark = hashlib.sha256(json.dumps(spec.made_with(group[0]), sort_keys=True).encode()).hexdigest()[:8]
+    unfinished = folder / "unfinished" / f"{group[0].name}-{mark}"
+    try:
+        records = run_cells(spec, group, load=load, run_folder=unfinished)
+    except Exception as error:  # one cell that fails must not end the others
+        told = f"{type(error).__name__}: {error}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write_failed(folder, spec, group, told, traceback.format_exc())
+        return Event(group, "failed", told, time.perf_counter() - began)
+    write_records(folder, records)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return Event(group, "done", scored(records[0].content), time.perf_counter() - began)
+
+
+def scored(content: Mapping[str, Any]) -> str:
+    """The first measure of a finished cell, in words."""
+    name, value = next(iter(content["measures"].items()))
+    return f"{name} {value:.4f}"
+
+
+def pending(results: Results, *, only: str = "", redo: bool = False) -> list[Group]:
+    """What is to run, in the order of the specification, grouped by training."""
+    changed = {cell: told for cell, told in results.changed.items() if only in cell.name}
+    if changed and not redo:
+        cell, told = next(iter(changed.items()))
+        raise SettingsError(
+            f"{len(changed)} finished cells in {results.folder} were made with other settings, so they cannot stand "
+            f"beside new ones. Of {cell.name}: {told}. Add --redo to make them anew, or give another folder (--out)."
+        )
+    wanted = {*results.missing, *results.without_predictions}
+    groups: dict[Cell, list[Cell]] = {}
+    for cell in results.spec.cells:
+        if cell in wanted and only in cell.name:
+            # in classification the published protocol trains differently, so it is a training of its own
+            shared = cell.training if results.spec.task == "forecast" else cell
+            groups.setdefault(shared, []).append(cell)
+    return [tuple(cells) for cells in groups.values()]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """About how long groups of cells will take, one after the other, by finished ones of the same kind."""
+
+    seconds: float
+    n_known: int
+    n_unknown: int  # of which no cell of the same model is finished yet
+
+    def told(self, jobs: int = 1) -> str:
+        """In words, for so many processes."""
+        if not self.n_known and not self.n_unknown:
+            return "nothing to run"
+        unknown = f"{self.n_unknown} of unknown length: none of their model is finished yet"
+        if not self.n_known:
+            return unknown
+        about = f"about {duration(self.seconds / max(1, jobs))}"
+        return about if not self.n_unknown else f"{about}, and {unknown}"
+
+
+def estimate(results: Results, groups: Iterable[Group]) -> Estimate:
+    """How long groups will take: the mean of finished cells that share the most with them.
+
+    First those of the same model, data, horizon, context and share of training; then of the same model and data; then
+    of the same model. A group that resembles none is counted as unknown.
+    """
+    known: dict[tuple[Any, ...], list[float]] = {}
+    for cell, content in results.cells.items():
+        if content.get("trained_with") == cell.name:
+            for key in _kinds(cell):
+                known.setdefault(key, []).append(float(content["seconds"]))
+    total, n_known, n_unknown = 0.0, 0, 0
+    for group in groups:
+        alike = next((known[key] for key in _kinds(group[0]) if key in known), None)
+        if alike is None:
+            n_unknown += 1
+        else:
+            total, n_known = total + float(np.mean(alike)), n_known + 1
+    return Estimate(total, n_known, n_unknown)
+
+
+def _kinds(cell: Cell) -> list[tuple[Any, ...]]:
+    return [
+        (cell.model, cell.data, cell.horizon, cell.context_length, cell.train_share),
+        (cell.model, cell.data),
+        (cell.model,),
+    ]
+
+
+def plan(spec: BenchSpec, folder: str | Path, *, jobs: int = 1, only: str = "", redo: bool = False) -> str:
+    """The cells of a benchmark, what of them is done, and how long the rest will take, in words."""
+    results = read_results(folder, spec)
+    groups = pending(results, only=only, redo=redo)
+    to_run = {cell for group in groups for cell in group}
+    lines: list[str] = []
+    for cell in spec.cells:
+        if cell in to_run:
+            about = estimate(results, [(cell,)])
+            told = duration(about.seconds) if about.n_known else "unknown"
+            why = "failed before" if cell in results.failed else "changed" if cell in results.changed else "to run"
+            lines.append(f"  {why:<13} {cell.name}  ({told})")
+        elif cell in results.cells:
+            lines.append(f"  {'done':<13} {cell.name}")
+        else:
+            lines.append(f"  {'left out':<13} {cell.name}")
+    head = (
+        f"{len(spec.cells)} cells, {len(results.cells)} done, {len(to_run)} to run in {len(groups)} trainings: "
+        f"{estimate(results, groups).told(jobs)}"
+    )
+    if jobs > 1:
+        head += f" with {jobs} jobs"
+    if results.foreign:
+        lines.append(f"  {len(results.foreign)} cells in {results.folder} are not of this specification, such as "
+                     f"{results.foreign[0]}")  # fmt: skip
+    return "\n".join([head, *lines])
+
+
+def finished(folder: Path, group: Group, since: float) -> bool:
+    """Whether all cells of a group were written after a moment; a process may die after its work is done."""
+    files = [cell_file(folder, cell) for cell in group]
+    return all(file.exists() and file.stat().st_mtime >= since for file in files)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def failures(results: Results) -> Sequence[str]:
+    """The errors of cells that failed, as sentences."""
+    return [f"{cell.name}: {told}" for cell, told in results.failed.items()]

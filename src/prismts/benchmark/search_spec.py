@@ -1,0 +1,211 @@
+"""What a search runs: a YAML file as a frozen value, checked before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from prismts.benchmark.search_space import DEFAULT_SPACE, FILL, Dimension, check_space, dimension
+from prismts.data.catalog import dataset
+from prismts.errors import SettingsError, unknown_name
+from prismts.estimators.case_recipes import find_case_recipe
+from prismts.estimators.recipes import find_recipe
+from prismts.models import make_settings
+from prismts.models.convtimenet import ConvTimeNetConfig
+
+__all__ = ["SCORES", "Budget", "SearchSpec", "read_search"]
+
+SCORES: dict[str, dict[str, Literal["minimize", "maximize"]]] = {  # the first one of a task is its default
+    "forecast": {"mse": "minimize", "mae": "minimize"},
+    "classify": {
+        "log_loss": "minimize", "accuracy": "maximize", "balanced_accuracy": "maximize", "f1_macro": "maximize",
+    },
+}  # fmt: skip
+_FILE_ENDINGS = (".csv", ".csv.gz", ".parquet", ".npz", ".ts")
+_FORECAST_ONLY = ("context_length", "horizon")
+_CLASSIFY_ONLY = ("label", "test_data", "validation")
+Prune = Literal["median", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The most that one window may cost; one of the two."""
+
+    macs: float | None = None  # multiply-accumulates, without the line beside the network
+    milliseconds: float | None = None  # on this machine, measured
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.macs, self.milliseconds) if value is not None]
+        if len(given) != 1 or isinstance(given[0], bool | str) or not given[0] > 0:
+            raise SettingsError(
+                "A budget is one number above 0: {macs: 5.0e+6} or {milliseconds: 2.5}, but got "
+                f"macs {self.macs!r}, milliseconds {self.milliseconds!r}."
+            )
+
+    @property
+    def most(self) -> float:
+        """The number, in the unit of the budget."""
+        return float(self.macs if self.macs is not None else self.milliseconds or 0.0)
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "multiply-accumulates" if self.macs is not None else "milliseconds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """All that decides what a search finds; :func:`read_search` reads it from YAML."""
+
+    data: str  # a name of the catalog, or a file
+    task: Literal["forecast", "classify"] = "forecast"
+    name: str = ""  # of the study in its storage
+    context_length: int = 336  # steps; forecasts only, as the horizon
+    horizon: int = 96
+    setting: str = "default"  # the recipe that the search starts from
+    model: Mapping[str, Any] = field(default_factory=dict)  # settings of ConvTimeNet that stay fixed
+    fit: Mapping[str, Any] = field(default_factory=dict)  # training settings that stay fixed
+    space: Mapping[str, Dimension] = field(default_factory=dict)  # empty: DEFAULT_SPACE of the task
+    budget: Budget | None = None
+    score: str = ""  # on validation; the first of SCORES of the task if empty
+    trials: int = 30
+    prune: Prune = "median"
+    warmup_epochs: int = 1  # of a trial before it may be pruned
+    n_random: int = 8  # trials drawn at random before Optuna's model of the scores draws them
+    seed: int = 0
+    n_members: int | None = None  # networks per trial whose mean counts; the recipe's if None
+    validation: Any = "auto"  # as of Classifier; forecasts have the borders of the data
+    storage: str | None = None  # Optuna's: sqlite:///file.db, postgresql://..., or a .log file; a SQLite file if None
+    time: str | None = None  # columns of a file, as of the estimators
+    series: str | None = None
+    values: tuple[str, ...] | None = None
+    label: str | None = None
+    test_data: str | None = None  # a file with labeled test cases, read by --test alone
+
+    def __post_init__(self) -> None:
+        if self.task not in SCORES:
+            raise unknown_name("task of a search", self.task, SCORES)
+        scores = SCORES[self.task]
+        object.__setattr__(self, "score", self.score or next(iter(scores)))
+        if self.score not in scores:
+            raise unknown_name(f"score for {self.task}", self.score, scores)
+        if self.prune not in get_args(Prune):
+            raise unknown_name("way to prune", self.prune, get_args(Prune))
+        for name, least in (
+            ("context_length", 1), ("horizon", 1), ("trials", 1), ("warmup_epochs", 0), ("n_random", 1), ("seed", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise SettingsError(f"{name} is a whole number from {least}, but got {value!r}.")
+        space = dict(self.space or DEFAULT_SPACE[self.task])
+        if not self.space:  # what is fixed is not searched
+            space = {name: one for name, one in space.items() if name not in (*self.model, *self.fit)}
+            hidden = {"patch_length": "tokens", "stride": "tokens", "kernel_sizes": "stages reach",
+                      "feed_forward": "expansion"}  # fmt: skip
+            for fixed, names in hidden.items():
+                if fixed in self.model:
+                    space = {name: one for name, one in space.items() if name not in names.split()}
+        if self.budget is not None:
+            space.setdefault("fill", FILL)
+        check_space(space, self.budget is not None)
+        for name in (*self.model, *self.fit):
+            if name in space:
+                raise SettingsError(f"{name} is fixed and in the space. Leave it out of one of them.")
+        object.__setattr__(self, "space", space)
+        make_settings(ConvTimeNetConfig, self.model)
+        recipe = find_recipe if self.task == "forecast" else find_case_recipe
+        recipe(self.setting, dict(self.model), dict(self.fit)).fit.changed(self.fit)
+        object.__setattr__(self, "name", self.name or self._named())
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Whether the score should be small or large."""
+        return SCORES[self.task][self.score]
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the data are a file and not a name of the catalog."""
+        return self.data.endswith(_FILE_ENDINGS)
+
+    def made_with(self) -> dict[str, Any]:
+        """What must be equal for a search to go on: everything but how many trials, and where they are kept."""
+        from dataclasses import asdict
+
+        whole = asdict(replace(self))
+        for name in ("trials", "storage", "test_data"):
+            whole.pop(name)
+        if self.is_file:  # wherever it lies: a hash of the data is compared besides
+            whole["data"] = Path(self.data).name
+        return whole
+
+    def _named(self) -> str:
+        short = Path(self.data).name.partition(".")[0] if self.is_file else self.data
+        return f"{short}-{self.horizon}" if self.task == "forecast" else short
+
+
+def read_search(path: str | Path) -> SearchSpec:
+    """The search that a YAML file describes; whatever in it cannot work is an error that names it.
+
+    Files are named relative to the file.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"There is no file {path}. Pass the YAML file of a search.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    known = _mapping(content, str(path))
+    names = [one.name for one in fields(SearchSpec)]
+    for name in known:
+        if name not in names:
+            raise unknown_name(f"entry of {path}", name, names)
+    if not isinstance(known.get("data"), str):
+        raise SettingsError(f"{path} needs data: the name of a data set, such as ETTh2, or a file.")
+    task = known.get("task", "forecast")
+    for name in _CLASSIFY_ONLY if task == "forecast" else _FORECAST_ONLY:
+        if name in known:
+            raise SettingsError(f"{name} does not belong to task: {task}. Leave it out.")
+    space = _mapping(known.get("space") or {}, "space")
+    known["space"] = {name: dimension(name, one) for name, one in space.items()}
+    for name in ("model", "fit"):
+        given = _mapping(known.get(name) or {}, name)
+        known[name] = {key: _plain_number(value) for key, value in given.items()}
+    if known.get("budget") is not None:
+        budget = _mapping(known["budget"], "budget")
+        for name in budget:
+            if name not in ("macs", "milliseconds"):
+                raise unknown_name("budget", name, ("macs", "milliseconds"))
+        known["budget"] = Budget(**{name: _plain_number(value) for name, value in budget.items()})
+    if isinstance(known.get("values"), list):
+        known["values"] = tuple(known["values"])
+    spec = SearchSpec(**known)
+    if spec.is_file:
+        beside = {"data": str(path.parent / spec.data)}
+        if spec.test_data:
+            beside["test_data"] = str(path.parent / spec.test_data)
+        return replace(spec, **beside)  # type: ignore[arg-type]
+    entry = dataset(spec.data)  # an unknown name is an error that offers the nearest one
+    if entry.task != spec.task:
+        raise SettingsError(f"{spec.data} is a data set to {entry.task}, but the task is to {spec.task}.")
+    return spec
+
+
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise SettingsError(f"{where} holds names and values (name: value), but got {type(content).__name__}.")
+    return {str(name): value for name, value in cast(Mapping[Any, Any], content).items()}
+
+
+def _plain_number(value: Any) -> Any:
+    """YAML reads 1e-4 as text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

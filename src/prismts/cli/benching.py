@@ -1,0 +1,255 @@
+"""Benchmarks: a specification file becomes cells, cells a table, and a table a comparison."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from prismts.cli.app import app
+from prismts.cli.files import typed
+from prismts.cli.options import Quiet
+from prismts.errors import SettingsError
+
+if TYPE_CHECKING:
+    from prismts.benchmark.compare import Comparison
+    from prismts.benchmark.runner import Event
+
+__all__ = ["bench_app", "bench_compare", "bench_run", "bench_table"]
+
+bench_app = App(name="bench", help="Run many models on many data sets, honestly; tables and tests of the results.")
+app.command(bench_app)
+
+
+@bench_app.command(name="run")
+def bench_run(
+    spec: Path,
+    *,
+    out: Path | None = None,
+    jobs: int = 1,
+    only: str = "",
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    redo: Annotated[bool, Parameter(negative="")] = False,
+    cluster: str | None = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run every cell of a specification that has no result yet.
+
+    Every cell is a file of its own, written whole, so the same command goes on after a break; cells that failed are
+    tried again. Exit code 1 says that some failed.
+
+    Parameters
+    ----------
+    spec: The YAML file that says what to run, such as benchmarks/specs/forecasting.yaml.
+    out: The folder of the results; that of the file with the ending .results if not given.
+    jobs: Processes, each with one thread; a process that dies takes only its cell with it.
+    only: Run only cells whose name contains this text, such as ETTh2-convtimenet.
+    dry_run: Print the cells and about how long they will take, and run nothing.
+    redo: Make cells anew that other settings made; without it they are an error.
+    cluster: The address of a Ray cluster to run on, such as auto or ray://host:10001.
+    """
+    from prismts.benchmark.results import read_results
+    from prismts.benchmark.runner import failures, pending, plan, run_bench
+    from prismts.benchmark.spec import read_spec
+
+    if jobs < 1:
+        raise SettingsError(f"--jobs counts processes, at least 1, but got {jobs}.")
+    specification = read_spec(spec)
+    out = spec.with_suffix(".results") if out is None else out
+    if dry_run:
+        sys.stdout.write(f"{plan(specification, out, jobs=jobs, only=only, redo=redo)}\n")
+        return
+    console = Console(stderr=True, quiet=quiet)
+    before = read_results(out, specification)
+    with _Bar(console, before, pending(before, only=only, redo=redo), jobs) as bar:
+        results = run_bench(specification, out, jobs=jobs, cluster=cluster, only=only, redo=redo, tell=bar.hear)
+    console.print(
+        f"cells: {len(results.cells)} of {len(specification.cells)} done   results: {out / 'results.parquet'}   "
+        f"next: prism bench table {out}", highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    told = [one for one in failures(results) if only in one]
+    for one in told[:10]:
+        console.print(f"failed: {escape(one)}", highlight=False, soft_wrap=True)
+    if told:
+        sys.stderr.write(f"prism: {len(told)} cells failed; {out}/cells/*.failed.json tell all. The same command tries "
+                         "them again.\n")  # fmt: skip
+        sys.exit(1)
+
+
+@bench_app.command(name="table")
+def bench_table(
+    folder: Path,
+    *,
+    format: Literal["terminal", "markdown", "latex", "html"] = "terminal",
+    measure: str | None = None,
+    by: str | None = None,
+    published: Path | None = None,
+    all_published: Annotated[bool, Parameter(negative="")] = False,
+    columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    digits: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Print the table of a benchmark: mean ± spread over seeds, floors beside ours, the best in bold.
+
+    Parameters
+    ----------
+    folder: The folder of the results.
+    format: How the table is set.
+    measure: Such as mse, mae, mase, accuracy, vus_pr, or a cost: seconds, n_parameters, n_macs.
+    by: What a row is, separated by commas: data, collection, horizon, context, share, resample.
+    published: A file of published numbers, in place of those of the specification.
+    all_published: Show published numbers of another protocol than the row's too, marked.
+    columns: Show only these configurations and published models, and the floors; all if not given.
+    digits: After the point.
+    out: Where to write the table; it is printed if not given.
+    """
+    from prismts.benchmark.published import read_published
+    from prismts.benchmark.results import read_results
+    from prismts.benchmark.tables import render, table
+
+    view = table(
+        read_results(folder),
+        measure=measure,
+        by=None if by is None else [part.strip() for part in by.split(",")],
+        published=None if published is None else read_published(published),
+        all_published=all_published,
+        columns=columns,
+        digits=digits,
+    )
+    plain = out is not None or not sys.stdout.isatty()
+    text = render(view, format, width=200 if plain else None)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+
+
+@bench_app.command(name="compare")
+def bench_compare(
+    folder: Path,
+    *,
+    measure: str | None = None,
+    over: Literal["data", "data,horizon"] = "data",
+    protocol: str | None = None,
+    models: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    level: float = 0.05,
+    out: Path | None = None,
+    quiet: Quiet = False,
+) -> None:
+    """Test which configuration is better: ranks, Friedman, Wilcoxon with Holm's correction, intervals.
+
+    A page with the critical-difference diagram is written beside the results.
+
+    Parameters
+    ----------
+    folder: The folder of the results.
+    measure: The measure to compare by; the headline of the task if not given.
+    over: What counts as one draw: a data set, or each of its horizons (no independent draws).
+    protocol: The protocol to compare under; the first of the specification if not given.
+    models: The configurations to compare; all if not given.
+    level: Of the tests.
+    out: Where to write the page; compare.html in the folder if not given.
+    """
+    from prismts.benchmark.compare import compare
+    from prismts.benchmark.results import read_results
+
+    found = compare(read_results(folder), measure=measure, over=over, protocol=protocol, models=models, level=level)
+    page = _page(out or folder / "compare.html", found)
+    console = Console(quiet=quiet, width=None if sys.stdout.isatty() else 160)
+    for sentence in found.summary():
+        console.print(escape(sentence), highlight=False)
+    console.print(_grid(("configuration", "average rank", f"mean {found.measure}"), found.rank_rows()))
+    console.print(_grid(_PAIR_COLUMNS, found.pair_rows()))
+    Console(stderr=True, quiet=quiet).print(f"page: {page}", highlight=False)
+
+
+_PAIR_COLUMNS = ("pair", "wins/ties/losses", "Wilcoxon p", "after Holm", "difference, interval", "so")
+
+
+def _grid(columns: tuple[str, ...], rows: list[Any]) -> Any:
+    from rich.table import Table
+
+    grid = Table()
+    for number, name in enumerate(columns):
+        grid.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        grid.add_row(*(escape(part) for part in row))
+    return grid
+
+
+def _page(path: Path, found: Comparison) -> Any:
+    from prismts.report.compare import critical_difference_figure
+    from prismts.report.page import Drawing, Facts, Section, Table, Text, write_report
+
+    figure = critical_difference_figure(
+        found.blocks.models, found.ranks, found.critical_difference, n_blocks=len(found.blocks.names), level=found.level
+    )
+    scores = found.blocks.table
+    rows = [(name, *(f"{value:.4f}" for value in row)) for name, row in zip(found.blocks.names, scores, strict=True)]
+    best = (scores.argmax if found.higher_is_better else scores.argmin)(axis=1)
+    ranks = Table(("configuration", "average rank", f"mean {found.measure}"), found.rank_rows())
+    pairs = Table(
+        _PAIR_COLUMNS, found.pair_rows(),
+        caption="Differences are first minus second, in percent of the second, with a bootstrap interval over data "
+        "sets and seeds.",
+    )  # fmt: skip
+    sections = [
+        Section("", [*(Text(sentence) for sentence in found.summary()), Facts([("made by", typed())])]),
+        Section("Ranks", [Drawing(figure, "Critical-difference diagram."), ranks]),
+        Section("Pairs", [pairs]),
+        Section("Scores", [Table(
+            ("block", *found.blocks.models), rows, caption=f"Mean {found.measure} over seeds.",
+            strong=frozenset((row, int(column) + 1) for row, column in enumerate(best)),
+        )]),
+    ]  # fmt: skip
+    return write_report(path, "Comparison", sections, subtitle=found.measure)
+
+
+class _Bar:
+    """A bar on standard error: cells done, how long it will still take, and a line for each that ends."""
+
+    def __init__(self, console: Console, before: Any, groups: list[Any], jobs: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.console, self.before, self.waiting, self.jobs = console, before, list(groups), jobs
+        self.seconds: list[float] = []
+        self.bar = Progress(
+            TextColumn("cells"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"), console=console, disable=console.quiet,
+        )  # fmt: skip
+        self.task = self.bar.add_task("cells", total=len(groups), left=self._left())
+
+    def __enter__(self) -> _Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def hear(self, event: Event) -> None:
+        """Tell what ended, and how long the rest takes at this pace."""
+        if event.kind == "started":
+            return
+        told = f"{event.kind}: {escape(str(event))}, {event.seconds:.1f} s"
+        self.bar.console.print(told, highlight=False, soft_wrap=True)
+        if event.kind != "lost":
+            self.seconds.append(event.seconds)
+            self.waiting = [group for group in self.waiting if group != event.cells]
+            self.bar.update(self.task, advance=1, left=self._left())
+
+    def _left(self) -> str:
+        """By finished cells of the same kind where there are any, else by the mean of this run."""
+        from prismts.benchmark.runner import duration, estimate
+
+        if not self.waiting:
+            return ""
+        about = estimate(self.before, self.waiting)
+        if about.n_unknown and not self.seconds:
+            return "time left: unknown yet"
+        mean = sum(self.seconds) / len(self.seconds) if self.seconds else 0.0
+        return f"about {duration((about.seconds + about.n_unknown * mean) / self.jobs)} left"

@@ -1,0 +1,40 @@
+"""Model folders exported to ONNX once, and kept for the next start."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from prismts.estimators.saved import package_version, read_config
+
+__all__ = ["cache_folder", "exported_file"]
+
+
+def cache_folder() -> Path:
+    """Where exported models lie: ``PRISMTS_CACHE``, or the user's cache."""
+    import pooch
+
+    return Path(os.environ.get("PRISMTS_CACHE") or pooch.os_cache("prismts")) / "onnx"
+
+
+def exported_file(folder: Path) -> Path:
+    """The .onnx file of a model folder, exported now unless it was before.
+
+    The name of the file is a hash of the folder's ``config.json``, which holds the checksums of everything else, and of
+    the version that exports, so an altered folder is exported anew.
+    """
+    read_config(folder)  # a missing or foreign folder is told as such
+    digest = hashlib.sha256(f"{package_version()} ".encode() + (folder / "config.json").read_bytes()).hexdigest()
+    file = cache_folder() / f"{digest[:32]}.onnx"
+    if not file.exists():
+        from prismts.serving.export import export
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.stem}.{os.getpid()}.onnx")
+        try:
+            export(folder, partial)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    return file

@@ -1,0 +1,143 @@
+"""Benchmarks in several processes and on a cluster: what dies takes nothing with it. Slow: each process loads torch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prismts.benchmark.results import read_results
+from prismts.benchmark.runner import run_bench
+from prismts.benchmark.spec import read_spec
+from prismts.data.synthetic import simulated_plant
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def spec(tmp_path):
+    """Floors on a table of one's own; four cells, each a fraction of a second."""
+    series = simulated_plant(600)
+    table = pd.DataFrame(series.values.T, columns=list(series.channels))
+    table.insert(0, "date", series.timestamps)
+    table.to_csv(tmp_path / "plant.csv", index=False)
+    text = (
+        "task: forecast\ndata: [{name: plant, file: plant.csv}]\nhorizons: [12]\ncontext_lengths: [48]\n"
+        "models: [ridge, {name: other, model: ridge}]\nkeep_predictions: true\n"
+    )
+    (tmp_path / "spec.yaml").write_text(text)
+    return tmp_path / "spec.yaml"
+
+
+def test_processes_find_what_one_process_finds(spec, tmp_path):
+    alone = run_bench(read_spec(spec), tmp_path / "alone", jobs=0)
+    together = run_bench(read_spec(spec), tmp_path / "together", jobs=2)
+    assert not together.missing and len(together.cells) == 4
+    for cell, content in alone.cells.items():
+        assert together.cells[cell]["measures"] == pytest.approx(content["measures"], rel=1e-6)
+        assert together.cells[cell]["threads"] == 1
+
+
+def test_a_killed_process_loses_nothing_and_one_that_always_dies_is_recorded(spec, tmp_path):
+    """The first cell's process is killed once, the second's twice; everything else is done."""
+    kills = {"plant-ridge-c48-h12-s0-honest": 1, "plant-other-c48-h12-s0-honest": 2}
+    heard = []
+
+    def tell(event):
+        heard.append((event.kind, event.cells[0].name, event.told))
+        name = event.cells[0].name
+        if event.kind == "started" and kills.get(name, 0):
+            kills[name] -= 1
+            os.kill(event.process, signal.SIGKILL)
+
+    results = run_bench(read_spec(spec), tmp_path / "out", jobs=1, tell=tell)
+    assert {cell.model for cell in results.cells} == {"ridge", "last_value", "seasonal_naive"}
+    assert [cell.model for cell in results.failed] == ["other"]
+    assert "signal 9 (SIGKILL), 2 times" in next(iter(results.failed.values()))
+    assert len([one for one in heard if one[0] == "lost"]) == 2
+    results = run_bench(read_spec(spec), tmp_path / "out", jobs=1)  # nobody kills it now
+    assert not results.failed and not results.missing
+
+
+def start(spec, folder):
+    """The command in a process of its own."""
+    code = "import sys; from prismts.cli import main; sys.argv[0] = 'prism'; main()"
+    return subprocess.Popen([sys.executable, "-c", code, "bench", "run", str(spec), "--out", str(folder)],
+                            stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+
+
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def long(spec):
+    """The same with many more cells, so that there is something to break."""
+    names = ", ".join(f"{{name: m{i}, model: ridge}}" for i in range(40))
+    spec.write_text(spec.read_text().replace("{name: other, model: ridge}", names))
+    return spec
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_killed_or_stopped_leaves_whole_cells_and_goes_on(spec, tmp_path, how):
+    process = start(long(spec), tmp_path / "out")
+    until(lambda: len(list((tmp_path / "out").glob("cells/*.json"))) >= 3)
+    process.send_signal(how)
+    process.wait(60)
+    assert process.returncode in (-signal.SIGKILL, 130)
+    time.sleep(1.0)  # processes that lost their parent end themselves
+    files = sorted((tmp_path / "out" / "cells").glob("*.json"))
+    assert all(json.loads(file.read_text())["measures"]["mse"] > 0 for file in files)
+    assert len(files) < 43
+    time.sleep(1.0)
+    assert sorted((tmp_path / "out" / "cells").glob("*.json")) == files  # nobody is still at it
+    results = run_bench(read_spec(spec), tmp_path / "out", jobs=0)
+    assert not results.missing and len(results.cells) == 43
+
+
+def test_a_cluster_that_loses_a_worker_loses_no_cell(spec, tmp_path):
+    """Two nodes on this machine; a worker is killed while it computes."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20})
+    cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    killed, heard = [], []
+
+    def tell(event):
+        heard.append(event.kind)
+        if event.kind == "done" and not killed:
+            assert len(ray.nodes()) == 2
+            workers = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+            mine = [int(line.split()[0]) for line in workers.splitlines() if "ray::_compute" in line]
+            if mine:
+                os.kill(mine[0], signal.SIGKILL)
+                killed.append(mine[0])
+
+    try:
+        results = run_bench(read_spec(long(spec)), tmp_path / "out", cluster=cluster.address, tell=tell)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed, "no worker was seen at work"
+    assert not results.missing and not results.failed and len(results.cells) == 43
+    assert heard.count("done") == 43
+    kept = np.load(tmp_path / "out" / "predictions" / "plant-m7-c48-h12-s0-honest.npz")
+    assert len(kept["forecasts"]) == next(iter(results.cells.values()))["n_scored"]
+
+
+def test_an_address_where_no_cluster_answers_is_told(spec, tmp_path):
+    pytest.importorskip("ray")
+    code = "import sys; from prismts.cli import main; sys.argv[0] = 'prism'; main()"
+    command = [sys.executable, "-c", code, "bench", "run", str(spec), "--out", str(tmp_path / "o")]
+    done = subprocess.run([*command, "--cluster", "localhost:1"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "No Ray cluster answers at 'localhost:1'" in done.stderr
+    assert read_results(tmp_path / "o").missing

@@ -1,0 +1,458 @@
+"""Tables and comparisons of a benchmark, on cells whose scores are made up so that every number can be checked."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from prismts import cli
+from prismts.benchmark.cells import Record
+from prismts.benchmark.compare import compare
+from prismts.benchmark.published import Published, read_published
+from prismts.benchmark.results import keep_spec, read_results, write_failed, write_records
+from prismts.benchmark.spec import BenchSpec
+from prismts.benchmark.tables import higher_is_better, render, table
+from prismts.errors import DataError, SettingsError
+
+
+def made_up(folder, spec, scores, validation=None, skip=()):
+    """A folder in which every cell has the score that a function of the cell gives."""
+    for cell in spec.cells:
+        if cell in skip or (value := scores(cell)) is None:
+            continue
+        content = {
+            "cell": cell.name, "task": spec.task, "made_with": spec.made_with(cell),
+            "measures": {{"forecast": "mse", "classify": "accuracy", "detect": "vus_pr"}[spec.task]: value},
+            "validation": None if validation is None else {"mse": validation(cell)},
+            "n_scored": 7, "counted": "windows", "n_parameters": 1234567, "n_macs": 10, "seconds": 2.0,
+            "cpu_seconds": 1.5, "chosen": {"fit_seconds": 1.0},
+            "trained_with": cell.name, "data_hash": f"hash of {cell.data}", "device": "cpu", "threads": 1,
+            "versions": {"prismts_files": "one state"}, "finished": "now", "settings": {},
+        }  # fmt: skip
+        write_records(folder, [Record(cell, content)])
+    keep_spec(folder, spec)
+    return read_results(folder)
+
+
+def forecasts(**changes):
+    content = {"task": "forecast", "data": ["ETTh1", "ETTh2"], "horizons": [96, 192], "seeds": [0, 1, 2],
+               "models": ["convtimenet"], **changes}  # fmt: skip
+    return BenchSpec.of(**content)
+
+
+SCORES = {"convtimenet": 0.4, "last_value": 1.3, "seasonal_naive": 0.6, "ridge": 0.405}
+
+
+def by_seed(cell):
+    """0.39, 0.40, 0.41 by seed, and a bit more at the longer horizon."""
+    shift = (cell.seed - 1) * 0.01 if cell.model == "convtimenet" else 0.0
+    return SCORES[cell.model] + shift + (0.1 if cell.horizon == 192 else 0.0)
+
+
+def entry(view, row, column):
+    names = list(view.columns)
+    return dict(view.rows)[row][names.index(column)]
+
+
+# ---- numbers
+
+
+def test_a_row_holds_the_mean_and_the_deviation_over_seeds(tmp_path):
+    """0.39, 0.40, 0.41: mean 0.400, standard deviation 0.010."""
+    view = table(made_up(tmp_path, forecasts(), by_seed))
+    assert entry(view, ("ETTh1", "96"), "convtimenet").text == "0.400 ± 0.010"
+    assert entry(view, ("ETTh1", "96"), "ridge (floor)").text == "0.405"
+    assert "Mean ± standard deviation over 3 seeds; without ± there is one." in view.notes
+
+
+def test_the_mean_over_horizons_follows_them(tmp_path):
+    view = table(made_up(tmp_path, forecasts(), by_seed))
+    assert [key for key, _ in view.rows] == [
+        ("ETTh1", "96"), ("ETTh1", "192"), ("ETTh1", "avg"), ("ETTh2", "96"), ("ETTh2", "192"), ("ETTh2", "avg"),
+    ]  # fmt: skip
+    assert entry(view, ("ETTh2", "avg"), "convtimenet").text == "0.450 ± 0.010"
+
+
+def test_floors_are_always_there_and_the_best_is_marked(tmp_path):
+    view = table(made_up(tmp_path, forecasts(), by_seed))
+    assert view.columns == ("convtimenet", "last_value (floor)", "seasonal_naive (floor)", "ridge (floor)")
+    assert [e.best for e in dict(view.rows)["ETTh1", "96"]] == [True, False, False, False]
+
+
+def test_a_model_that_loses_to_a_floor_is_marked(tmp_path):
+    view = table(made_up(tmp_path, forecasts(), lambda cell: by_seed(cell) + (0.1 if cell.data == "ETTh2" else 0) * (
+        cell.model == "convtimenet")))  # fmt: skip
+    assert not entry(view, ("ETTh1", "96"), "convtimenet").below_floor
+    lost = entry(view, ("ETTh2", "96"), "convtimenet")
+    assert lost.below_floor and lost.whole == "0.500 ± 0.010 ↓" and not lost.best
+    assert "↓ worse than the best floor of its row." in view.notes
+
+
+def test_a_mean_over_what_is_not_all_there_is_no_mean(tmp_path):
+    spec = forecasts()
+    skip = [cell for cell in spec.cells if cell.model == "convtimenet" and cell.data == "ETTh2" and cell.horizon == 192]
+    view = table(made_up(tmp_path, spec, by_seed, skip=skip))
+    assert entry(view, ("ETTh2", "avg"), "convtimenet").text == "1 of 2"
+    assert entry(view, ("ETTh2", "192"), "convtimenet").text == "–"
+    assert any("has not been run on all" in note for note in view.notes)
+    assert f"{len(spec.cells) - 3} of {len(spec.cells)} cells are done." in view.notes
+
+
+def test_protocols_are_told_apart_by_a_column(tmp_path):
+    spec = forecasts(protocols=["honest", "published"])
+    view = table(made_up(tmp_path, spec, lambda cell: by_seed(cell) - (0.05 if cell.protocol == "published" else 0)))
+    assert view.keys == ("data", "horizon", "protocol")
+    assert entry(view, ("ETTh1", "96", "honest"), "convtimenet").text == "0.400 ± 0.010"
+    assert entry(view, ("ETTh1", "96", "published"), "convtimenet").text == "0.350 ± 0.010"
+    assert view.notes[0].startswith("Rows are of two protocols")
+    assert "protocol" not in view.title
+
+
+def test_validation_chooses_the_context_of_every_model_and_never_the_test(tmp_path):
+    """On test 96 is better everywhere; validation says 336 for the network and 96 for the ridge."""
+    spec = forecasts(context_lengths=[96, 336], horizons=[96])
+
+    def test_score(cell):
+        return by_seed(cell) + (0.0 if cell.context_length == 96 else 0.05)
+
+    def validation(cell):
+        prefers = 336 if cell.model == "convtimenet" else 96
+        return 0.1 if cell.context_length == prefers else 0.2
+
+    results = made_up(tmp_path, spec, test_score, validation)
+    view = table(results)
+    assert entry(view, ("ETTh1", "96"), "convtimenet").text == "0.450 ± 0.010"
+    assert entry(view, ("ETTh1", "96"), "ridge (floor)").text == "0.405"
+    assert any(note.startswith("Context: of 96, 336 steps, validation chose one") for note in view.notes)
+    every = table(results, by=["data", "horizon", "context"])
+    assert entry(every, ("ETTh1", "96", "96"), "convtimenet").text == "0.400 ± 0.010"
+
+
+def test_contexts_without_a_validation_score_cannot_be_chosen_among(tmp_path):
+    results = made_up(tmp_path, forecasts(context_lengths=[96, 336]), by_seed)
+    with pytest.raises(
+        DataError, match=r"no validation score tells which one 'convtimenet' .* --by data,horizon,context"
+    ):
+        table(results)
+
+
+def test_shares_of_training_are_shown_on_demand_and_never_averaged_with_the_whole(tmp_path):
+    spec = forecasts(horizons=[96], data=["ETTh1"], train_shares=[0.1, 1.0])
+    results = made_up(tmp_path, spec, lambda cell: by_seed(cell) + (0.2 if cell.train_share < 1 else 0))
+    view = table(results)
+    assert entry(view, ("ETTh1", "96"), "convtimenet").text == "0.400 ± 0.010"
+    assert any("--by data,share shows the rest" in note for note in view.notes)
+    every = table(results, by=["data", "share"])
+    assert entry(every, ("ETTh1", "10 %"), "convtimenet").text == "0.600 ± 0.010"
+
+
+def test_resamples_are_the_draws_where_there_are_any(tmp_path):
+    """The archive's split scores .8 and .9 by seed (mean .85), the other resample .95: mean .9, deviation .0707."""
+    spec = BenchSpec.of(task="classify", data=["EP"], models=["convtimenet"], seeds=[0, 1], resamples=[0, 1])
+    results = made_up(tmp_path, spec, lambda cell: 0.95 if cell.resample else 0.8 + 0.1 * cell.seed)
+    view = table(results)
+    assert entry(view, ("Epilepsy",), "convtimenet").text == "0.900 ± 0.071"
+    assert any("over 2 resamples" in note for note in view.notes)
+
+
+def test_higher_is_better_turns_the_best_and_the_floor_around(tmp_path):
+    spec = BenchSpec.of(task="classify", data=["EP", "AWR"], models=["convtimenet"], seeds=[0])
+    scores = {"convtimenet": 0.8, "minirocket": 0.9, "majority": 0.25}
+    view = table(made_up(tmp_path, spec, lambda cell: scores[cell.model]))
+    assert [key for key, _ in view.rows] == [("Epilepsy",), ("ArticularyWordRecognition",), ("mean",)]
+    assert entry(view, ("mean",), "minirocket (floor)").best
+    assert entry(view, ("mean",), "convtimenet").below_floor
+
+
+def test_series_of_a_collection_share_a_row(tmp_path):
+    spec = BenchSpec.of(task="detect", data=["ASD", "MBA_ECG"], models=["knn"], seeds=[0])
+    view = table(made_up(tmp_path, spec, lambda cell: 0.2 if cell.data.startswith("ASD") else 0.6))
+    assert entry(view, ("ASD",), "knn").text == "0.200"
+    # the mean is over series, eight of the one and two of the other
+    assert entry(view, ("mean",), "knn").text == "0.280"
+
+
+def test_costs_can_be_tabulated_and_mark_no_floor(tmp_path):
+    results = made_up(tmp_path, forecasts(), by_seed)
+    view = table(results, measure="n_parameters")
+    assert entry(view, ("ETTh1", "96"), "convtimenet").text == "1\u202f234\u202f567 ± 0"
+    assert not any(e.below_floor for _, row in view.rows for e in row)
+    assert not higher_is_better("forecast", "seconds") and higher_is_better("classify", "accuracy")
+    assert not higher_is_better("classify", "log_loss") and higher_is_better("detect", "vus_pr")
+
+
+def test_what_is_wrong_with_the_cells_is_said_below(tmp_path):
+    spec = forecasts()
+    results = made_up(tmp_path, spec, by_seed)
+    failed = spec.cells[0]
+    (tmp_path / "cells" / f"{failed.name}.json").unlink()
+    write_failed(tmp_path, spec, [failed], "boom")
+    first = results.cells[spec.cells[1]]
+    write_records(
+        tmp_path, [Record(spec.cells[1], {**first, "data_hash": "another", "versions": {"prismts_files": "b"}})]
+    )
+    (tmp_path / "cells" / "stranger.json").write_text("{}")
+    view = table(read_results(tmp_path))
+    told = " ".join(view.notes)
+    assert f"{len(spec.cells) - 1} of {len(spec.cells)} cells are done, 1 failed." in told
+    assert f"Cells of {spec.cells[1].data} were made from different data: another, hash of" in told
+    assert "made by 2 states of the package's files" in told and "1 cells in the folder are not of its spec" in told
+    other = forecasts(fit_settings={"max_epochs": 3})
+    assert any(
+        "made with other settings and are left out" in note for note in table(read_results(tmp_path, other)).notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"measure": "msee"}, "There is no measure named 'msee'. Did you mean 'mse'"),
+        ({"by": ["horizn"]}, "There is no kind of row named 'horizn'. Did you mean 'horizon'"),
+        ({"columns": ["rigde"]}, "There is no column named 'rigde'. Did you mean 'ridge'"),
+    ],
+)
+def test_names_that_are_unknown_offer_their_neighbor(tmp_path, asked, words):
+    results = made_up(tmp_path, forecasts(), by_seed)
+    with pytest.raises(SettingsError, match=words):
+        table(results, **asked)
+
+
+def test_an_unfinished_benchmark_has_no_table(tmp_path):
+    with pytest.raises(DataError, match="has no finished cell of its specification"):
+        table(made_up(tmp_path, forecasts(), lambda cell: None))
+
+
+# ---- published numbers
+
+
+DUET = Published("DUET", "forecast", "honest", "DUET, Table 3", "no window dropped",
+                 {("ETTh1", 96, "mse"): 0.352, ("ETTh1", 192, "mse"): 0.398})  # fmt: skip
+OLD = Published("Old", "forecast", "published", "a paper", "last batch dropped", {("ETTh1", 96, "mse"): 0.3})
+
+
+def test_published_numbers_stand_in_rows_of_their_protocol_with_their_source(tmp_path):
+    results = made_up(tmp_path, forecasts(), by_seed)
+    view = table(results, published=[DUET, OLD])
+    assert entry(view, ("ETTh1", "96"), "DUET¹").text == "0.352"
+    assert entry(view, ("ETTh2", "96"), "DUET¹").text == "–"
+    assert "¹ Published, honest protocol: DUET, Table 3. No window dropped." in view.notes
+    assert not any("Old" in name for name in view.columns)
+    assert any("1 published columns are of another protocol and left out (Old)" in note for note in view.notes)
+
+
+def test_numbers_of_another_protocol_are_marked_where_they_are_asked_for(tmp_path):
+    view = table(made_up(tmp_path, forecasts(), by_seed), published=[DUET, OLD], all_published=True)
+    assert entry(view, ("ETTh1", "96"), "Old²").text == "0.300 ‡"
+    assert any(note.startswith("‡ made by another protocol") for note in view.notes)
+
+
+def test_in_a_table_of_both_protocols_each_published_number_stands_in_its_own_rows(tmp_path):
+    results = made_up(tmp_path, forecasts(protocols=["honest", "published"]), by_seed)
+    view = table(results, published=[DUET, OLD])
+    assert entry(view, ("ETTh1", "96", "honest"), "DUET¹").text == "0.352"
+    assert entry(view, ("ETTh1", "96", "published"), "DUET¹").text == "–"
+    assert entry(view, ("ETTh1", "96", "honest"), "Old²").text == "–"
+    assert entry(view, ("ETTh1", "96", "published"), "Old²").text == "0.300"
+
+
+def test_published_numbers_are_never_the_best_of_a_row(tmp_path):
+    view = table(made_up(tmp_path, forecasts(), by_seed), published=[DUET])
+    assert not entry(view, ("ETTh1", "96"), "DUET¹").best and entry(view, ("ETTh1", "96"), "convtimenet").best
+
+
+def test_a_published_mean_is_over_the_same_horizons_or_it_is_not_shown(tmp_path):
+    """0.352 and 0.398: 0.375. A mean over four horizons does not stand beside ours over two."""
+    only_mean = Published(
+        "Mean", "forecast", "honest", "s", "t", {("ETTh1", None, "mse"): 0.4, ("ETTh2", 96, "mse"): 1}
+    )
+    view = table(made_up(tmp_path, forecasts(), by_seed), published=[DUET, only_mean])
+    assert entry(view, ("ETTh1", "avg"), "DUET¹").text == "0.375"
+    assert entry(view, ("ETTh1", "avg"), "Mean²").text == "–"
+    assert only_mean.value("ETTh1", [96, 192, 336, 720], "mse") == 0.4
+
+
+def test_the_files_of_published_numbers_are_kept_beside_the_results(tmp_path):
+    source = tmp_path / "numbers.yaml"
+    source.write_text(
+        "task: forecast\nnumbers:\n  - {model: P, protocol: honest, source: s, told: t, measures: [mse, mae],\n"
+        "     values: {ETTh1: {96: .5/.6}}}\n"
+    )
+    text = "task: forecast\ndata: [ETTh1]\nhorizons: [96]\nmodels: [ridge]\npublished: [numbers.yaml]\n"
+    (tmp_path / "spec.yaml").write_text(text)
+    from prismts.benchmark.spec import read_spec
+
+    results = made_up(tmp_path / "out", read_spec(tmp_path / "spec.yaml"), lambda cell: 0.4)
+    assert entry(table(results), ("ETTh1", "96"), "P¹").text == "0.500"
+    assert (tmp_path / "out" / "published" / "numbers.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("task: forcast\nnumbers: []\n", "line 1: There is no task named 'forcast'. Did you mean 'forecast'"),
+        ("task: forecast\nnumbers:\n  - {modle: P}\n", "line 3: There is no entry named 'modle'. Did you mean 'model'"),
+        ("task: forecast\nnumbers:\n  - {model: P}\n", "line 3: a column lacks protocol, source, told, mea"),
+        ("task: forecast\nnumbers:\n  - {model: P, protocol: fair, source: s, told: t, measures: [mse], values: {}}\n",
+         "line 3: There is no protocol named 'fair'"),
+        ("task: forecast\nnumbers:\n  - {model: P, protocol: honest, source: s, told: t, measures: [mse],\n"
+         "     values: {ETTh1: {96: x}}}\n", "line 4: 'x' is no number"),
+        ("task: forecast\nnumbers:\n  - {model: P, protocol: honest, source: s, told: t, measures: [mse],\n"
+         "     values: {ETTh1: {96: .1/.2}}}\n", "line 4: '.1/.2' holds 2 numbers, but the measures are mse"),
+        ("- a\n", "holds `task` and a list of `numbers`"),
+    ],
+)  # fmt: skip
+def test_a_file_of_published_numbers_that_cannot_be_read_says_where(tmp_path, text, words):
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        read_published(tmp_path / "p.yaml")
+
+
+# ---- setting
+
+
+def test_markdown_marks_the_best_and_escapes_what_would_break_a_row(tmp_path):
+    spec = forecasts(title="a | b")
+    text = render(table(made_up(tmp_path, spec, by_seed)), "markdown")
+    assert "**a \\| b: mse" in text
+    assert "| ETTh1 | 96 | **0.400 ± 0.010** | 1.300 | 0.600 | 0.405 |" in text
+
+
+def test_latex_escapes_names_and_sets_rules(tmp_path):
+    text = render(table(made_up(tmp_path, forecasts(), by_seed), published=[DUET]), "latex")
+    assert r"last\_value (floor)" in text and r"\textbf{0.400 $\pm$ 0.010}" in text and r"DUET$^1$" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in rows} == {6}  # two keys and five columns in every row
+
+
+def test_html_is_one_page_that_escapes_everything(tmp_path):
+    text = render(table(made_up(tmp_path, forecasts(title="<script>"), by_seed)), "html")
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    assert "<b>0.400 ± 0.010</b>" in text and text.endswith("</html>\n")
+
+
+def test_the_terminal_shows_every_row_and_note(tmp_path):
+    view = table(made_up(tmp_path, forecasts(), by_seed))
+    text = render(view, "terminal", width=160)
+    assert all(" ".join(note.split()) in " ".join(text.split()) for note in view.notes)
+    assert text.count("avg") == 2 and "\x1b" not in text
+    with pytest.raises(SettingsError, match="There is no format named 'pdf'"):
+        render(view, "pdf")
+
+
+# ---- comparing
+
+
+def test_a_comparison_ranks_means_over_horizons_on_each_data_set(tmp_path):
+    """The network wins on both sets, then ridge, season, last value."""
+    found = compare(made_up(tmp_path, forecasts(), by_seed), n_draws=200)
+    assert found.blocks.names == ("ETTh1", "ETTh2")
+    assert dict(zip(found.blocks.models, found.ranks, strict=True)) == {
+        "convtimenet": 1, "last_value": 4, "seasonal_naive": 3, "ridge": 2,
+    }  # fmt: skip
+    np.testing.assert_allclose(found.blocks.table[0], [0.45, 1.35, 0.65, 0.455])
+    assert found.blocks.seeds["ETTh1", "convtimenet"] == pytest.approx((0.44, 0.45, 0.46))
+    assert found.friedman is not None and found.friedman.chi_square == pytest.approx(6)  # n (k - 1): all agree
+    pair = next(i for i, p in enumerate(found.pairs) if (p.first, p.second) == (0, 3))
+    assert (found.pairs[pair].wins, found.pairs[pair].losses) == (2, 0)
+    assert found.differences[pair].mean == pytest.approx(100 * -0.005 / 0.455)
+    assert any("cannot give a p-value below 0.500" in one for one in found.summary())
+
+
+def test_every_horizon_can_be_a_block_and_that_is_said_to_be_too_sure(tmp_path):
+    found = compare(
+        made_up(tmp_path, forecasts(), by_seed), over="data,horizon", models=["convtimenet", "ridge"], n_draws=50
+    )
+    assert found.blocks.names == ("ETTh1 96", "ETTh1 192", "ETTh2 96", "ETTh2 192")
+    assert any("no independent draws" in note for note in found.summary())
+    assert found.friedman is None  # of two models Wilcoxon says it
+
+
+def test_a_block_that_a_model_lacks_is_left_out_and_named(tmp_path):
+    spec = forecasts()
+    skip = [cell for cell in spec.cells if cell.model == "convtimenet" and cell.data == "ETTh2"]
+    found = compare(made_up(tmp_path, spec, by_seed, skip=skip), n_draws=50)
+    assert found.blocks.names == ("ETTh1",)
+    assert any("Left out, because a configuration lacks a result there: ETTh2" in one for one in found.summary())
+
+
+def test_protocols_are_never_compared_with_each_other(tmp_path):
+    spec = forecasts(protocols=["honest", "published"])
+    results = made_up(tmp_path, spec, lambda cell: by_seed(cell) + (5 if cell.protocol == "published" else 0))
+    assert compare(results, n_draws=50).blocks.table.max() < 2
+    assert compare(results, protocol="published", n_draws=50).blocks.table.min() > 5
+    with pytest.raises(SettingsError, match=r"protocol of this benchmark named 'publishd'. Did you mean 'published'"):
+        compare(results, protocol="publishd")
+
+
+def test_a_single_model_cannot_be_compared(tmp_path):
+    results = made_up(tmp_path, forecasts(), by_seed)
+    with pytest.raises(DataError, match="needs two configurations"):
+        compare(results, models=["ridge"])
+    with pytest.raises(SettingsError, match=r"configuration named 'rigde'. Did you mean 'ridge'"):
+        compare(results, models=["rigde", "last_value"])
+
+
+# ---- the command
+
+
+@pytest.fixture
+def prism(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prism", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_the_command_prints_a_table_and_writes_one(tmp_path, prism):
+    made_up(tmp_path, forecasts(), by_seed)
+    code, out, _ = prism("bench", "table", tmp_path, "--format", "markdown", "--by", "data")
+    assert code == 0 and "| ETTh1 | **0.450 ± 0.010** |" in out
+    code, out, _ = prism("bench", "table", tmp_path, "--format", "latex", "--out", tmp_path / "t" / "table.tex")
+    assert code == 0 and out == "" and r"\toprule" in (tmp_path / "t" / "table.tex").read_text()
+    code, _, err = prism("bench", "table", tmp_path, "--measure", "maee")
+    assert code == 2 and "There is no measure named 'maee'" in err
+
+
+def test_the_command_compares_and_writes_the_page(tmp_path, prism):
+    made_up(tmp_path, forecasts(), by_seed)
+    code, out, err = prism("bench", "compare", tmp_path)
+    assert code == 0 and "convtimenet against ridge" in out and "Nemenyi" in out
+    assert "compare.html" in err.replace("\n", "")
+    page = (tmp_path / "compare.html").read_text()
+    assert "critical difference" in page and "convtimenet" in page
+
+
+def test_a_dry_run_prints_the_cells_and_runs_nothing(tmp_path, prism):
+    (tmp_path / "s.yaml").write_text("task: forecast\ndata: [ETTh1]\nhorizons: [96]\nmodels: [ridge]\n")
+    code, out, _ = prism("bench", "run", tmp_path / "s.yaml", "--dry-run", "--jobs", "2")
+    assert code == 0 and out.startswith("3 cells, 0 done, 3 to run in 3 trainings") and "ETTh1-ridge-c336-h96" in out
+    assert not (tmp_path / "s.results").exists()
+    code, _, err = prism("bench", "run", tmp_path / "s.yaml", "--dry-run", "--jobs", "0")
+    assert code == 2 and "--jobs counts processes" in err
+    code, _, err = prism("bench", "table", tmp_path)
+    assert code == 2 and "holds no benchmark" in err
+
+
+def test_the_specifications_and_published_numbers_of_this_repository_can_be_read():
+    from pathlib import Path
+
+    from prismts.benchmark.spec import read_spec
+
+    root = Path(__file__).parents[1] / "benchmarks"
+    specs = sorted((root / "specs").glob("*.yaml"))
+    assert {file.stem for file in specs} >= {"forecasting", "classification", "detection", "ablations"}
+    for file in specs:
+        if file.stem.startswith("search"):
+            continue
+        spec = read_spec(file)
+        assert len(spec.cells) > 100
+        for name in spec.published:
+            assert read_published(file.parent / name)
