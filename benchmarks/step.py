@@ -3,6 +3,7 @@
 python benchmarks/step.py --setting ETTh2                       float32, the allocator that ``fit`` asks for, both sides
 python benchmarks/step.py --setting AWR --dtype bf16            under autocast
 python benchmarks/step.py --setting ETTh2 --default-allocator   glibc as it comes: what a bare loop gets
+python benchmarks/step.py --setting ETTh2 --memory ours         the peak of one side, in a process of its own
 python benchmarks/step.py --setting ETTh2 --profile             where the time of our step goes
 
 Both networks begin at the same weights and read the same batches of random walks; a step is forward, backward and AdamW
@@ -66,7 +67,7 @@ def forecast_pair(setting: dict) -> tuple[nn.Module, nn.Module]:
 
 def classify_pair(setting: dict) -> tuple[nn.Module, nn.Module]:
     """Theirs, and ours with their weights; both take [B, C, T] and answer [B, K]."""
-    from sktime.networks.convtimenet import ConvTimeNet
+    from sktime.networks.convtimenet._convtimenet import ConvTimeNet
 
     outer = ConvTimeNet(
         enc_in=setting["n_channels"], d_model=64, seq_len=setting["n_timepoints"], patch_size=setting["patch_length"],
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
     parser.add_argument("--default-allocator", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--memory", choices=["theirs", "ours"], help="only the peak memory of five steps of one side")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # as fit does; both sides
@@ -164,6 +166,13 @@ def main() -> None:
         theirs_net, ours_net = torch.compile(theirs_net), torch.compile(ours_net)
     sides = {"theirs": Side(theirs_net, classify, bf16, place), "ours": Side(ours_net, classify, bf16, place)}
 
+    if args.memory:
+        begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(5):
+            sides[args.memory].step(feed[args.memory], y)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun
+        print(json.dumps({"setting": args.setting, "side": args.memory, "MiB above the start": round(grown / 1024)}))
+        return
     losses = {}
     for name, side in sides.items():
         torch.manual_seed(1)

@@ -25,12 +25,12 @@ def toeplitz(kernel: Tensor, n_tokens: int) -> Tensor:
     Column n holds the kernel around token n, so that ``x @ toeplitz(kernel, N)`` is the convolution. Padding follows
     torch's "same": (k-1)//2 on the left. Taps that can never meet a token are left out of the product.
     """
-    k = kernel.shape[-1]
+    k, n = kernel.shape[-1], n_tokens
     left = (k - 1) // 2
-    token = torch.arange(n_tokens, device=kernel.device)
-    tap = token[:, None] - token[None, :] + left  # [N, N]
-    inside = (tap >= 0) & (tap < k)
-    return kernel[:, tap.clamp(0, k - 1)] * inside
+    # row m is the mirrored kernel, m places further to the right: many copies of it, 2N long, read as rows of 2N - 1
+    mirrored = F.pad(kernel.flip(-1), (n + left - k, n - left))  # [D, 2N]; negative padding cuts off
+    rows = mirrored[:, None].expand(-1, n, -1).flatten(1)[:, : n * (2 * n - 1)]
+    return rows.unflatten(1, (n, 2 * n - 1))[..., n - 1 :]
 
 
 def conv_depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 __all__ = ["conv_branch", "pair_branch", "worth_slicing"]
 
 SMALLEST = 2**17  # values of x from which slices pay
-SLICE = 2**19  # values of one buffer
+SLICE = 2**20  # values of one buffer
 
 
 def worth_slicing(x: Tensor) -> bool:
@@ -147,7 +147,7 @@ class _PairBuffers:
 
     def __init__(self, x: Tensor, n_hidden: int, kind: torch.dtype) -> None:
         self.n = x.shape[1]
-        self.size = min(max(SLICE // n_hidden, 1), self.n)
+        self.size = _even(self.n, SLICE // n_hidden)
         rows = (len(x) + 1, n_hidden + 1, n_hidden, n_hidden, len(x), n_hidden)
         self.buffers = [torch.empty(n * self.size, dtype=kind) for n in rows]
         self.rows = rows
@@ -201,7 +201,7 @@ class _Conv(torch.autograd.Function):
             _apply(drop.mask(arrived, part.start * x[0].numel(), work.kept), arrived)
             if alpha is not None:
                 torch.ops.aten.gelu.out(z, out=work.spare)
-                g_alpha += torch.dot(arrived.view(-1), work.spare.view(-1))
+                g_alpha += work.spare.mul_(arrived).sum(dtype=g.dtype)
             g_z = torch.ops.aten.gelu_backward.grad_input(arrived, z, grad_input=work.spare)
             g_matrices[part] = work.x.mT @ g_z
             g_bias[part] = g_z.sum((1, 2))
@@ -219,7 +219,7 @@ class _ConvBuffers:
 
     def __init__(self, x: Tensor, kind: torch.dtype) -> None:
         self.n, self.kind = len(x), kind
-        self.size = min(max(SLICE // x[0].numel(), 1), self.n)
+        self.size = _even(self.n, SLICE // x[0].numel())
         shape = (self.size, *x.shape[1:])
         self.z, self.whole_spare, self.more = (torch.empty(shape, dtype=kind) for _ in range(3))
         self.kept = torch.empty(self.z.numel(), dtype=kind)
@@ -235,6 +235,11 @@ class _ConvBuffers:
         """Some rows of x convolved, with their bias."""
         self.x = x.to(self.kind)
         return torch.bmm(self.x, matrices.to(self.kind), out=self.z[: len(x)]).add_(bias.to(self.kind)[:, None, None])
+
+
+def _even(n: int, most: int) -> int:
+    """The size of slices of n, at most so many long, that are as even as can be."""
+    return -(-n // -(-n // max(most, 1)))
 
 
 def _apply(mask: Tensor | None, x: Tensor) -> None:
