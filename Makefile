@@ -4,7 +4,7 @@ BIN := .venv/bin
 # real data, if they lie here: see docs/data.md
 export PRISMTS_DATA ?= $(abspath $(firstword $(wildcard ../shared/data data)))
 
-.PHONY: demo test lint types fast slow gpu clean
+.PHONY: demo test lint types fast slow gpu docs clean
 
 demo: .venv/demo
 	$(BIN)/prism demo --out demo
@@ -27,6 +27,10 @@ slow: .venv/dev
 gpu: .venv/dev
 	$(BIN)/python -m pytest -m gpu
 
+# the guide as a site, with the reference from the docstrings: open site/index.html
+docs: .venv/dev
+	$(BIN)/sphinx-build -W -q -b html docs site
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "PrismTS needs Python 3.11 or newer; set PYTHON=python3.11"'
 	$(PYTHON) -m venv .venv
@@ -43,4 +47,4 @@ gpu: .venv/dev
 	touch $@ .venv/demo
 
 clean:
-	rm -rf .venv demo dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo dist site .pytest_cache .ruff_cache .hypothesis

@@ -1,8 +1,8 @@
 """How the guide becomes a site: ``make docs``, or ``sphinx-build -W -q -b html docs site``.
 
 Docstrings here are plain text with ``code`` in it. What reStructuredText would take for markup in them - stars, bars,
-names that end in an underscore - is escaped before it is read. A page of ``docs/api`` holds a line ``{{ modules PART }}``,
-which becomes the public names of every module of that part, so that no module is forgotten.
+names that end in an underscore - is escaped before it is read. A page of ``docs/api`` holds a line ``{{ modules PART
+}}``, which becomes the public names of every module of that part, so that no module is forgotten.
 """
 
 import ast
@@ -28,7 +28,7 @@ html_show_copyright = False
 html_copy_source = False
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence"]
+suppress_warnings = ["ref.python"]  # a short name such as Event may be at home in two modules
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_class_signature = "mixed"
@@ -83,8 +83,18 @@ def fill_in_modules(app: Any, docname: str, source: list[str]) -> None:
 
 
 def escape_markup(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Stars and bars of a docstring are themselves, before napoleon reads it."""
-    lines[:] = [_outside_literals(line, r"[*|]", r"\\\g<0>") for line in lines]
+    """Stars and bars of a docstring are themselves, and an indented paragraph is code, before napoleon reads it."""
+    made: list[str] = []
+    in_code = False
+    for line in lines:
+        indented = line.startswith("    ")
+        if indented and not in_code and made and not made[-1].strip():
+            made += [] if len(made) > 1 and made[-2].endswith("::") else ["::", ""]
+            in_code = True
+        elif line.strip() and not indented:
+            in_code = False
+        made.append(line if in_code else _outside_literals(line, r"[*|]", r"\\\g<0>"))
+    lines[:] = made
 
 
 def escape_names(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

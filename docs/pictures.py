@@ -1,10 +1,11 @@
-"""Draw the pictures of the guide: ``python docs/pictures.py`` fits each estimator on simulated data and writes _static.
+"""Draw the pictures: ``python docs/pictures.py [NAME ...]`` fits estimators on simulated data and writes _static.
 
-Seeds are fixed; the numbers in each caption are those of the run. Pictures are SVG written by hand, small, and readable
+Seeds are fixed; the numbers in a picture are those of its run. Pictures are SVG written by hand, small, and readable
 on white and on black.
 """
 
 import html
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,16 +78,16 @@ class Panel:
         """A line of text in the upper left (or right) corner."""
         x = self.left + self.width - 6 if right else self.left + 6
         anchor = "end" if right else "start"
-        self.elements.append(
-            f'<text x="{x}" y="{self.top + 16 + 16 * row}" fill="{color}" text-anchor="{anchor}">{html.escape(text)}</text>'
-        )
+        place = f'x="{x}" y="{self.top + 16 + 16 * row}" fill="{color}" text-anchor="{anchor}"'
+        self.elements.append(f"<text {place}>{html.escape(text)}</text>")
 
     def ticks(self, x: Sequence[float] = (), y: Sequence[float] = ()) -> None:
         """Numbers below and to the left."""
         for value in x:
             across, down = self.at(value, self.y[0])
+            anchor = "end" if across > WIDTH - 16 else "middle"
             self.elements.append(
-                f'<text x="{across:.1f}" y="{down + 15:.1f}" fill="{OBSERVED}" text-anchor="middle">{value:g}</text>'
+                f'<text x="{across:.1f}" y="{down + 15:.1f}" fill="{OBSERVED}" text-anchor="{anchor}">{value:g}</text>'
             )
         for value in y:
             across, down = self.at(self.x[0], value)
@@ -105,29 +106,32 @@ def write(name: str, height: float, panels: Sequence[Panel], title: str) -> None
     )
 
 
-def limits(*arrays: np.ndarray) -> tuple[float, float]:
-    """What holds all values, with a little air."""
+def limits(*arrays: np.ndarray, above: float = 0.12) -> tuple[float, float]:
+    """What holds all values, with a little air below, and a share of their range above for words."""
     low, high = min(np.nanmin(a) for a in arrays), max(np.nanmax(a) for a in arrays)
-    return float(low - 0.06 * (high - low)), float(high + 0.12 * (high - low))
+    return float(low - 0.06 * (high - low)), float(high + above * (high - low))
 
 
 def forecast() -> None:
     """Two days of a simulated feeder, the forecast made before them, and its 80 % band."""
-    plant = simulated_plant(2048, seed=0)
-    horizon, past = 48, 120
-    known, truth = plant.part(0, 2000), plant.values[0, 2000:]
+    plant = simulated_plant(6000, seed=0)
+    horizon, past, now = 48, 120, 5000
     forecaster = prismts.Forecaster(context_length=168, horizon=horizon, quantiles=(0.1, 0.5, 0.9), progress=False)
-    low, middle, high = forecaster.fit(known).predict_quantiles(known)[:, 0]  # [Q, C, H]
-    seen = known.values[0, -past:]
+    low, middle, high = forecaster.fit(plant.values[:, :now]).predict()[:, 0]  # [Q, H] of the first feeder
+    told = forecaster.backtest(plant.values, begin=now)
+    truth, seen = plant.values[0, now : now + horizon], plant.values[0, now - past : now]
     before, after = np.arange(-past, 0), np.arange(horizon)
-    panel = Panel(6, 200, (-past, horizon), limits(seen, truth, low, high))
+    panel = Panel(6, 200, (-past, horizon), limits(seen, truth, low, high, above=0.3))
     panel.band(list(after), list(low), list(high), BLUE)
     panel.line([*before, 0], [*seen, truth[0]], OBSERVED)
     panel.line(after, truth, OBSERVED)
     panel.line(after, middle, BLUE, 2.0)
-    inside = int(((truth >= low) & (truth <= high)).sum())
     panel.note("observed")
-    panel.note(f"forecast and 80 % band: {inside} of {horizon} steps inside", BLUE, 1)
+    panel.note(
+        f"forecast and 80 % band, which covered {told.scores['coverage']:.1%} of {told.scores.n_scored} later windows",
+        BLUE,
+        1,
+    )
     panel.ticks(range(-past, horizon + 1, 24))
     write("forecast", 228, [panel], "A forecast of 48 hours with its 80 percent band")
 
@@ -136,7 +140,7 @@ def classify() -> None:
     """Three cases that were not in training, and what is said of each."""
     cases = labeled_motions(90, seed=0)
     classifier = prismts.Classifier(progress=False).fit(cases.train)
-    probabilities, accuracy = classifier.predict_proba(cases.test), classifier.evaluate(cases.test)["accuracy"]
+    probabilities = classifier.predict_proba(cases.test)
     panels = []
     for i in range(3):
         case, chance = cases.test[i], probabilities[i]
@@ -149,7 +153,6 @@ def classify() -> None:
         panel.note(f"truth: class {cases.test.labels[i]}", row=1)
         panels.append(panel)
     write("classify", 162, panels, "Three test cases with the class that is told and its probability")
-    print(f"classify: accuracy {accuracy:.3f} of {len(cases.test)} test cases")
 
 
 def detect() -> None:
@@ -161,8 +164,8 @@ def detect() -> None:
     steps = np.arange(len(scores))
     edges = np.flatnonzero(np.diff(np.r_[0, rest.labels, 0]))
     shown = slice(None, None, 2)
-    above = Panel(6, 110, (0, len(steps)), limits(rest.values[0]))
-    below = Panel(126, 90, (0, len(steps)), limits(scores, np.array([threshold])))
+    above = Panel(6, 110, (0, len(steps)), limits(rest.values[0], above=0.4))
+    below = Panel(126, 90, (0, len(steps)), limits(scores, np.array([threshold]), above=0.7))
     for begin, end in zip(edges[::2], edges[1::2], strict=True):
         above.span(float(begin), float(end), ORANGE)
         below.span(float(begin), float(end), ORANGE)
@@ -206,15 +209,18 @@ def embed() -> None:
     vectors = embedder.transform(cases.test)
     centered = vectors - vectors.mean(axis=0)
     places = centered @ np.linalg.svd(centered, full_matrices=False)[2][:2].T  # [n, 2]
-    panel = Panel(6, 240, limits(places[:, 0]), limits(places[:, 1]))
+    panel = Panel(6, 240, limits(places[:, 0]), limits(places[:, 1] - 0.15 * np.ptp(places[:, 1]), places[:, 1]))
     for label in sorted(set(cases.test.labels.tolist())):
         chosen = cases.test.labels == label
         panel.points(places[chosen, 0], places[chosen, 1], PALETTE[int(label)])
-        panel.note(f"class {label}", PALETTE[int(label)], int(label))
+        across, down = panel.at(places[chosen, 0].mean(), places[chosen, 1].min())
+        place = f'x="{across:.1f}" y="{down + 20:.1f}" fill="{PALETTE[int(label)]}" text-anchor="middle"'
+        panel.elements.append(f"<text {place}>class {label}</text>")
     write("embed", 252, [panel], "Vectors of 60 cases, learned without labels, by two principal components")
 
 
 if __name__ == "__main__":
     STATIC.mkdir(exist_ok=True)
-    for draw in (forecast, classify, detect, impute, embed):
-        draw()
+    drawn = {"forecast": forecast, "classify": classify, "detect": detect, "impute": impute, "embed": embed}
+    for name in sys.argv[1:] or drawn:
+        drawn[name]()

@@ -31,7 +31,7 @@ WRITTEN = [
 ]
 NETWORKS = ("Forecaster", "Classifier", "Imputer", "Embedder", "PrismClassifier")
 UNTRAINED = ("ridge", "seasonal_naive", "last_value", "name")  # and the loop over them
-SLOW = ("tasks", "benchmark", "search")  # aeon compiles for half a minute, a benchmark and a search run
+SLOW = ("tasks", "adapting", "benchmark", "search")  # aeon compiles for half a minute, others train for real
 
 
 @dataclass(frozen=True)
