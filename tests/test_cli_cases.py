@@ -81,7 +81,15 @@ def test_impute_fills_the_gaps_and_leaves_the_rest(tmp_path, run):
     holed.loc[50:60, "feeder_1"] = np.nan
     holed.to_csv(tmp_path / "gaps.csv", index=False)
     code, _, err = run(
-        "impute", tmp_path / "gaps.csv", "--out", tmp_path / "full.csv", "--save", tmp_path / "m", "--quiet"
+        "impute",
+        tmp_path / "gaps.csv",
+        "--out",
+        tmp_path / "full.csv",
+        "--save",
+        tmp_path / "m",
+        "--epochs",
+        1,
+        "--quiet",
     )
     filled = pd.read_csv(tmp_path / "full.csv", parse_dates=["date"])
     assert (code, err) == (0, "") and not filled.isna().any().any() and list(filled) == list(frame)
@@ -95,7 +103,7 @@ def test_impute_fills_the_gaps_and_leaves_the_rest(tmp_path, run):
 
 
 def test_embed_gives_a_row_per_case_or_per_window(cases, run):
-    code, _, err = run("embed", cases / "TRAIN.ts", "--out", cases / "v.csv", "--save", cases / "m")
+    code, _, err = run("embed", cases / "TRAIN.ts", "--out", cases / "v.csv", "--save", cases / "m", "--epochs", 1)
     vectors = pd.read_csv(cases / "v.csv")
     assert code == 0 and len(vectors) == 30 and list(vectors)[:2] == ["case", "e0"], err
     code, out, _ = run("embed", cases / "TEST.ts", "--model", cases / "m", "--window", 20, "--stride", 10)
@@ -172,7 +180,7 @@ def test_rows_that_stand_twice_are_settled_as_asked_for_a_classifier(twice, run)
 
 
 def test_rows_that_stand_twice_are_settled_as_asked_for_an_embedder(twice, run):
-    columns = ("--series", "id", "--time", "t", "--values", "x", "y")
+    columns = ("--series", "id", "--time", "t", "--values", "x", "y", "--epochs", 1)
     assert run("embed", twice / "twice.csv", *columns, "--save", twice / "m")[0] == 2
     code, once, err = run("embed", twice / "once.csv", *columns, "--save", twice / "m")
     assert code == 0, err

@@ -31,6 +31,7 @@ def impute(
     values: Values = None,
     frequency: str | None = None,
     duplicates: Duplicates = "refuse",
+    epochs: int | None = None,
     seed: int = 0,
     replace: Replace = False,
     quiet: Quiet = False,
@@ -46,6 +47,7 @@ def impute(
     model: A saved imputer to fill with, instead of learning anew.
     save: A folder to save the imputer that was learned to.
     frequency: The step of the table, such as h or 15min; found by itself if not given.
+    epochs: At most so many epochs of training.
     seed: Of everything random.
     """
     from prismts.estimators.imputer import Imputer
@@ -65,8 +67,9 @@ def impute(
         place = None if save is None else free_place(save, replace)
         found = table_or_dataset(data, time, series, values, frequency, duplicates)
         imputer = Imputer(
-            time=time, series=series, values=values, frequency=frequency, random_state=seed, progress=not quiet
-        )
+            time=time, series=series, values=values, frequency=frequency, random_state=seed, progress=not quiet,
+            fit_settings=None if epochs is None else {"max_epochs": epochs},
+        )  # fmt: skip
         imputer.fit(found[:2])
         if place is not None:
             imputer.save(place)
@@ -91,6 +94,7 @@ def embed(
     series: SeriesColumn = None,
     values: Values = None,
     duplicates: Duplicates = "refuse",
+    epochs: int | None = None,
     seed: int = 0,
     replace: Replace = False,
     quiet: Quiet = False,
@@ -107,6 +111,7 @@ def embed(
     save: A folder to save the embedder that was learned to.
     window: Embed windows of so many steps instead of whole cases.
     stride: Steps from one window to the next; half a window if not given.
+    epochs: At most so many epochs of training.
     seed: Of everything random.
     """
     from prismts.estimators.embedder import Embedder
@@ -121,7 +126,10 @@ def embed(
             raise SettingsError(f"{model} holds a {type(embedder).__name__}, not an embedder.")
     else:
         place = None if save is None else free_place(save, replace)
-        embedder = Embedder(time=time, series=series, values=values, random_state=seed, progress=not quiet)
+        embedder = Embedder(
+            time=time, series=series, values=values, random_state=seed, progress=not quiet,
+            fit_settings=None if epochs is None else {"max_epochs": epochs},
+        )  # fmt: skip
         embedder.fit(embedder.read_(_cases(data), duplicates=duplicates))
         if place is not None:
             embedder.save(place)
