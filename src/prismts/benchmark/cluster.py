@@ -35,8 +35,8 @@ def run_on_cluster(spec: BenchSpec, groups: Sequence[Group], folder: Path, addre
         SettingsError: no cluster answers at this address.
     """
     try:
-        import ray
-        from ray.exceptions import RayError
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtraError(
             "Running on a cluster needs ray, which is not installed. Run: pip install 'prismts[cluster]'"
