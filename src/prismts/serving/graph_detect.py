@@ -363,7 +363,10 @@ class _Reconstruction(nn.Module):
 def _through(read: Callable[[Tensor, Tensor], Tensor], windows: Tensor, seen: Tensor) -> Tensor:
     """What a network, in single precision, says of windows [B, C, n, L]: [B, C, n, ...] in double."""
     batch, n = windows.shape[0], windows.shape[2]
-    windows, seen = windows.transpose(1, 2).flatten(0, 1), seen.transpose(1, 2).flatten(0, 1)  # [B*n, C, L]
+    # copied in order: torch.export cannot tell the order of axes of which one may be of size 1
+    windows, seen = (
+        x.transpose(1, 2).flatten(0, 1).clone(memory_format=torch.contiguous_format) for x in (windows, seen)
+    )
     told = read(windows.float().masked_fill(~seen, 0.0), seen).double()
     return told.unflatten(0, (batch, n)).transpose(1, 2)
 

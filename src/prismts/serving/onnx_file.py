@@ -64,8 +64,9 @@ def dynamic_axes(graph: Graph) -> tuple[dict[int, Any], ...]:
     dims: dict[str, Any] = {
         "batch": torch.export.Dim("batch", min=1, max=LONGEST),
         "channel": torch.export.Dim("channel", min=1, max=LONGEST),
-        "time": torch.export.Dim("time", min=graph.time.min, max=graph.time.max or LONGEST),
     }
+    if not graph.time.exact:
+        dims["time"] = torch.export.Dim("time", min=graph.time.min, max=graph.time.max or LONGEST)
     return tuple(
         {i: dims[axis] for i, axis in enumerate(port.axes) if isinstance(axis, str)} for port in graph.inputs.values()
     )
