@@ -4,7 +4,7 @@ BIN := .venv/bin
 # real data, if they lie here: see docs/data.md
 export PRISMTS_DATA ?= $(abspath $(firstword $(wildcard ../shared/data data)))
 
-.PHONY: demo test lint types fast slow gpu docs clean
+.PHONY: demo test lint types fast slow gpu bench docs clean
 
 demo: .venv/demo
 	$(BIN)/prism demo --out demo
@@ -26,6 +26,13 @@ slow: .venv/dev
 
 gpu: .venv/dev
 	$(BIN)/python -m pytest -m gpu
+
+# speed: ours beside sktime's network, the loop, growth with the size of the data; an hour on a quiet machine
+bench: .venv/dev
+	for setting in ETTh2 AWR EP; do $(BIN)/python benchmarks/step.py --setting $$setting || exit 1; done
+	$(BIN)/python benchmarks/step.py --setting ETTh2 --dtype bf16
+	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/scaling.py run && $(BIN)/python benchmarks/scaling.py table
 
 # the guide as a site, with the reference from the docstrings: open site/index.html
 docs: .venv/dev

@@ -113,9 +113,12 @@ def detection_figure(
         notes.append(f"Drawn are {len(shown)} of {len(order)} channels, those most to blame first.")
     if len(found) > len(marked):
         notes.append(f"Marked are the {len(marked)} highest of {len(found)} events.")
+    inner = 130 * len(shown) + 290
     figure.update_layout(
         template=TEMPLATES["light"],
-        height=130 * len(shown) + 360 + 40,
+        height=inner + 114,
+        margin={"t": 70, "b": 44},
+        legend={"y": 1 + 26 / inner},  # above the first title
         meta={"note": " ".join(notes)},
         hovermode="closest",
     )

@@ -161,7 +161,7 @@ def chosen_windows(
 
 
 def error_by_step_figure(scores: Mapping[str, Scores], measure: str = "mse") -> Figure:
-    """How the error of each model grows along the horizon; the first is drawn strongest."""
+    """How the error of each model grows along the horizon; the first is drawn strongest, the others above it."""
     import plotly.graph_objects as go
 
     figure = _empty(height=360)
@@ -171,7 +171,7 @@ def error_by_step_figure(scores: Mapping[str, Scores], measure: str = "mse") -> 
             go.Scatter(
                 x=np.arange(1, len(errors) + 1), y=errors, name=label(name), mode="lines",
                 line={"color": PALETTE[i % len(PALETTE)], "width": 1.6 if i else 3},
-                hovertemplate="%{y:.4f}", zorder=int(i == 0),
+                hovertemplate="%{y:.4f}", zorder=int(i > 0),
             )
         )  # fmt: skip
     figure.update_layout(hovermode="x unified")
@@ -197,7 +197,7 @@ def error_by_channel_figure(scores: Mapping[str, Scores], measure: str = "mse", 
         figure.add_trace(
             go.Scatter(
                 x=_measured(score.per_channel, measure, name)[shown], y=np.arange(len(shown)), name=label(name),
-                mode="markers", hovertemplate="%{x:.4f}", zorder=int(i == 0),
+                mode="markers", hovertemplate="%{x:.4f}", zorder=int(i > 0),
                 cliponaxis=False,
                 marker={"color": PALETTE[i % len(PALETTE)], "size": 9 if i else 13,
                         "symbol": ("circle", "diamond", "square", "triangle-up", "x")[i % 5]},
