@@ -340,10 +340,10 @@ def test_a_run_folder_resumes_where_a_run_broke_off(motions, tmp_path, monkeypat
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(base, "fit", broken)
+    monkeypatch.setattr(base.Estimator, "_fit_network", staticmethod(broken))
     with pytest.raises(KeyboardInterrupt):
         Classifier(**TINY, run_folder=tmp_path / "run").fit(motions.train)
-    monkeypatch.setattr(base, "fit", original)
+    monkeypatch.setattr(base.Estimator, "_fit_network", staticmethod(original))
     model = Classifier(**TINY, run_folder=tmp_path / "run").fit(motions.train)
     assert model.fit_results_[0].resumed_from == 6  # the first fold had ended
     np.testing.assert_array_equal(model.predict_proba(motions.test), whole)

@@ -29,9 +29,9 @@ WRITTEN = [
     *PAGES,
     *sorted((DOCS / "api").glob("*.md")),
 ]
-NETWORKS = ("Forecaster", "Classifier", "Imputer", "Embedder", "PrismClassifier")
+NETWORKS = ("Forecaster", "Classifier", "Imputer", "Embedder", "UniversalModel", "PrismClassifier")
 UNTRAINED = ("ridge", "seasonal_naive", "last_value", "name")  # and the loop over them
-SLOW = ("tasks", "adapting", "benchmark", "search")  # aeon compiles for half a minute, others train for real
+SLOW = ("tasks", "adapting", "benchmark", "search", "universal")  # aeon compiles half a minute, others train for real
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from torch import nn
 
 from prismts.data.series import Collection, Series
 from prismts.errors import SettingsError
-from prismts.tasks.forecast import Forecast, SpreadAround
+from prismts.tasks.forecast import Forecast, SpreadAround, channel_groups
+from prismts.training.batches import Batches
 from prismts.windows import Batch, Windows
 
 HORIZON, LEVELS = 6, (0.1, 0.5, 0.9)
@@ -334,3 +335,34 @@ def test_validation_judges_by_squared_errors_whatever_the_training_loss():
     batch = Batch(torch.zeros(1, 1, 30), target, None, None, torch.zeros(1))
     total, count = Forecast(4, loss="soft_dtw", line=None).errors(lambda *_: forecast, batch)
     assert (float(total), float(count)) == (5.0, 4.0)
+
+
+# ---- heads and groups
+
+
+def test_a_line_has_the_length_of_one_horizon():
+    with pytest.raises(SettingsError, match=r"A line from 'ridge' has the length of one horizon.*Set line=None"):
+        Forecast(6, head="any_horizon")
+
+
+def test_every_encoder_can_carry_the_head_of_any_horizon():
+    for name in ("convtimenet", "cross_learner", "universal"):
+        model = Forecast(6, line=None, head="any_horizon").build(name, {}, n_channels=3, context_length=48).eval()
+        assert model(torch.randn(2, 3, 48)).shape == (2, 3, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "slices"),
+    [
+        ("universal", {}, [(0, 3), (3, 6), (6, 10)]),  # as even as in training
+        ("universal", {"exchange": False}, [(0, 7), (7, 10)]),
+        ("convtimenet", {}, [(0, 7), (7, 10)]),
+        ("itransformer", {}, [(0, 10)]),
+    ],
+)
+def test_which_channels_are_read_together(name, options, slices):
+    model = Forecast(6, line=None).build(name, options, n_channels=10, context_length=48)
+    found = channel_groups(model, 10, 4, apart=7)
+    assert [(group.start, group.stop) for group in found] == slices
+    if options == {} and name == "universal":
+        assert found == Batches(Windows(drifting(n_channels=10), 48, 6), 8, channels_at_once=4).groups

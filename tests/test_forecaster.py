@@ -633,3 +633,71 @@ def test_a_crash_between_the_two_renames_of_a_save_is_mended_on_loading(fitted, 
     fitted.save(tmp_path / "m")
     (tmp_path / "m").rename(tmp_path / ".m.old")
     pd.testing.assert_frame_equal(prismts.load(tmp_path / "m").predict(), fitted.predict())
+
+
+# ---- any horizon
+
+UNIVERSAL = {
+    **TINY, "model": "universal", "head": "any_horizon",
+    "model_settings": {"patch_lengths": (8, 16), "stride": 8, "width": 8, "feed_forward": 16, "kernel_sizes": (3, 5)},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def far() -> Forecaster:
+    return Forecaster(**UNIVERSAL).fit(wide())
+
+
+def test_a_head_bound_to_no_horizon_goes_on_as_far_as_it_is_asked(far):
+    usual, further = far.predict(), far.predict(horizon=40)
+    assert (len(usual), len(further)) == (12, 40)
+    pd.testing.assert_frame_equal(further.iloc[:12], usual)
+    assert (further["when"].diff().dropna() == pd.Timedelta(hours=1)).all()
+    assert np.isfinite(further["feeder_1"]).all()
+    pd.testing.assert_frame_equal(far.predict(horizon=5), usual.iloc[:5])
+
+
+def test_a_head_bound_to_its_horizon_gives_its_first_steps_and_refuses_more(fitted):
+    pd.testing.assert_frame_equal(fitted.predict(horizon=5), fitted.predict().iloc[:5])
+    with pytest.raises(SettingsError, match=r"horizon=13 was asked for\. Fit it with horizon=13, or with head='any_ho"):
+        fitted.predict(horizon=13)
+    with pytest.raises(SettingsError, match="counts the steps to forecast and is at least 1, but got 0"):
+        fitted.predict(horizon=0)
+
+
+def test_a_forecaster_of_any_horizon_is_backtested_saved_and_loaded(far, tmp_path):
+    assert far.line_ == "" and far.network_share_ is None
+    done = far.backtest(wide(), begin=600, keep_forecasts=True)
+    assert done.scores.n_scored == 700 - 600 - 12 + 1
+    far.save(tmp_path / "m")
+    pd.testing.assert_frame_equal(prismts.load(tmp_path / "m").predict(horizon=40), far.predict(horizon=40))
+
+
+def test_quantiles_of_any_horizon_stay_in_order():
+    levels = Forecaster(**{**UNIVERSAL, "quantiles": (0.1, 0.5, 0.9)}).fit(plant().values[:2])
+    told = levels.predict(horizon=30)  # [Q, C, H]
+    assert told.shape == (3, 2, 30)
+    assert (np.diff(told, axis=0) >= 0).all()
+
+
+def test_a_model_without_tokens_has_no_such_head():
+    with pytest.raises(SettingsError, match="asks the tokens of an encoder, and 'ridge' forecasts without tokens"):
+        Forecaster("ridge", context_length=48, horizon=12, head="any_horizon").fit(wide())
+    with pytest.raises(SettingsError, match=r"no head named 'any_horizont'\. Did you mean 'any_horizon'"):
+        Forecaster(head="any_horizont").fit(wide())
+
+
+def test_channels_that_exchange_meet_the_others_of_their_group_of_training():
+    """Three channels in groups of two: 0 alone, 1 and 2 together, in training as in prediction."""
+    values = plant().values[:3]
+    exchanging = Forecaster(**UNIVERSAL).fit(values)
+    with torch.no_grad():
+        for name, parameter in exchanging.model_.named_parameters():
+            if name.startswith("exchange."):
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    usual = exchanging.predict(values)
+    for changed, told in ((0, [0]), (1, [1, 2]), (2, [1, 2])):
+        other = values.copy()
+        other[changed] = other[changed, ::-1] + 3.0
+        moved = np.abs(exchanging.predict(other) - usual).max(-1) > 0
+        assert np.flatnonzero(moved).tolist() == told

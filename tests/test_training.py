@@ -1,5 +1,6 @@
 """Training: resumed runs, several processes, best epochs, schedules, and checkpoints that hold no code."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -98,6 +99,57 @@ def test_a_run_killed_with_sigkill_resumes_and_reaches_the_result_of_the_unbroke
     assert one["best"] == two["best"] and one["losses"] == two["losses"]
     for name, value in one["weights"].items():
         assert torch.equal(value, two["weights"][name]), name
+
+
+WORSE = itertools.count(1.0)
+
+
+def never_better(folder: Path, max_epochs: int = 6, patience: int = 2):
+    """A run whose validation gets worse from the first epoch on."""
+
+    class Worse(Forecast):
+        def errors(self, model, batch):
+            return torch.tensor(next(WORSE)), torch.tensor(1)
+
+    train, check = windows(200)
+    task = Worse(8, line=None)
+    config = FitConfig(max_epochs=max_epochs, patience=patience, batch_size=128)
+    return fit(small_model(task, train.n_channels), task, train, check, config=config, folder=folder, progress=False)
+
+
+def test_a_checkpoint_is_written_after_every_epoch_also_where_it_was_not_the_best(tmp_path):
+    result = never_better(tmp_path, max_epochs=3, patience=9)
+    assert result.best_epoch == 1 and len(result.history) == 3
+    assert read_tree(tmp_path / "last.safetensors")["epoch"] == 2
+
+
+def test_a_run_whose_folder_was_moved_goes_on_with_the_best_epoch_it_had(tmp_path):
+    from prismts.training.watch import watching
+
+    class Enough(Exception):
+        pass
+
+    def stop(entry):
+        if entry["epoch"] == 3:
+            raise Enough
+
+    with pytest.raises(Enough), watching(stop):
+        never_better(tmp_path / "here", max_epochs=4, patience=9)
+    (tmp_path / "here").rename(tmp_path / "there")
+    result = never_better(tmp_path / "there", max_epochs=4, patience=9)
+    assert result.resumed_from == 2 and len(result.history) == 4 and result.best_epoch == 1
+    assert [path.name for path in (tmp_path / "there").glob("best*")] == ["best-epoch=0.safetensors"]
+    (tmp_path / "there").rename(tmp_path / "elsewhere")
+    again = never_better(tmp_path / "elsewhere", max_epochs=4, patience=9)
+    assert again.best_epoch == 1 and again.history == result.history
+
+
+def test_a_run_that_patience_has_ended_is_not_trained_on_when_it_is_called_again(tmp_path):
+    first = never_better(tmp_path)
+    again = never_better(tmp_path)
+    assert len(first.history) == 3 and again.history == first.history
+    assert again.resumed_from == 3 and again.best_epoch == first.best_epoch == 1
+    assert again.best_loss == first.best_loss
 
 
 def test_a_folder_of_another_run_is_refused_instead_of_mixed_up(tmp_path):

@@ -17,18 +17,23 @@ if TYPE_CHECKING:
     from prismts.data.readers import read
     from prismts.data.series import Collection, Series
     from prismts.data.splits import Borders
+    from prismts.estimators.adapting import adapt
     from prismts.estimators.classifier import Classifier
     from prismts.estimators.detector import AnomalyDetector
+    from prismts.estimators.distilling import distill
     from prismts.estimators.embedder import Embedder
     from prismts.estimators.forecaster import Forecaster
     from prismts.estimators.imputer import Imputer
     from prismts.estimators.load import load
+    from prismts.estimators.universal import UniversalModel
+    from prismts.estimators.universal_tasks import ClassifyOn, DetectOn, ForecastOn, ImputeOn
     from prismts.evaluation.protocols import evaluate
     from prismts.evaluation.scores import Scores
 
 __version__ = "0.1.0"
 __all__ = [
-    "Forecaster", "Classifier", "AnomalyDetector", "Imputer", "Embedder", "load", "evaluate", "Scores", "read",
+    "Forecaster", "Classifier", "AnomalyDetector", "Imputer", "Embedder", "UniversalModel", "ForecastOn",
+    "ClassifyOn", "DetectOn", "ImputeOn", "load", "adapt", "distill", "evaluate", "Scores", "read",
     "load_dataset", "list_datasets", "Series", "Collection", "Borders",
 ]  # fmt: skip
 
@@ -38,7 +43,14 @@ _HOMES = {
     "AnomalyDetector": "prismts.estimators.detector",
     "Imputer": "prismts.estimators.imputer",
     "Embedder": "prismts.estimators.embedder",
+    "UniversalModel": "prismts.estimators.universal",
+    "ForecastOn": "prismts.estimators.universal_tasks",
+    "ClassifyOn": "prismts.estimators.universal_tasks",
+    "DetectOn": "prismts.estimators.universal_tasks",
+    "ImputeOn": "prismts.estimators.universal_tasks",
     "load": "prismts.estimators.load",
+    "adapt": "prismts.estimators.adapting",
+    "distill": "prismts.estimators.distilling",
     "evaluate": "prismts.evaluation.protocols",
     "Scores": "prismts.evaluation.scores",
     "read": "prismts.data.readers",

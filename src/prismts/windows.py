@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prismts.data.frequency import named_grid
+from prismts.data.irregular import Measurements
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection
 from prismts.errors import DataError, SettingsError, ShapeError
@@ -34,6 +35,9 @@ class Batch(NamedTuple):
     target_observed: Tensor | None  # [B, C, H] bool
     series: Tensor  # [B] which series of the collection
     start: Tensor | None = None  # [B] number of the first step of the context, see ``first_steps`` of Windows
+    rows: Tensor | None = None  # [B, C, R] the measurements within the context, where Windows know when they were taken
+    rows_observed: Tensor | None = None  # [B, C, R] bool; False before the first of a window with fewer than R
+    times: Tensor | None = None  # [B, R] when: steps since the first one of the context, not rounded, rising
 
 
 class Windows:
@@ -55,6 +59,8 @@ class Windows:
         first_steps: [n] numbers of the first steps of the series, on a clock that all data of one frequency share, so
             that a model can know where in a cycle a window stands. None counts the steps since the beginning of 1970
             where there are times, else from 0.
+        measured: the rows of the series as they were taken (``prismts.data.irregular``); batches then carry, beside the
+            context on the grid, the measurements next to its steps, and when each was taken.
 
     Raises:
         DataError: no series has room for a single window.
@@ -72,6 +78,7 @@ class Windows:
         stride: int = 1,
         min_context: int | None = None,
         first_steps: NDArray[np.int64] | None = None,
+        measured: Measurements | None = None,
     ) -> None:
         if context_length < 1 or horizon < 0 or stride < 1:
             raise SettingsError(
@@ -103,6 +110,12 @@ class Windows:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only arrays; nothing here writes
             self._values = torch.from_numpy(values)
+        self.measured = measured
+        if measured is not None:
+            base = np.repeat(data.offsets[:-1], np.diff(measured.offsets))
+            self._row_cells = measured.cells + base  # [n] steps of the table on the grid, rising
+            self._row_places = measured.places + base
+            self._row_values = torch.from_numpy(np.ascontiguousarray(measured.values))
         self.complete = not self._padded and not any(bool(np.isnan(channel).any()) for channel in data.values)
 
     def __len__(self) -> int:
@@ -142,10 +155,14 @@ class Windows:
         dtype = torch.promote_types(values.dtype, torch.float32)
         cut = ((cut.transpose(0, 1) - mean.to(dtype)) / scale.to(dtype)).float()  # [B, C, T+H]
         context, target = cut[..., : self.context_length], cut[..., self.context_length :]
+        rows = (None, None, None)
+        if self.measured is not None:
+            begin = self.data.offsets[series] + future - self.context_length
+            rows = self._rows(series, begin, channels, mean, scale)
         which = torch.from_numpy(series)
         number = torch.from_numpy(self.first_steps[series] + future - self.context_length)
         if self.complete:
-            return Batch(context, target, None, None, which, number)
+            return Batch(context, target, None, None, which, number, *rows)
         observed = ~cut.isnan()
         if inside is not None:
             observed &= inside
@@ -158,7 +175,29 @@ class Windows:
             None if seen_target.all() else seen_target,
             which,
             number,
+            *rows,
         )
+
+    def _rows(
+        self, series: NDArray[np.int64], begin: NDArray[np.int64], channels: slice, mean: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The measurements [B, C, R] next to the context's steps, which count, and when they were taken [B, R].
+
+        begin: [B] first step of each context in the table on the grid; mean, scale: [B, C, 1].
+        """
+        first = np.searchsorted(self._row_cells, np.maximum(begin, self.data.offsets[series]))
+        last = np.searchsorted(self._row_cells, begin + self.context_length)  # the row behind the last one
+        n_rows = max(1, int((last - first).max(initial=1)))
+        row = last[:, None] - n_rows + np.arange(n_rows)  # [B, R]
+        inside = row >= first[:, None]
+        row = row.clip(0, max(0, len(self._row_cells) - 1))
+        times = np.where(inside, self._row_places[row] - begin[:, None], -1.0)
+        values = self._row_values[channels][:, torch.from_numpy(row)].transpose(0, 1)  # [B, C, R]
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        values = ((values - mean.to(dtype)) / scale.to(dtype)).float()
+        observed = ~values.isnan() & torch.from_numpy(inside)[:, None]
+        when = torch.from_numpy(times).float()
+        return values.masked_fill(~observed, 0.0), None if observed.all() else observed, when
 
     def in_order(self, batch_size: int, channels: slice = slice(None)) -> Iterator[Batch]:
         """All windows once, in order, the last partial batch too."""
@@ -191,6 +230,7 @@ class Windows:
         scaler: StandardScaler | None = None,
         min_context: int = 1,
         first_steps: NDArray[np.int64] | None = None,
+        measured: Measurements | None = None,
     ) -> Windows:
         """One window per series: its last ``context_length`` steps, as much of them as there is, and no future."""
         lengths = data.lengths
@@ -201,7 +241,7 @@ class Windows:
             )
         return cls(
             data, context_length, 0, scaler=scaler, begin=lengths, end=lengths, min_context=min_context,
-            first_steps=first_steps,
+            first_steps=first_steps, measured=measured,
         )  # fmt: skip
 
 

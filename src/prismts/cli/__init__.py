@@ -1,15 +1,18 @@
 """The command ``prism``: each subcommand is a few lines over the library."""
 
 from prismts.cli import (
+    adapting,
     answer,
     benching,
     classifying,
     demonstration,
     detecting,
+    distilling,
     exporting,
     filling,
     forecasting,
     look,
+    pretraining,
     searching,
     serve,
     studio,
@@ -18,17 +21,20 @@ from prismts.cli import (
 from prismts.cli.app import app, main
 
 __all__ = [
+    "adapting",
     "answer",
     "app",
     "benching",
     "classifying",
     "demonstration",
     "detecting",
+    "distilling",
     "exporting",
     "filling",
     "forecasting",
     "look",
     "main",
+    "pretraining",
     "searching",
     "serve",
     "studio",

@@ -22,6 +22,7 @@ def predict(
     model: Path,
     data: Path | None = None,
     *,
+    horizon: int | None = None,
     duplicates: Duplicates = "refuse",
     out: Path | None = None,
     plot: Path | None = None,
@@ -37,6 +38,7 @@ def predict(
     ----------
     model: A model folder.
     data: The table or cases to answer for.
+    horizon: Steps to forecast, if not those of training: fewer of any forecaster, more of one with --head any_horizon.
     out: Where to write the answer: .csv, .csv.gz or .parquet. Printed as CSV if neither out nor plot is given.
     plot: Where to write a page with the answer as a picture, of a forecaster or a detector.
     """
@@ -46,10 +48,17 @@ def predict(
     kind = type(estimator).__name__
     if data is None and kind != "Forecaster":
         raise SettingsError(f"{model} holds a {kind}, which answers for data: prism predict {model} DATA.")
+    if horizon is not None and kind != "Forecaster":
+        raise SettingsError(f"--horizon is for forecasters, but {model} holds a {kind}. Leave it out.")
+    if kind == "UniversalModel":
+        raise SettingsError(
+            f"{model} holds a universal model of several tasks. Ask it in Python: prismts.load({str(model)!r}) has "
+            "forecast, classify, detect, impute and embed."
+        )
     if kind == "Forecaster":
         from prismts.cli.forecasting import predict_forecast
 
-        predict_forecast(estimator, data, duplicates, out, plot)
+        predict_forecast(estimator, data, duplicates, out, plot, horizon)
     elif kind == "AnomalyDetector":
         from prismts.cli.detecting import predict_anomalies
 

@@ -28,10 +28,13 @@ app = App(
         prism fit detect data.csv --out model/       then: prism predict model/ new.csv
         prism impute data.csv --out filled.csv
         prism embed cases.ts --out vectors.csv
+        prism adapt model/ new.csv --out mine/       go on from it with few trained weights
+        prism distill model/ data.csv --out small/   a small model that learned from it
         prism export model/ --out model.onnx         one file that answers by itself
         prism bench run SPEC.yaml --out results/     then: prism bench table results/
         prism serve model/                           answers over HTTP
         prism search spec.yaml --out search/         the settings that validation likes best
+        prism pretrain SPEC.yaml --out model/        an encoder for every task, from many series without labels
         prism studio data.csv                        the same, on a page of this machine
 
     A table has time down the rows: wide, with one column per channel, or long, with a column that tells the series

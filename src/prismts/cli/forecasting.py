@@ -39,6 +39,7 @@ def fit_forecast(
     model: str = "convtimenet",
     setting: str = "default",
     loss: str | None = None,
+    head: str = "flatten",
     quantiles: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
     time: TimeColumn = None,
     series: SeriesColumn = None,
@@ -67,6 +68,7 @@ def fit_forecast(
         data choose the sizes of a ConvTimeNet, and says why.
     setting: A named recipe: default, ridge_line, reverting_line, published (the authors' form), or published/NAME.
     loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
+    head: flatten, or any_horizon: predict may then ask for more steps than training did.
     quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.
     frequency: The step of the table, such as h or 15min; found by itself if not given.
     validation: Share of every series, before the test part, that decides when to stop; 0.1 if not given.
@@ -91,6 +93,7 @@ def fit_forecast(
         horizon=horizon,
         quantiles=quantiles,
         loss=loss,
+        head=head,
         setting=setting,
         fit_settings=None if epochs is None else {"max_epochs": epochs},
         time=time,
@@ -126,14 +129,21 @@ def fit_forecast(
 
 
 def predict_forecast(
-    forecaster: Forecaster, data: Path | None, duplicates: Duplicates, out: Path | None, plot: Path | None
+    forecaster: Forecaster,
+    data: Path | None,
+    duplicates: Duplicates,
+    out: Path | None,
+    plot: Path | None,
+    horizon: int | None = None,
 ) -> None:
     """Continue every series beyond its end, as a table, a page, or both."""
     source: Any = None if data is None else str(data)
     if data is not None and duplicates != "refuse":
         given = (forecaster.time, forecaster.series, forecaster.values, forecaster.frequency)
         source = table_or_dataset(str(data), *given, duplicates, "keep")[:2]
-    table = forecaster.predict(source)
+    if plot is not None and horizon is not None:
+        raise SettingsError("The page of --plot shows the horizon of training. Leave --horizon or --plot out.")
+    table = forecaster.predict(source, horizon=horizon)
     if out is not None:
         write_table(table, out)
     elif plot is None:

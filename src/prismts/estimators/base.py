@@ -18,8 +18,10 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from prismts.errors import NotFittedError, SavedModelError, SettingsError
+from prismts.estimators.loans import borrowing, split_loans, with_loans
 from prismts.estimators.saved import read_folder, write_folder
 from prismts.models import find_model
+from prismts.models.adapters import Adaptation, Lineage, adapt_as, is_adapted
 from prismts.models.contract import Encoder
 from prismts.models.ensemble import Ensemble
 from prismts.models.stacked import Stacked
@@ -39,6 +41,10 @@ class Estimator(BaseEstimator):
 
     _bound: tuple[str, ...] = ()
     _arguments: dict[str, Any]  # as they were in ``fit``, in the form of JSON
+    _fit_network: Callable[..., FitResult] = staticmethod(
+        fit
+    )  # replaced for one ``fit`` by ``adapting``, ``distilling``
+    adaptation_: Lineage | None = None  # how it was adapted from another one, see ``prismts.adapt``
 
     model: str
     random_state: int
@@ -51,16 +57,26 @@ class Estimator(BaseEstimator):
         """The trained networks whose mean is the answer; one, unless there are more members."""
         return list(self.model_.members) if isinstance(self.model_, Ensemble) else [self.model_]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, whole: bool = False) -> None:
         """Write a model folder; an old one at this place is replaced as a whole.
 
         It holds what was fitted: an argument that was set to something else since then is kept as it was in ``fit``.
+        Of weights that belong to a pretrained network (a language backbone), only the name and the hash are written,
+        unless ``whole``: then the folder needs nothing else.
         """
         self._check_learned()
         fitted, arrays = self._to_save()
         params = {**self._arguments, "run_folder": None}
-        config = {"estimator": type(self).__name__, "params": params, "fitted": fitted}
-        write_folder(path, config, self.model_.state_dict(), arrays)
+        weights, loans = split_loans(self.model_, whole=whole)
+        config: dict[str, Any] = {"estimator": type(self).__name__, "params": params, "fitted": fitted}
+        if loans:
+            config["loans"] = loans
+        if self.adaptation_ is not None:
+            config["adaptation"] = asdict(self.adaptation_)
+        kept = {name: asdict(part.adaptation) for name, part in self.model_.named_modules() if is_adapted(part)}  # type: ignore[call-overload]
+        if kept:
+            config["adapters"] = kept
+        write_folder(path, config, weights, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -71,9 +87,15 @@ class Estimator(BaseEstimator):
                 f"{path} holds a {config.get('estimator')}, not a {cls.__name__}. Load it with prismts.load(path)."
             )
         self = cls(**from_json(config["params"]))
-        self._restore(config["fitted"], arrays)
+        loans = config.get("loans", [])
+        with borrowing(loans, path):
+            self._restore(config["fitted"], arrays)
+        for name, adapter in config.get("adapters", {}).items():
+            adapt_as(self.model_.get_submodule(name), Adaptation(**adapter))
+        if config.get("adaptation") is not None:
+            self.adaptation_ = Lineage(**config["adaptation"])
         self._fitted()
-        self.model_.load_state_dict(weights)
+        self.model_.load_state_dict(with_loans(self.model_, weights, loans, path))
         self.model_.eval()
         return self
 
@@ -170,7 +192,8 @@ class Estimator(BaseEstimator):
     ) -> FitResult:
         """Train network ``member`` of ``n_members`` in place, in a folder of its own: see ``_train``."""
         which = f", {member + 1} of {n_members}" if n_members > 1 else ""
-        return fit(
+        self.adaptation_ = None  # learned anew: ``prismts.adapt`` notes afterwards what it began with
+        return self._fit_network(
             model, task, train, check, config=config, seed=self._seed(member),
             folder=None if self.run_folder is None else Path(self.run_folder) / f"{part}-{member}",
             fingerprint=self._fingerprint(mark), progress=self.progress, title=f"{title}{which}",

@@ -20,13 +20,14 @@ from torch import nn
 from prismts.analysis.proposal import Proposal, propose_windows
 from prismts.data.calendar import season_length
 from prismts.data.frequency import alike, lies_on
+from prismts.data.irregular import Measurements, on_grid
 from prismts.data.period import dominant_period
 from prismts.data.readers import read_with_kind
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Finding, Series
 from prismts.data.splits import Borders
 from prismts.data.tables import TableKind
-from prismts.errors import DataError, SettingsError
+from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
@@ -35,20 +36,25 @@ from prismts.estimators.recipes import Recipe, find_recipe
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
+from prismts.layers.horizon import with_horizon
 from prismts.layers.normalize import InstanceNorm
-from prismts.models import find_model
-from prismts.tasks.forecast import Forecast, answer
+from prismts.models import Architecture, find_model
+from prismts.tasks.forecast import HEADS, Forecast, answer_batch, channel_groups
 from prismts.training.fit import FitConfig, FitResult
 from prismts.windows import Batch, Windows
 
 __all__ = ["Backtest", "Forecaster"]
 
 _SHORTEST_CONTEXT = 8  # observed steps that a window of a series shorter than the context needs
+TIMES = ("grid", "real")
 _CHANNELS = 64  # of a wide table that go through a model which reads them apart at once
 _ROWS = 8192  # windows times channels that go through the model at once when predicting
 _ROWS_PER_STEP = 256  # in training on a wide table on a CPU, where what a step holds lies beside the table in memory
 _CALIBRATED = 2**25  # misses that calibration reads; of a wide table's windows, every k-th
 _FEWEST_CALIBRATED = 50  # windows that it reads in any case
+_HORIZON_FREE: Mapping[str, Any] = {  # how a network learns whose head is bound to no horizon: no line is beside it
+    "max_epochs": 10, "patience": 3, "batch_size": 64, "learning_rate": 1e-3, "schedule": "one_cycle",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +88,11 @@ class Forecaster(Estimator):
         n_members: networks that differ in their seed, whose mean is the forecast; None takes the number of the recipe.
         loss: of point forecasts in training, in place of that of the recipe: "mse", "mae", "huber", "relative_mse" or
             "soft_dtw"; validation always judges by squared errors.
+        head: "flatten", one map from all tokens to the horizon, or "any_horizon": each stretch of the future asks the
+            tokens, no line runs beside, and ``predict(horizon=...)`` may ask for more steps than training did.
+        times: "grid" reads rows on the steps of their frequency; "real" reads each where it was measured, with models
+            that can ("universal"): a table whose rows come at any time needs neither to be filled nor moved. Steps,
+            horizon and borders are counted in the frequency, which must be given where it cannot be seen.
         time: name of the time column; found by itself if None.
         series: name of the column that tells the series of a long table apart.
         values: names of the columns to forecast; all numeric ones if None.
@@ -105,7 +116,7 @@ class Forecaster(Estimator):
             training nor validation has read.
     """
 
-    _bound = ("model", "context_length", "horizon", "quantiles")
+    _bound = ("model", "context_length", "horizon", "quantiles", "head", "times")
 
     def __init__(
         self,
@@ -119,6 +130,8 @@ class Forecaster(Estimator):
         fit_settings: Mapping[str, Any] | None = None,
         n_members: int | None = None,
         loss: str | None = None,
+        head: str = "flatten",
+        times: str = "grid",
         time: str | None = None,
         series: str | None = None,
         values: Sequence[str] | None = None,
@@ -137,6 +150,8 @@ class Forecaster(Estimator):
         self.fit_settings = fit_settings
         self.n_members = n_members
         self.loss = loss
+        self.head = head
+        self.times = times
         self.time = time
         self.series = series
         self.values = values
@@ -157,15 +172,20 @@ class Forecaster(Estimator):
         """
         find_model(self._architecture)
         self._check_settings()
-        collection, kind = self._read(data)
+        rows, kind = self._read(data)
+        collection, measured = self._laid_out(rows)
         train_ends, test_begins, held_out, span = self._split(collection, validation, test)
+        held_measured = measured
+        if held_out is not None and held_out is not collection:
+            held_out, held_measured = self._laid_out(held_out)
         proposal = self._propose(collection, train_ends)
         recipe = self._recipe(collection, train_ends, proposal)
         scaler = StandardScaler.fit(collection, train_ends)
-        train = self.windows_(collection, scaler, end=train_ends)
+        train = self.windows_(collection, scaler, end=train_ends, measured=measured)
         check = None
         if held_out is not None:
-            check = self.windows_(held_out, scaler if held_out is collection else None, begin=span[0], end=span[1])
+            own = scaler if held_out is collection else None
+            check = self.windows_(held_out, own, begin=span[0], end=span[1], measured=held_measured)
             if held_out is not collection:
                 check = check.scaled(self._scaler_for(held_out, scaler, collection.names, check.first_future))
         task = self._task(recipe)
@@ -202,7 +222,7 @@ class Forecaster(Estimator):
                     results.append(
                         self._train_one(model, task, train, check, recipe.fit, mark, title, "member", i, n_members)
                     )
-                shares.append(task.finish(model, check))
+                shares.append(task.finish(model, check, channels_at_once=recipe.fit.channels_at_once))
         self.model_ = joined(members)
         seconds = sum(result.seconds for result in results)
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
@@ -220,32 +240,39 @@ class Forecaster(Estimator):
         self.findings_: tuple[Finding, ...] = collection.findings + _borrowed(scaler, collection)
         self.n_windows_ = {"train": len(train), "validation": 0 if check is None else len(check)}
         self.data_hash_ = digest
-        self._keep_tails(collection)
+        self._keep_tails(collection, measured)
         self.quantile_offsets_ = self._calibrate(check) if self.quantiles is not None else None
         self._fitted()
         return self
 
     # ---- forecasting
 
-    def predict(self, data: Any = None) -> Any:
+    def predict(self, data: Any = None, *, horizon: int | None = None) -> Any:
         """Continue every series of ``data`` (the training data, if None) by ``horizon`` steps.
+
+        Another ``horizon`` than that of training may be asked for: a shorter one of every model, a longer one where
+        ``head="any_horizon"``.
 
         A series shorter than ``context_length`` is read with the missing past marked as unobserved. Returns the kind of
         table that came in: wide or long with the times of the future and one column per channel, and for quantiles one
         more per level (``load_q0.1``), beside the median; an array gives [C, H], [n, C, H], or [(n,) Q, C, H].
         """
         self._check_fitted()
+        horizon = self._asked(horizon)
         if data is None:
-            collection, kind, start = self.tails_, self.kind_, self._tail_starts
+            collection, kind, start, measured = self.tails_, self.kind_, self._tail_starts, self._tail_rows
         else:
-            collection, kind = self._read_new(data)
+            rows, kind = self._read_new(data)
+            collection, measured = self._laid_out(rows)
             start = np.zeros(len(collection), dtype=np.int64)
         scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
         timed = self._on_the_clock(collection)
         first_steps = None if timed else start
-        windows = Windows.at_the_end(collection, self.context_length, scaler=scaler, first_steps=first_steps)
-        told = self._forecasts(windows, numbered=timed or data is None)
-        parts = [self._own_units(forecast, scaler, batch) for batch, forecast in told]
+        windows = Windows.at_the_end(
+            collection, self.context_length, scaler=scaler, first_steps=first_steps, measured=measured
+        )
+        told = self._forecasts(windows, numbered=timed or data is None, horizon=horizon)
+        parts = [self._own_units(forecast[..., :horizon], scaler, batch) for batch, forecast in told]
         forecast = np.concatenate(parts)  # [n, (Q), C, H]
         if kind.backend == "array":
             return forecast[0] if self._single(kind, collection, data) else forecast
@@ -274,8 +301,9 @@ class Forecaster(Estimator):
         """
         self._check_fitted()
         began = clock.perf_counter()
-        collection, _ = self._read_new(data)
-        windows = self.scaled_windows_(collection, begin=begin, end=end, stride=stride)
+        rows, _ = self._read_new(data)
+        collection, measured = self._laid_out(rows)
+        windows = self.scaled_windows_(collection, begin=begin, end=end, stride=stride, measured=measured)
         scaler = windows.scaler
         most = len(windows) if n_windows is None else min(n_windows, len(windows))
         season_scale = self._season_scale_for(collection)
@@ -324,6 +352,9 @@ class Forecaster(Estimator):
             "train_ends": self.train_ends_, "test_begins": self.test_begins_, "tails.values": tails.values,
             "tails.offsets": tails.offsets, "tails.starts": self._tail_starts,
         }  # fmt: skip
+        if self._tail_rows is not None:
+            arrays["tails.rows"], arrays["tails.places"] = self._tail_rows.values, self._tail_rows.places
+            arrays["tails.row_offsets"] = self._tail_rows.offsets
         if tails.timestamps is not None:
             arrays["tails.timestamps"] = tails.timestamps.astype("datetime64[ns]").astype(np.int64)
         if self.quantile_offsets_ is not None:
@@ -364,6 +395,9 @@ class Forecaster(Estimator):
             None if times is None else times.astype("datetime64[ns]"), self.frequency_, name=fitted["data_name"],
         )  # fmt: skip
         self._tail_starts = arrays["tails.starts"]
+        self._tail_rows = None
+        if "tails.rows" in arrays:
+            self._tail_rows = Measurements(arrays["tails.rows"], arrays["tails.places"], arrays["tails.row_offsets"])
 
     # ---- inside
 
@@ -387,6 +421,19 @@ class Forecaster(Estimator):
         if self.quantiles is None:
             self.quantile_offsets_ = None
 
+    def _asked(self, horizon: int | None) -> int:
+        """The horizon that was asked for, if this model can write it."""
+        if horizon is None:
+            return int(self.horizon)
+        if not isinstance(horizon, Integral) or horizon is True or horizon < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SettingsError(f"horizon counts the steps to forecast and is at least 1, but got {horizon!r}.")
+        if horizon > self.horizon and self.head != "any_horizon":
+            raise SettingsError(
+                f"This {self.model!r} was fitted to write {self.horizon} steps, and its head has no more, but "
+                f"horizon={horizon} was asked for. Fit it with horizon={horizon}, or with head='any_horizon'."
+            )
+        return int(horizon)
+
     def _check_settings(self) -> None:
         for name in ("context_length", "horizon"):
             value = getattr(self, name)
@@ -397,6 +444,15 @@ class Forecaster(Estimator):
         n = self.n_members
         if n is not None and (not isinstance(n, Integral) or n is True or n < 1):
             raise SettingsError(f"n_members counts the networks whose mean is the forecast, at least 1, but got {n!r}.")
+        if self.times not in TIMES:
+            raise unknown_name("way to read times", self.times, TIMES)
+        if self.times == "real" and not getattr(find_model(self._architecture).build, "reads_times", False):
+            raise SettingsError(
+                f"times='real' needs a model that reads when each row was measured, such as 'universal', but model is "
+                f"{self.model!r}."
+            )
+        if self.head not in HEADS:
+            raise unknown_name("head", self.head, HEADS)
         if not find_model(self._architecture).is_trained:
             for name, value in (
                 ("setting", None if self.setting == "default" else self.setting),
@@ -426,11 +482,19 @@ class Forecaster(Estimator):
     def _read(self, data: Any, *, empty_channels: bool = False) -> tuple[Collection, TableKind]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], TableKind):
             return Collection.of(data[0]) if isinstance(data[0], Series) else data[0], data[1]
+        real = self.times == "real"
         read, kind = read_with_kind(
             data, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
-            empty_channels="keep" if empty_channels else "refuse",
+            empty_channels="keep" if empty_channels else "refuse", gaps="keep" if real else "fill",
         )  # fmt: skip
-        return (Collection.of(read) if isinstance(read, Series) else read), kind
+        read = Collection.of(read) if isinstance(read, Series) else read
+        if real and read.frequency is None and read.timestamps is not None:
+            read = replace(read, frequency=self.frequency or getattr(self, "frequency_", None))
+        return read, kind
+
+    def _laid_out(self, rows: Collection) -> tuple[Collection, Measurements | None]:
+        """Series on the grid of their frequency, and their rows where they were measured, or None if that is all."""
+        return (rows, None) if self.times == "grid" else on_grid(rows)
 
     @property
     def _architecture(self) -> str:
@@ -450,7 +514,9 @@ class Forecaster(Estimator):
         )  # fmt: skip
 
     def _recipe(self, data: Collection, train_ends: NDArray[np.int64], proposal: Proposal | None = None) -> Recipe:
-        recipe = find_recipe(self.setting, self.model_settings, self.fit_settings, find_model(self._architecture))
+        recipe = find_recipe(self.setting, self.model_settings, self.fit_settings, self._trained_as())
+        if self.head == "any_horizon":
+            recipe = replace(recipe, line=None)
         if self.loss is not None:
             recipe = replace(recipe, loss=self.loss)
         if proposal is not None:
@@ -468,6 +534,10 @@ class Forecaster(Estimator):
             elif self.model == "patchtst" and "patch_length" not in settings:
                 length = min(16, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
                 settings = {"patch_length": length, "stride": max(1, length // 2), **settings}
+            elif self.model == "universal" and "patch_lengths" not in settings:
+                length = min(16, max(2, self.context_length // 6))
+                lengths = (length, 2 * length, 4 * length)
+                settings = {"patch_lengths": lengths, "stride": settings.get("stride", length), **settings}
             elif self.model == "cross_learner" and settings.get("front") != "lift":
                 settings.setdefault("patch_length", min(24, max(1, self.context_length // 6)))
             recipe = replace(recipe, model=settings)
@@ -481,10 +551,17 @@ class Forecaster(Estimator):
                 recipe = replace(recipe, fit=replace(recipe.fit, batch_size=min(few, recipe.fit.batch_size)))
         return recipe
 
+    def _trained_as(self) -> Architecture:
+        """The architecture, with the training that suits its head."""
+        architecture = find_model(self._architecture)
+        if self.head != "any_horizon" or not architecture.is_trained or architecture.fit:
+            return architecture
+        return replace(architecture, fit=_HORIZON_FREE)
+
     def _task(self, recipe: Recipe) -> Forecast:
         return Forecast(
             self.horizon, quantiles=self.quantiles, loss=recipe.loss, line=recipe.line,  # type: ignore[arg-type]
-            head_dropout=recipe.head_dropout,
+            head_dropout=recipe.head_dropout, head=self.head,
         )  # fmt: skip
 
     def _split(
@@ -521,7 +598,12 @@ class Forecaster(Estimator):
         return lengths, lengths, reordered(other, data.channels, "validation"), (0, None)
 
     def windows_(self, data: Collection, scaler: StandardScaler | None, **part: Any) -> Windows:
-        """The windows of one part of some data, as this forecaster reads them; unscaled without a scaler."""
+        """The windows of one part of some data, as this forecaster reads them; unscaled without a scaler.
+
+        Where times are real, data are rows as they were measured, or lie on the grid already, with ``measured``.
+        """
+        if "measured" not in part:
+            data, part["measured"] = self._laid_out(data)
         shortest = min(_SHORTEST_CONTEXT, self.context_length)
         return Windows(data, self.context_length, self.horizon, scaler=scaler, min_context=shortest, **part)
 
@@ -529,12 +611,13 @@ class Forecaster(Estimator):
         """The windows of one part, each series as in training, or by what lies before the first future of the part."""
         windows = self.windows_(data, None, **part)
         ends = windows.first_future
-        return windows.scaled(self._scaler_for(data, self.scaler_, self.series_names_, ends))
+        return windows.scaled(self._scaler_for(windows.data, self.scaler_, self.series_names_, ends))
 
     def _form_of(self, recipe: Recipe) -> list[Any]:
         """What a model must share to go on from: its kind and its sizes."""
         quantiles = None if self.quantiles is None else [float(q) for q in self.quantiles]
-        return [self.model, self.context_length, self.horizon, quantiles, dict(recipe.model), self._n_members(recipe)]
+        sizes = [self.model, self.context_length, self.horizon, quantiles, dict(recipe.model), self._n_members(recipe)]
+        return [*sizes, self.head, self.times]
 
     def _fits(self, data: Collection, recipe: Recipe) -> bool:
         """Whether a fitted model can go on with these data and settings."""
@@ -614,9 +697,17 @@ class Forecaster(Estimator):
         return all(one is not None for one in both)
 
     def _forecasts(
-        self, windows: Windows, index: NDArray[np.int64] | None = None, *, numbered: bool = True
+        self,
+        windows: Windows,
+        index: NDArray[np.int64] | None = None,
+        *,
+        numbered: bool = True,
+        horizon: int | None = None,
     ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
         """Batches of the windows ``index`` (None: all) with scaled forecasts: [B, C, H], or [B, Q, C, H] in order.
+
+        Channels that exchange are read in the groups of training, so that each meets the channels it has met there. A
+        ``horizon`` beyond that of training is asked of heads that are bound to none.
 
         Where the steps of the windows are not ``numbered`` as those of training, a model that reads these numbers finds
         its place by itself.
@@ -624,19 +715,18 @@ class Forecaster(Estimator):
         if self._inference is None:
             self._inference = on_device(self.model_)
         model = self._inference
+        if horizon is not None and horizon > self.horizon:
+            model = with_horizon(model, horizon)
         place = next((p.device for p in model.parameters()), torch.device("cpu"))
         index = np.arange(len(windows)) if index is None else index
         size = max(1, _ROWS // windows.n_channels)
-        group = _CHANNELS if getattr(model, "n_channels", None) is None else windows.n_channels
+        groups = channel_groups(self.model_, windows.n_channels, self._recipe_.fit.channels_at_once, apart=_CHANNELS)
         with torch.inference_mode():
             for begin in range(0, len(index), size):
                 batch = windows.batch(index[begin : begin + size])
-                observed = None if batch.context_observed is None else batch.context_observed.to(place)
-                # a wide table goes through in groups of channels, where the model reads them apart
-                parts = batch.context.to(place).split(group, dim=1)
-                masks = [None] * len(parts) if observed is None else observed.split(group, dim=1)
-                start = batch.start.to(place) if numbered and batch.start is not None else None
-                told = [answer(model, x, seen, start) for x, seen in zip(parts, masks, strict=True)]
+                there = Batch(*(None if one is None else one.to(place) for one in batch))  # type: ignore[arg-type]
+                # a wide table goes through in groups of channels, where the model does not need to see all of them
+                told = [answer_batch(model, _channels_of(there, group), numbered=numbered) for group in groups]
                 forecast = torch.cat(told, dim=-2)
                 if self.quantiles is not None:
                     if getattr(self, "quantile_offsets_", None) is not None:
@@ -662,17 +752,28 @@ class Forecaster(Estimator):
         mean, scale = scaler.mean[row][:, None, :, None], scaler.scale[row][:, None, :, None]
         return (forecast * scale + mean).astype(np.float32)
 
-    def _keep_tails(self, data: Collection) -> None:
+    def _keep_tails(self, data: Collection, measured: Measurements | None) -> None:
         """The last context of every series, so that ``predict()`` works without data."""
         tails = [case.part(max(0, len(case) - self.context_length), len(case)) for case in data]
         self._tail_starts = np.array([len(case) for case in data]) - np.array([len(tail) for tail in tails])
         tails = [replace(tail, values=tail.values.copy()) for tail in tails]
         self.tails_ = replace(Collection.of(tails, name=data.name), frequency=data.frequency)
+        self._tail_rows = None if measured is None else measured.since(self._tail_starts)
 
     def _single(self, kind: TableKind, data: Collection, given: Any) -> bool:
         if given is None:
             return len(data) == 1 and data.names[0] != "0"
         return isinstance(given, np.ndarray) and given.ndim == 2
+
+
+def _channels_of(batch: Batch, group: slice) -> Batch:
+    """Some channels of a batch, whose futures are left out."""
+    return batch._replace(
+        context=batch.context[:, group],
+        context_observed=None if batch.context_observed is None else batch.context_observed[:, group],
+        rows=None if batch.rows is None else batch.rows[:, group],
+        rows_observed=None if batch.rows_observed is None else batch.rows_observed[:, group],
+    )
 
 
 def _borrowed(scaler: StandardScaler, data: Collection) -> tuple[Finding, ...]:

@@ -12,12 +12,13 @@ from prismts.estimators.embedder import Embedder
 from prismts.estimators.forecaster import Forecaster
 from prismts.estimators.imputer import Imputer
 from prismts.estimators.saved import read_config
+from prismts.estimators.universal import UniversalModel
 
 __all__ = ["ESTIMATORS", "load"]
 
 ESTIMATORS: dict[str, Any] = {
     "Forecaster": Forecaster, "Classifier": Classifier, "AnomalyDetector": AnomalyDetector, "Imputer": Imputer,
-    "Embedder": Embedder,
+    "Embedder": Embedder, "UniversalModel": UniversalModel,
 }  # fmt: skip
 
 

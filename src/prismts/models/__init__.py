@@ -19,11 +19,15 @@ from prismts.models.dlinear import DLinear, DLinearConfig
 from prismts.models.floors import LastValue, LastValueConfig, Ridge, RidgeConfig, SeasonalNaive, SeasonalNaiveConfig
 from prismts.models.formertime import FormerTime, FormerTimeConfig
 from prismts.models.itransformer import ITransformer, ITransformerConfig
+from prismts.models.language import LanguageConfig, LanguageEncoder
+from prismts.models.language_patchwise import PatchwiseEncoder, PatchwiseForecaster
+from prismts.models.language_reprogram import ReprogrammedEncoder, TimeLLMConfig
 from prismts.models.lwconvtimenet import LwConvTimeNet, LwConvTimeNetConfig
 from prismts.models.moderntcn import ModernTCN, ModernTCNConfig
 from prismts.models.patchtst import PatchTST, PatchTSTConfig
 from prismts.models.timemae import TimeMAE, TimeMAEConfig
 from prismts.models.timesnet import TimesNet, TimesNetConfig, TimesNetForecaster
+from prismts.models.universal import UniversalEncoder, UniversalEncoderConfig
 
 __all__ = ["MODELS", "Architecture", "find_model", "make_settings"]
 
@@ -103,6 +107,30 @@ MODELS: dict[str, Architecture] = {
         "TimesNet (2023): windows folded along their strongest periods",
         forecaster=TimesNetForecaster,
         fit=_HALVING,
+    ),
+    "universal": Architecture(
+        UniversalEncoder,
+        UniversalEncoderConfig,
+        "universal encoder: patches of several lengths, the spectrum, channels that exchange",
+    ),
+    "gpt4ts": Architecture(
+        LanguageEncoder,
+        LanguageConfig,
+        "GPT4TS (2023): patches read by a pretrained language model",
+        fit={**_AUTHORS, "schedule": "one_cycle", "max_epochs": 10, "learning_rate": 1e-4},
+    ),
+    "allm4ts": Architecture(
+        PatchwiseEncoder,
+        LanguageConfig,
+        "aLLM4TS (2024): a language model that decodes the future patch by patch",
+        forecaster=PatchwiseForecaster,
+        fit={**_AUTHORS, "max_epochs": 100, "batch_size": 32},
+    ),
+    "timellm": Architecture(
+        ReprogrammedEncoder,
+        TimeLLMConfig,
+        "Time-LLM (2024): patches told in the words of a frozen language model",
+        fit={**_HALVING, "patience": 10, "batch_size": 24, "learning_rate": 4e-4},
     ),
     "dlinear": Architecture(
         DLinear,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
 from prismts.layers.features import Features
 
-__all__ = ["Encoder", "Features", "Mergeable"]
+__all__ = ["Borrower", "Encoder", "Features", "Mergeable"]
 
 
 @runtime_checkable
@@ -18,6 +18,18 @@ class Mergeable(Protocol):
 
     def merged(self) -> nn.Module:
         """The quicker form; the part itself is left as it is."""
+        ...
+
+
+@runtime_checkable
+class Borrower(Protocol):
+    """A part with weights that are not its own: those of a pretrained network, which its ``source`` finds again."""
+
+    source: str  # a name of the hub, or a folder
+    form: dict[str, Any]  # in JSON: what the network can be built from, without its weights
+
+    def borrowed(self) -> list[str]:
+        """The names of these weights, as they stand in the part's ``state_dict``."""
         ...
 
 

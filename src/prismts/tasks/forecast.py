@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -11,19 +12,24 @@ from torch import Tensor, nn
 
 from prismts.errors import SettingsError, unknown_name
 from prismts.layers.heads import FlattenHead
+from prismts.layers.horizon import HorizonHead
 from prismts.layers.line import ChosenLine, RevertingLine
 from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm
 from prismts.layers.soft_dtw import soft_dtw_divergence
 from prismts.models import find_model, make_settings
-from prismts.models.contract import Encoder
+from prismts.models.contract import Encoder, Features
+from prismts.models.ensemble import Ensemble
+from prismts.models.universal import UniversalEncoder
 from prismts.windows import Batch, Windows
 
-__all__ = ["Forecast", "answer"]
+__all__ = ["HEADS", "Forecast", "answer", "answer_batch", "channel_groups", "reads_times"]
 
+HEADS = ("flatten", "any_horizon")
 Loss = Literal["mse", "mae", "huber", "relative_mse", "soft_dtw"]
 _ROWS_TO_WEIGH = 100_000  # windows times channels from which the share of the network is computed
 _ROWS_PER_PASS = 256
+_CHANNELS_TO_WEIGH = 64
 _TRUST = 0.5  # of the share of the network that validation would take
 LINES = {"ridge": RidgeMap, "chosen": ChosenLine, "reverting": RevertingLine}
 
@@ -41,6 +47,9 @@ class Forecast:
         line: the straight line that runs beside the network, solved before training: the plain "ridge", one "chosen" by
             rolling folds among several, one that may be "reverting" to the mean of training, or None for no line.
         head_dropout: on the tokens before the head.
+        head: "flatten" maps all tokens to the horizon at once, beside the line; "any_horizon" lets each stretch of the
+            future ask the tokens (``HorizonHead``), so that other horizons and contexts than those of training can be
+            asked for. No line runs beside that one: a line has a length.
     """
 
     def __init__(
@@ -52,6 +61,7 @@ class Forecast:
         gamma: float = 0.1,
         line: str | None = "ridge",
         head_dropout: float = 0.0,
+        head: str = "flatten",
     ) -> None:
         if horizon < 1:
             raise SettingsError(f"horizon counts the steps to forecast and is at least 1, but got {horizon}.")
@@ -66,7 +76,14 @@ class Forecast:
             raise SettingsError(f"gamma softens the minimum of soft-DTW and is above 0, but got {gamma}.")
         if line is not None and line not in LINES:
             raise unknown_name("line", line, LINES)
+        if head not in HEADS:
+            raise unknown_name("head", head, HEADS)
+        if head == "any_horizon" and line is not None:
+            raise SettingsError(
+                f"A line from {line!r} has the length of one horizon, and head='any_horizon' has none. Set line=None."
+            )
         self.horizon, self.quantiles, self.loss_name, self.line = horizon, quantiles, loss, line
+        self.head = head
         self.head_dropout, self.gamma = head_dropout, gamma
 
     def build(self, name: str, settings: Mapping[str, Any], *, n_channels: int, context_length: int) -> nn.Module:
@@ -74,11 +91,27 @@ class Forecast:
         architecture = find_model(name)
         config = make_settings(architecture.config, settings)
         direct = architecture.forecaster if architecture.is_encoder else architecture.build
+        if direct is not None and self.head != "flatten":
+            raise SettingsError(
+                f"head={self.head!r} asks the tokens of an encoder, and {name!r} forecasts without tokens. Choose an "
+                "encoder, such as 'universal'."
+            )
         if direct is not None:
             center = direct(config, n_channels=n_channels, context_length=context_length, horizon=self.horizon)
             return center if self.quantiles is None else SpreadAround(center, len(self.quantiles), self.horizon)
         model = architecture.build(config, n_channels=n_channels, context_length=context_length)
         assert isinstance(model, Encoder)
+        if self.head == "any_horizon":
+            model.head = HorizonHead(
+                model.width,
+                model.patch_length,
+                model.stride,
+                self.horizon,
+                n_series=n_channels if model.n_groups_of == "window" else 1,
+                n_quantiles=len(self.quantiles) if self.quantiles else None,
+                dropout=self.head_dropout,
+            )
+            return model
         model.head = FlattenHead(
             model.width,
             model.n_tokens,
@@ -113,14 +146,17 @@ class Forecast:
         return said
 
     @torch.no_grad()
-    def finish(self, model: nn.Module, validation: Windows | None) -> float | None:
+    def finish(
+        self, model: nn.Module, validation: Windows | None, *, channels_at_once: int = _CHANNELS_TO_WEIGH
+    ) -> float | None:
         """Let half as much of the network count beside its line as lowers the validation error most.
 
         The share is half of the least-squares one over the validation windows (every k-th of very many), from none to
         half of the network: the windows that chose the epoch flatter it, and half of it was never far from the best on
         a stretch that came later, on eight series where all of it cost up to 2 % (``docs/log.md``). Returns the share,
         or None where there is nothing to weigh: no line, no validation, or quantiles. The share is of the network as it
-        was trained, so finishing twice is finishing once.
+        was trained, so finishing twice is finishing once. ``channels_at_once`` is that of training, for channels that
+        exchange.
         """
         head = _weighed(model)
         if validation is None or self.quantiles is not None or head is None:
@@ -130,14 +166,14 @@ class Forecast:
         device = next(model.parameters()).device
         n_channels = validation.n_channels
         # models that read channels apart need not see them all at once, and so many rows tell the share well enough
-        groups = n_channels if model.n_channels is not None else min(64, n_channels)
+        groups = channel_groups(model, n_channels, channels_at_once, apart=_CHANNELS_TO_WEIGH)
+        n_together = groups[0].stop
         index = np.arange(0, len(validation), max(1, len(validation) * n_channels // _ROWS_TO_WEIGH))
         agree = power = 0.0
-        for part in np.array_split(index, max(1, len(index) * groups // _ROWS_PER_PASS)):
-            for first in range(0, n_channels, groups):
-                batch = validation.batch(part, slice(first, first + groups))
-                seen = None if batch.context_observed is None else batch.context_observed.to(device)
-                features = model.encode(batch.context.to(device), seen)
+        for part in np.array_split(index, max(1, len(index) * n_together // _ROWS_PER_PASS)):
+            for group in groups:
+                batch = validation.batch(part, group)
+                features = _encoded(model, batch, device)
                 network = (head.network(features)[:, 0] * features.stats.scale).cpu()  # [B, C, H]
                 missed = batch.target - (head(features).cpu() - network)  # by the line alone
                 if batch.target_observed is not None:
@@ -177,7 +213,7 @@ class Forecast:
         return self._sums(model, batch, self.loss_name)
 
     def _sums(self, model: nn.Module, batch: Batch, loss: str) -> tuple[Tensor, Tensor]:
-        forecast = answer(model, batch.context, batch.context_observed, batch.start)
+        forecast = answer_batch(model, batch)
         seen = batch.target_observed
         error = batch.target - forecast if self.quantiles is None else batch.target[:, None] - forecast
         if self.quantiles is not None:
@@ -221,10 +257,10 @@ class Forecast:
         model.eval()
         for part in np.array_split(index, min(len(index), 1 + len(index) * train.n_channels // 4000)):
             batch = train.batch(part)
-            forecast = answer(model, batch.context, batch.context_observed, batch.start)
+            forecast = answer_batch(model, batch)
             error = batch.target - forecast[:, 0]  # [B, C, H]
             if isinstance(model, Encoder):
-                scale = model.encode(batch.context, batch.context_observed).stats.scale
+                scale = _encoded(model, batch, torch.device("cpu")).stats.scale
             else:
                 scale = _window_scale(batch.context, batch.context_observed)
             error = error / scale  # [B, C, H]
@@ -242,9 +278,53 @@ def _weighed(model: nn.Module) -> FlattenHead | None:
     return head if isinstance(head, FlattenHead) and head.line is not None else None
 
 
+def channel_groups(model: nn.Module, n_channels: int, at_once: int, *, apart: int | None = None) -> list[slice]:
+    """Which channels of a wide table a model reads together: all of them, or groups of at most ``at_once``.
+
+    A model bound to its channels reads all. Where channels exchange, groups are as even as those of training
+    (``Batches``), so that a channel meets the same others; where they stay apart, groups are of ``apart`` channels
+    (None: ``at_once``), and change nothing but memory.
+    """
+    if getattr(model, "n_channels", None) is not None:
+        return [slice(0, n_channels)]
+    if any(getattr(module, "exchanges", False) for module in model.modules()):
+        edges = np.linspace(0, n_channels, -(-n_channels // at_once) + 1).astype(int).tolist()
+    else:
+        edges = [*range(0, n_channels, apart or at_once), n_channels]
+    return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
+
+
 def answer(model: nn.Module, x: Tensor, observed: Tensor | None, start: Tensor | None) -> Tensor:
     """What a model says of the windows x [B, C, T]; one that reads it is told the number of their first steps [B]."""
     return model(x, observed, start) if getattr(model, "reads_start", False) else model(x, observed)
+
+
+def reads_times(model: nn.Module) -> bool:
+    """Whether a model, or every member of an ensemble, reads when each row was measured."""
+    if isinstance(model, Ensemble):
+        return all(reads_times(member) for member in model.members)
+    return bool(getattr(model, "reads_times", False))
+
+
+def answer_batch(model: nn.Module, batch: Batch, *, numbered: bool = True) -> Tensor:
+    """What a model says of a batch: of its measurements and their times, where both know them, else of its context.
+
+    Where the steps are not ``numbered`` as in training, a model that reads their numbers finds its place by itself.
+    """
+    if batch.rows is None or batch.times is None or not reads_times(model):
+        return answer(model, batch.context, batch.context_observed, batch.start if numbered else None)
+    if isinstance(model, Ensemble):
+        return torch.stack([answer_batch(member, batch) for member in model.members]).mean(0)
+    return model(batch.rows, batch.rows_observed, batch.times)
+
+
+def _encoded(model: Encoder, batch: Batch, device: torch.device) -> Features:
+    """The features of a batch, of its measurements where both know their times."""
+    if batch.rows is not None and batch.times is not None and isinstance(model, UniversalEncoder):
+        observed = None if batch.rows_observed is None else batch.rows_observed.to(device)
+        return model.encode(batch.rows.to(device), observed, batch.times.to(device))
+    observed = None if batch.context_observed is None else batch.context_observed.to(device)
+    return model.encode(batch.context.to(device), observed)
 
 
 def _window_scale(x: Tensor, observed: Tensor | None) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,13 +18,33 @@ from prismts.layers.normalize import InstanceNorm
 from prismts.models import MODELS, find_model, make_settings
 from prismts.models.contract import Encoder
 from prismts.shapes import expect
+from prismts.tasks.pretraining import observed_of, reader_of, window_marks
 from prismts.windows import Batch, Windows
 
-__all__ = ["MIXTURE", "MaskReader", "Reconstruct", "find_mask", "gap_distance"]
+__all__ = ["MIXTURE", "PRETRAIN_MASKS", "ByWidth", "MaskReader", "Reconstruct", "find_mask", "gap_distance"]
 
 Loss = Literal["mse", "mae", "huber"]
 
 MIXTURE = OneOf((Points(), Points(), Blocks(), Stretches(share=(0.05, 0.3)), Channels(share=(0.1, 0.4))))
+
+
+@dataclass(frozen=True)
+class ByWidth:
+    """One way to hide points of windows of a single channel, another where a window has several."""
+
+    single: Hide
+    several: Hide
+
+    def __call__(self, observed: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The hidden points [B, C, T] of windows whose observed points are given."""
+        return (self.single if observed.shape[1] == 1 else self.several)(observed, generator)
+
+
+_ALONE = (Points(share=(0.1, 0.5)), Blocks(share=(0.2, 0.6), length=12.0), Blocks(share=(0.2, 0.6), length=48.0))
+# in pre-training more is hidden, and longer, than a detector or an imputer ever meets: what a line cannot tell
+PRETRAIN_MASKS = ByWidth(
+    OneOf(_ALONE), OneOf((*_ALONE, Stretches(share=(0.1, 0.4), length=24.0), Channels(share=(0.1, 0.5))))
+)
 
 
 class MaskReader(Encoder):
@@ -114,6 +135,8 @@ class Reconstruct:
         seed: of the masks of validation.
     """
 
+    name = "masked"
+
     def __init__(
         self,
         masks: str | Hide | Sequence[str | Hide] | None = None,
@@ -126,6 +149,25 @@ class Reconstruct:
             raise unknown_name("loss", loss, get_args(Loss))
         self.masks: Hide = MIXTURE if masks is None else find_mask(masks)
         self.loss_name, self.head_dropout, self.seed = loss, head_dropout, seed
+
+    @classmethod
+    def for_pretraining(
+        cls,
+        masks: str | Hide | Sequence[str | Hide] | None = None,
+        *,
+        loss: Loss = "mse",
+        head_dropout: float = 0.0,
+        seed: int = 0,
+    ) -> Reconstruct:
+        """The same task with the masks of pre-training, ``PRETRAIN_MASKS``, where none are named."""
+        return cls(PRETRAIN_MASKS if masks is None else masks, loss=loss, head_dropout=head_dropout, seed=seed)
+
+    def part(self, encoder: Encoder) -> DecodeHead:
+        """What this task needs beside an encoder in a ``Pretraining`` model: a head that writes all steps."""
+        together = encoder.n_channels if encoder.n_groups_of == "window" else 1
+        return DecodeHead(
+            encoder.width, encoder.patch_length, encoder.stride, n_series=together or 1, dropout=self.head_dropout
+        )
 
     def build(self, name: str, settings: Mapping[str, Any], *, n_channels: int, context_length: int) -> nn.Module:
         """The encoder of this name with a head that writes all its steps: [B, C, T] and its mask to [B, C, T]."""
@@ -153,7 +195,7 @@ class Reconstruct:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss over the points that were hidden of a batch."""
-        observed = _observed(batch)
+        observed = observed_of(batch)
         total, count = self._sums(model, batch, self.masks(observed), self.loss_name)
         return total / count.clamp(min=1)
 
@@ -163,12 +205,10 @@ class Reconstruct:
 
     def fixed_masks(self, batch: Batch) -> Tensor:
         """What validation hides [B, C, T]: drawn from a seed that the values of each window give."""
-        observed = _observed(batch).cpu()
-        bits = batch.context.detach().cpu().contiguous().view(torch.int32)
-        marks = bits.sum((1, 2), dtype=torch.int64) % 2**31
+        observed = observed_of(batch).cpu()
         generator = torch.Generator()
         masks: list[Tensor] = []
-        for mark, seen in zip(marks.tolist(), observed, strict=True):
+        for mark, seen in zip(window_marks(batch.context), observed, strict=True):
             generator.manual_seed((self.seed + 1) * 2_147_483_647 + mark)
             masks.append(self.masks(seen[None], generator))
         return torch.cat(masks).to(batch.context.device)
@@ -190,7 +230,7 @@ class Reconstruct:
         agree, power = torch.zeros(2, len(model.share), dtype=torch.float64)
         for batch in validation.in_order(batch_size):
             hidden = self.fixed_masks(batch)
-            seen = _observed(batch) & ~hidden
+            seen = observed_of(batch) & ~hidden
             features = model.encode(batch.context.masked_fill(~seen, 0.0).to(device), seen.to(device))
             added = (model.added(features, seen.to(device)) * features.stats.scale).cpu()  # [B, C, T]
             missed = batch.context - model.normalize.inverse(features.window, features.stats).cpu()
@@ -201,7 +241,9 @@ class Reconstruct:
         return model.share.clone()
 
     @staticmethod
-    def reconstruct(model: nn.Module, x: Tensor, observed: Tensor | None, hidden: Tensor | None) -> Tensor:
+    def reconstruct(
+        model: nn.Module | Callable[..., Tensor], x: Tensor, observed: Tensor | None, hidden: Tensor | None
+    ) -> Tensor:
         """What the model makes of the windows x [B, C, T] without their hidden points: [B, C, T].
 
         ``observed`` and ``hidden`` are masks [B, C, T]; None for all and none. Every point is answered for; those the
@@ -237,7 +279,7 @@ class Reconstruct:
 
     def _sums(self, model: nn.Module, batch: Batch, hidden: Tensor, loss: str) -> tuple[Tensor, Tensor]:
         x = batch.context
-        error = x - self.reconstruct(model, x, batch.context_observed, hidden)
+        error = x - self.reconstruct(reader_of(model, self.name), x, batch.context_observed, hidden)
         if loss == "mse":
             each = error.square()
         elif loss == "mae":
@@ -256,8 +298,3 @@ def find_mask(masks: str | Hide | Sequence[str | Hide]) -> Hide:
     if isinstance(masks, Sequence):
         return OneOf(tuple(find_mask(one) for one in masks))
     return masks
-
-
-def _observed(batch: Batch) -> Tensor:
-    seen = batch.context_observed
-    return torch.ones_like(batch.context, dtype=torch.bool) if seen is None else seen

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["Batches", "Source"]
+__all__ = ["Batches", "EpochBatches", "Source", "Stream", "batches_of"]
 
 
 class Source(Protocol):
@@ -23,6 +23,30 @@ class Source(Protocol):
 
     def batch(self, index: np.ndarray, channels: slice = ...) -> Any:
         """The items of these numbers [B] as one batch."""
+        ...
+
+
+class EpochBatches(Protocol):
+    """The batches of one epoch that one process sees."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Anything that puts its own batches together, where items are not numbered: a corpus without end, say."""
+
+    @property
+    def n_channels(self) -> int:
+        """The most channels of a batch."""
+        ...
+
+    def epoch_batches(
+        self, batch_size: int, *, seed: int | None, epoch: int, rank: int = 0, world: int = 1
+    ) -> EpochBatches:
+        """The batches of an epoch: determined by seed and epoch alone; the same in every epoch without a seed."""
         ...
 
 
@@ -99,3 +123,24 @@ class Batches:
             if not self.whole:
                 index = np.array_split(index, self.world)[self.rank]
             yield self.source.batch(index, self.groups[group])
+
+
+def batches_of(
+    source: Source | Stream,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    drop_last: bool = False,
+    channels_at_once: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+    whole: bool = False,
+) -> EpochBatches:
+    """The batches of one epoch, as a stream puts them together or as ``Batches`` does; see there."""
+    if isinstance(source, Stream):
+        return source.epoch_batches(batch_size, seed=seed, epoch=epoch, rank=rank, world=world)
+    return Batches(
+        source, batch_size, seed=seed, epoch=epoch, drop_last=drop_last, channels_at_once=channels_at_once, rank=rank,
+        world=world, whole=whole,
+    )  # fmt: skip

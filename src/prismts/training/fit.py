@@ -23,18 +23,21 @@ from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 
 from prismts.errors import PrismError, SavedModelError, SettingsError, unknown_name
-from prismts.training.batches import Batches, Source
-from prismts.training.checkpoint import SafeCheckpointIO, read_tree
+from prismts.training.batches import EpochBatches, Source, Stream, batches_of
+from prismts.training.checkpoint import SafeCheckpointIO, read_tree, write_tree
 from prismts.training.memory import keep_pages
 from prismts.training.progress import TrainingBar
 from prismts.training.schedules import SCHEDULES, make_schedule
 from prismts.training.watch import tell_watchers
 
 __all__ = ["FitConfig", "FitResult", "Task", "TrainingDiverged", "fit"]
+
+
+_LAST = "last.safetensors"
 
 
 class Task(Protocol):
@@ -114,8 +117,8 @@ class FitResult:
 def fit(
     model: nn.Module,
     task: Task,
-    train: Source,
-    validation: Source | None = None,
+    train: Source | Stream,
+    validation: Source | Stream | None = None,
     *,
     config: FitConfig | None = None,
     seed: int = 0,
@@ -123,6 +126,7 @@ def fit(
     fingerprint: str = "",
     progress: bool = True,
     title: str = "training",
+    keep: Literal["best", "last"] = "best",
 ) -> FitResult:
     """Train ``model`` in place and leave it with the weights of its best epoch, in evaluation mode.
 
@@ -137,6 +141,8 @@ def fit(
         fingerprint: whatever else must be equal for a resume (the data, the model); the settings are always compared.
         progress: whether to show a bar.
         title: what the bar says.
+        keep: which epoch counts as the best: that of the lowest validation loss, or the last, for losses that cannot be
+            compared from epoch to epoch because the truth moves.
 
     Raises:
         TrainingDiverged: the loss became infinite or no number.
@@ -153,13 +159,17 @@ def fit(
         stack.enter_context(_interruptible())
         stack.enter_context(torch.random.fork_rng())
         loop = _Loop(model, task, train, validation, config, seed)
-        trainer, keep = _trainer(loop, home, config, progress, title)
-        last = home / "last.safetensors"
-        resumed_from = None
-        if last.exists():
-            resumed_from = int(read_tree(last)["epoch"]) + 1
-        trainer.fit(loop, ckpt_path=str(last) if last.exists() else None)
-        best = read_tree(Path(keep.best_model_path or last))
+        trainer, kept = _trainer(loop, home, config, progress, title)
+        last = home / _LAST
+        before = _where_it_is(last) if last.exists() else None
+        resumed_from = None if before is None else int(before["epoch"]) + 1
+        best_path = None if before is None else _best_of_stopped(before)
+        if before is None or best_path is None:
+            trainer.fit(loop, ckpt_path=None if before is None else str(last))
+            best_path = Path(kept.best_model_path or last)
+        else:
+            loop.history = list(before["history"])  # patience was over: another epoch would be one too many
+        best = read_tree(last if keep == "last" else best_path)
         model.load_state_dict({name.removeprefix("model."): value for name, value in best["state_dict"].items()})
     model.eval()
     history = tuple(loop.history)
@@ -173,7 +183,13 @@ class _Loop(pl.LightningModule):
     """What Lightning calls: the model at its task."""
 
     def __init__(
-        self, model: nn.Module, task: Task, train: Source, validation: Source | None, config: FitConfig, seed: int
+        self,
+        model: nn.Module,
+        task: Task,
+        train: Source | Stream,
+        validation: Source | Stream | None,
+        config: FitConfig,
+        seed: int,
     ) -> None:
         super().__init__()
         self.model, self.task, self.config, self.seed = model, task, config, seed
@@ -184,13 +200,15 @@ class _Loop(pl.LightningModule):
         self._clock = 0.0
         apart = getattr(model, "n_channels", 0) is None
         self.channels_at_once = config.channels_at_once if apart else None
-        whole = Batches(train, config.batch_size, drop_last=config.drop_last, channels_at_once=self.channels_at_once)
+        whole = batches_of(
+            train, config.batch_size, seed=seed, drop_last=config.drop_last, channels_at_once=self.channels_at_once
+        )
         self.steps_per_epoch = max(1, len(whole))
         self.n_epochs = max(config.max_epochs, -(-config.min_steps // self.steps_per_epoch))
 
-    def batches(self, source: Source, *, training: bool) -> Batches:
+    def batches(self, source: Source | Stream, *, training: bool) -> EpochBatches:
         """The batches of the current epoch that this process sees."""
-        return Batches(
+        return batches_of(
             source,
             self.config.batch_size,
             seed=self.seed if training else None,
@@ -202,7 +220,7 @@ class _Loop(pl.LightningModule):
             whole=not training,
         )
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> EpochBatches:
         """Called anew for every epoch, so that the order depends on the epoch."""
         return self.batches(self.train_source, training=True)
 
@@ -290,6 +308,46 @@ class _Loop(pl.LightningModule):
         return total, count
 
 
+class _Last(Checkpoint):
+    """A checkpoint after every epoch, whether it was the best or not.
+
+    ``save_last`` of ModelCheckpoint (Lightning 2.6.6) writes it only where the best one was written too, so that a
+    killed run would lose all epochs since. Checkpoints come last among callbacks, and this one behind ModelCheckpoint:
+    what is written knows the best epoch and the patience that is left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write it, in all processes together."""
+        trainer.save_checkpoint(self.path)
+
+
+def _where_it_is(last: Path) -> dict[str, Any]:
+    """The last checkpoint of a run; where its folder was moved since, the paths in it are those of today."""
+    checkpoint: dict[str, Any] = read_tree(last)
+    home = str(last.parent.resolve())
+    for key, state in checkpoint.get("callbacks", {}).items():
+        if key.startswith("ModelCheckpoint") and state["dirpath"] not in (None, home):
+            for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[name] = str(Path(home) / Path(state[name]).name) if state[name] else state[name]
+            state["best_k_models"] = {
+                str(Path(home) / Path(path).name): score for path, score in state["best_k_models"].items()
+            }
+            state["dirpath"] = home
+            write_tree(checkpoint, last)
+    return checkpoint
+
+
+def _best_of_stopped(checkpoint: Mapping[str, Any]) -> Path | None:
+    """The best checkpoint of a run that patience has ended; None of one that was broken off or came to its end."""
+    states: Mapping[str, Any] = checkpoint.get("callbacks", {})
+    stopped = any(key.startswith("EarlyStopping") and state["stopped_epoch"] for key, state in states.items())
+    best = next((state["best_model_path"] for key, state in states.items() if key.startswith("ModelCheckpoint")), "")
+    return Path(best) if stopped and best and Path(best).exists() else None
+
+
 def _trainer(
     loop: _Loop, home: Path, config: FitConfig, progress: bool, title: str
 ) -> tuple[pl.Trainer, ModelCheckpoint]:
@@ -299,12 +357,12 @@ def _trainer(
         filename="best-{epoch}",
         monitor="val_loss" if validated else None,
         save_top_k=1,
-        save_last=True,
+        save_weights_only=config.averaging is None,  # the last one has the rest; an average is only in a whole one
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
     keep.FILE_EXTENSION = ".safetensors"  # type: ignore[misc,assignment]
-    callbacks: list[pl.Callback] = [keep]
+    callbacks: list[pl.Callback] = [keep, _Last(home / _LAST)]
     if validated:
         patience = max(config.patience, -(-config.min_steps // loop.steps_per_epoch))  # min_steps are always made
         callbacks.append(EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=True))

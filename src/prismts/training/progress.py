@@ -1,7 +1,8 @@
-"""A bar over the whole training: which epoch, how the losses stand, how long it will still take."""
+"""A bar over the whole training: which epoch, windows or cases a second, the losses, how long it will still take."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +19,7 @@ class TrainingBar(pl.Callback):
         self.title, self.per_epoch, self.total = title, batches_per_epoch, batches_per_epoch * max_epochs
         self._bar: Progress | None = None
         self._task: Any = None
+        self._began, self._n_items = 0.0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar, at the place a resumed run has reached."""
@@ -25,11 +27,12 @@ class TrainingBar(pl.Callback):
             return
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"), console=Console(stderr=True),
+            TextColumn("{task.fields[pace]}"), TextColumn("{task.fields[losses]}"), console=Console(stderr=True),
         )  # fmt: skip
         self._bar.start()
         done = trainer.current_epoch * self.per_epoch
-        self._task = self._bar.add_task(self.title, total=self.total, completed=done, losses="")
+        self._task = self._bar.add_task(self.title, total=self.total, completed=done, pace="", losses="")
+        self._began, self._n_items = time.perf_counter(), 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -37,7 +40,12 @@ class TrainingBar(pl.Callback):
         """One step on."""
         if self._bar is not None:
             done = trainer.current_epoch * self.per_epoch + batch_idx + 1
-            self._bar.update(self._task, completed=done, description=f"{self.title}, epoch {trainer.current_epoch + 1}")
+            self._n_items += len(batch[0])
+            pace = self._n_items / max(time.perf_counter() - self._began, 1e-9)
+            self._bar.update(
+                self._task, completed=done, pace=f"{pace:,.0f}/s",
+                description=f"{self.title}, epoch {trainer.current_epoch + 1}",
+            )  # fmt: skip
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the newest losses."""
