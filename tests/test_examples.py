@@ -35,5 +35,10 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, data_root):
         quick = block.replace('load_dataset("ETTh2")', 'load_dataset("ETTh2").part(0, 2000)').replace(
             "Forecaster(", "Forecaster(progress=False, fit_settings={'max_epochs': 1}, "
         )
+        quick = quick.replace(
+            "UniversalModel(", "UniversalModel(progress=False, items_per_epoch=64, fit_settings={'max_epochs': 1}"
+        ).replace(
+            '["Weather", "data.csv"]', '["data.csv"], fit_settings={"max_epochs": 1}, draws={"steps_per_epoch": 2}'
+        )
         exec(compile(quick, "README.md", "exec"), scope)
     assert scope["scores"].n_scored > 0 and len(scope["again"]) == 24 and Path("model/config.json").exists()
