@@ -201,7 +201,18 @@ def test_an_adapter_is_quiet_unless_it_is_told(capsys, recwarn):
 
 
 def test_every_argument_of_our_estimators_can_be_set():
-    ours_alone = {"progress", "run_folder", "time", "series", "values", "frequency", "warm_start", "label"}
+    ours_alone = {
+        "progress",
+        "run_folder",
+        "time",
+        "series",
+        "values",
+        "frequency",
+        "warm_start",
+        "label",
+        "head",
+        "times",
+    }  # the horizon of an adapter is known in fit, and its rows are evenly spaced
     for adapter, ours in (
         (PrismClassifier, Classifier), (PrismEmbedder, Embedder), (PrismForecaster, Forecaster),
         (PrismDetector, AnomalyDetector),

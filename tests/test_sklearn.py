@@ -44,7 +44,7 @@ def waves() -> np.ndarray:
 # what makes an unfitted estimator, what it learns from, and what it answers: [..] of numbers
 KINDS = {
     "classifier": (
-        lambda **kw: Classifier(**TINY, **kw), motions, lambda e: e.predict_proba(motions()[0]),
+        lambda **kw: Classifier(**TINY, validation=0.25, **kw), motions, lambda e: e.predict_proba(motions()[0]),
     ),
     "embedder": (lambda **kw: Embedder(**TINY, **kw), lambda: motions()[:1], lambda e: e.transform(motions()[0])),
     "forecaster": (
@@ -191,22 +191,22 @@ def test_a_classifier_says_that_it_is_one_and_scores_accuracy(fitted):
 def test_a_classifier_can_be_cross_validated_by_any_scorer():
     X, y = motions()
     folds = StratifiedKFold(2)
-    accuracies = cross_val_score(Classifier(**TINY), X, y, cv=folds)
+    accuracies = cross_val_score(Classifier(**TINY, validation=0.25), X, y, cv=folds)
     assert accuracies.mean() > 0.9  # the closed-form classifier finds the rate of a motion
-    areas = cross_val_score(Classifier(**TINY), X, y, cv=folds, scoring="roc_auc")
+    areas = cross_val_score(Classifier(**TINY, validation=0.25), X, y, cv=folds, scoring="roc_auc")
     assert areas.mean() > 0.9
 
 
 def test_cases_of_unequal_length_can_be_cross_validated_as_a_list():
     X, y = motions()
     ragged = [case[:, : 40 - i % 5] for i, case in enumerate(X)]
-    assert cross_val_score(Classifier(**TINY), ragged, y, cv=StratifiedKFold(2)).mean() > 0.9
+    assert cross_val_score(Classifier(**TINY, validation=0.25), ragged, y, cv=StratifiedKFold(2)).mean() > 0.9
 
 
 def test_a_grid_goes_over_the_settings_of_a_classifier_and_refits_the_best():
     X, y = motions()
     grid = {"setting": ["default", "network"], "validation": [None, 2]}
-    search = GridSearchCV(Classifier(**TINY), grid, cv=2).fit(X, y)
+    search = GridSearchCV(Classifier(**TINY, validation=0.25), grid, cv=2).fit(X, y)
     assert search.best_params_["setting"] == "default"  # one epoch of a tiny network alone does not tell motions
     assert search.best_score_ > 0.9
     assert set(search.predict(X)) == {"slow", "fast"}
@@ -238,7 +238,8 @@ def test_a_grid_goes_over_an_embedder_in_a_pipeline():
 def test_several_processes_find_what_one_finds():
     X, y = motions()
     alone, together = (
-        cross_val_score(Classifier(**TINY), X, y, cv=2, n_jobs=n, scoring="neg_log_loss") for n in (1, 2)
+        cross_val_score(Classifier(**TINY, validation=0.25), X, y, cv=2, n_jobs=n, scoring="neg_log_loss")
+        for n in (1, 2)
     )
     np.testing.assert_allclose(together, alone, rtol=1e-6)
 
