@@ -41,9 +41,8 @@ class Estimator(BaseEstimator):
 
     _bound: tuple[str, ...] = ()
     _arguments: dict[str, Any]  # as they were in ``fit``, in the form of JSON
-    _fit_network: Callable[..., FitResult] = staticmethod(
-        fit
-    )  # replaced for one ``fit`` by ``adapting``, ``distilling``
+    # replaced for one ``fit`` by ``adapting`` and ``distilling``
+    _fit_network: Callable[..., FitResult] = staticmethod(fit)
     adaptation_: Lineage | None = None  # how it was adapted from another one, see ``prismts.adapt``
 
     model: str
