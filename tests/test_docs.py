@@ -31,7 +31,14 @@ WRITTEN = [
 ]
 NETWORKS = ("Forecaster", "Classifier", "Imputer", "Embedder", "UniversalModel", "PrismClassifier")
 UNTRAINED = ("ridge", "seasonal_naive", "last_value", "name")  # and the loop over them
-SLOW = ("tasks", "adapting", "benchmark", "search", "universal")  # aeon compiles half a minute, others train for real
+SLOW = (
+    "tasks",
+    "adapting",
+    "language",
+    "benchmark",
+    "search",
+    "universal",
+)  # aeon compiles half a minute, others train for real
 
 
 @dataclass(frozen=True)

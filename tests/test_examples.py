@@ -9,7 +9,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+LONG = ("13_adapt_and_distill",)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else [], id=path.stem)
+        for path in sorted((ROOT / "examples").glob("*.py"))
+    ],
+)
 def test_an_example_runs(example, capsys):
     runpy.run_path(str(example))
     assert capsys.readouterr().out
