@@ -1,6 +1,7 @@
 """The package stands in one direction, and importing it does no work."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,32 @@ def test_the_check_sees_an_import_in_the_wrong_direction(tmp_path):
     file = tmp_path / "layer.py"
     file.write_text("def f():\n    from prismts.training.fit import fit\n")
     assert imported_parts(file) == {"training"}
+
+
+def module_of(file: Path) -> str:
+    return ".".join(("prismts", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported_modules(file: Path) -> set[str]:
+    """The modules of this package that a file names in an import."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("prismts."):
+            for alias in node.names:  # a module of a package, or something that a module holds
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
+    return found
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
+def test_no_files_import_each_other_in_a_loop():
+    graph = {module_of(file): imported_modules(file) for file in FILES}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(graph)  # CycleError names a loop
+    loop = graph | {"prismts.errors": {"prismts.cli.app"}}
+    with pytest.raises(graphlib.CycleError):
+        list(graphlib.TopologicalSorter(loop).static_order())
 
 
 def test_importing_the_package_loads_neither_torch_nor_pandas_nor_lightning():

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prismts.benchmark.groups import Event, Group, Tell, scored
 from prismts.benchmark.results import write_failed, write_records
-from prismts.benchmark.runner import Event, Group, Tell, scored
 from prismts.benchmark.spec import BenchSpec
 from prismts.errors import MissingExtraError, SettingsError
 

@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from prismts.benchmark.groups import Event, Group, Tell, finished, run_group
 from prismts.benchmark.results import write_failed
-from prismts.benchmark.runner import Event, Group, Tell, finished, run_group
 from prismts.benchmark.spec import BenchSpec
 from prismts.errors import SettingsError
 

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import shutil
-import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prismts.benchmark.results import (
-    Results,
-    cell_file,
-    clear,
-    gather,
-    keep_spec,
-    read_results,
-    write_failed,
-    write_records,
-)
+from prismts.benchmark.cluster import run_on_cluster
+from prismts.benchmark.groups import Event, Group, Load, Tell, run_group
+from prismts.benchmark.local import run_in_processes
+from prismts.benchmark.results import Results, clear, gather, keep_spec, read_results
 from prismts.benchmark.spec import BenchSpec, Cell
 from prismts.errors import SettingsError
 
-__all__ = ["Estimate", "Event", "Group", "duration", "estimate", "pending", "plan", "run_bench", "run_group"]
-
-Group = tuple[Cell, ...]  # cells of one training, which differ in their protocol
-Load = Callable[[str], Any]
-
-
-@dataclass(frozen=True)
-class Event:
-    """What became of a group of cells: "started", "done", "failed", or "lost" when its process died."""
-
-    cells: Group
-    kind: str
-    told: str = ""  # the score, or the error
-    seconds: float = 0.0
-    process: int | None = None  # number of the process it runs in
-
-    def __str__(self) -> str:
-        return f"{self.cells[0].name if len(self.cells) == 1 else self.cells[0].training.name.rstrip('-')}: {self.told}"
-
-
-Tell = Callable[[Event], None]
+__all__ = ["Estimate", "duration", "estimate", "failures", "pending", "plan", "run_bench"]
 
 
 def run_bench(
@@ -89,12 +58,8 @@ def run_bench(
                 tell(Event(group, "started"))
                 tell(run_group(spec, group, folder, load=load))
         elif cluster is not None:
-            from prismts.benchmark.cluster import run_on_cluster
-
             run_on_cluster(spec, groups, folder, cluster, tell)
         else:
-            from prismts.benchmark.local import run_in_processes
-
             run_in_processes(spec, groups, folder, jobs, tell)
     finally:  # also when it is stopped: what is finished is finished
         with contextlib.suppress(OSError):  # not empty: a training that was broken off goes on from there
@@ -103,32 +68,6 @@ def run_bench(
         if results.cells:
             gather(results)
     return results
-
-
-def run_group(spec: BenchSpec, group: Group, folder: Path, *, load: Load | None = None) -> Event:
-    """Run one group and write its cells, or the error it ended with."""
-    from prismts.benchmark.cells import run_cells
-
-    began = time.perf_counter()
-    # checkpoints, from which a killed training goes on; other settings have another place
-    mark = hashlib.sha256(json.dumps(spec.made_with(group[0]), sort_keys=True).encode()).hexdigest()[:8]
-    unfinished = folder / "unfinished" / f"{group[0].name}-{mark}"
-    try:
-        records = run_cells(spec, group, load=load, run_folder=unfinished)
-    except Exception as error:  # one cell that fails must not end the others
-        told = f"{type(error).__name__}: {error}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        write_failed(folder, spec, group, told, traceback.format_exc())
-        return Event(group, "failed", told, time.perf_counter() - began)
-    write_records(folder, records)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    return Event(group, "done", scored(records[0].content), time.perf_counter() - began)
-
-
-def scored(content: Mapping[str, Any]) -> str:
-    """The first measure of a finished cell, in words."""
-    name, value = next(iter(content["measures"].items()))
-    return f"{name} {value:.4f}"
 
 
 def pending(results: Results, *, only: str = "", redo: bool = False) -> list[Group]:
@@ -224,12 +163,6 @@ def plan(spec: BenchSpec, folder: str | Path, *, jobs: int = 1, only: str = "", 
         lines.append(f"  {len(results.foreign)} cells in {results.folder} are not of this specification, such as "
                      f"{results.foreign[0]}")  # fmt: skip
     return "\n".join([head, *lines])
-
-
-def finished(folder: Path, group: Group, since: float) -> bool:
-    """Whether all cells of a group were written after a moment; a process may die after its work is done."""
-    files = [cell_file(folder, cell) for cell in group]
-    return all(file.exists() and file.stat().st_mtime >= since for file in files)
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from prismts.errors import SettingsError
 
 if TYPE_CHECKING:
     from prismts.benchmark.compare import Comparison
-    from prismts.benchmark.runner import Event
+    from prismts.benchmark.groups import Event
 
 __all__ = ["bench_app", "bench_compare", "bench_run", "bench_table"]
 
