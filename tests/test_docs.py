@@ -139,7 +139,9 @@ def before_search(scope: dict, request) -> None:
     Path("waves.csv").write_text("\n".join(["wave", *(f"{value:.6f}" for value in values)]))
     spec = {"data": "waves.csv", "task": "forecast", "context_length": 48, "horizon": 6, "trials": 1}
     Path("search.yaml").write_text(json.dumps(spec | {"fit": {"max_epochs": 1}}))
-    app(["search", "search.yaml", "--out", "runs/etth2"], exit_on_error=False, print_error=False)
+    with pytest.raises(SystemExit) as end:
+        app(["search", "search.yaml", "--out", "runs/etth2"], exit_on_error=False, print_error=False)
+    assert not end.value.code
 
 
 BEFORE = {"export": before_export, "benchmark": before_benchmark, "search": before_search}
