@@ -412,10 +412,14 @@ def test_a_folder_is_exported_by_the_command_line(of_quantiles, plant, tmp_path,
 # ---- every model
 
 
+SMALL_LANGUAGE = {"weights": "random", "width": 8, "n_heads": 2, "feed_forward": 12, "n_layers": 1, "n_words": 11}
+NEEDED = dict.fromkeys(("gpt4ts", "allm4ts", "timellm"), {"model_settings": SMALL_LANGUAGE})
+
+
 @slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_forecaster_of_every_model_is_exported_and_checked(name, plant, tmp_path):
-    fitting = QUICK if MODELS[name].is_trained else {"progress": False}
+    fitting = {**(QUICK if MODELS[name].is_trained else {"progress": False}), **NEEDED.get(name, {})}
     forecaster = prismts.Forecaster(name, context_length=48, horizon=6, **fitting).fit(plant[:, :150])
     model = OnnxModel(export(forecaster, tmp_path / "m.onnx"))  # which compares both
     for n in (1, 5):
