@@ -113,12 +113,16 @@ def window_statistics(window: Tensor) -> Tensor:
 
     Smallest, largest, median, whether the last value lies above the first (1), below (-1) or at it (0), and the five
     lags, of 1 to half of the window, at which the circular autocorrelation is largest, in steps, the largest first. A
-    window too short for five lags has its last one again.
+    window too short for five lags has its last one again. Correlations that differ by less than 1e-4 count as equal,
+    and the shorter lag comes first, so that rounding decides nothing: a window that stands still has lags 1 to 5.
     """
     n = window.shape[-1]
     rest = window - window.mean(-1, keepdim=True)
     spectrum = torch.fft.rfft(rest.float() if rest.dtype == torch.bfloat16 else rest)
     together = torch.fft.irfft(spectrum.abs().square(), n=n)[..., 1 : n // 2 + 1]  # lags 1 to n // 2
+    energy = rest.square().sum(-1, keepdim=True).clamp(min=torch.finfo(together.dtype).tiny)
+    shorter_first = 1e-6 * torch.arange(together.shape[-1], device=window.device) / n
+    together = (together / energy).mul(1e4).round().div(1e4) - shorter_first
     found = together.topk(min(_N_LAGS, together.shape[-1])).indices + 1 if n > 1 else torch.zeros_like(window[..., :1])
     lags = torch.cat([found, found[..., -1:].expand(*found.shape[:-1], _N_LAGS - found.shape[-1])], dim=-1)
     rising = window.sort(-1).values  # its middle is what torch calls the median, for which ONNX has no function
