@@ -66,7 +66,8 @@ def test_a_killed_process_loses_nothing_and_one_that_always_dies_is_recorded(spe
 
 def start(spec, folder):
     """The command in a process of its own."""
-    code = "import sys; from prismts.cli import main; sys.argv[0] = 'prism'; main()"
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores Ctrl-C
+    code = f"{hears}; import sys; from prismts.cli import main; sys.argv[0] = 'prism'; main()"
     return subprocess.Popen([sys.executable, "-c", code, "bench", "run", str(spec), "--out", str(folder)],
                             stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
 
@@ -135,7 +136,8 @@ def test_a_cluster_that_loses_a_worker_loses_no_cell(spec, tmp_path):
 
 def test_an_address_where_no_cluster_answers_is_told(spec, tmp_path):
     pytest.importorskip("ray")
-    code = "import sys; from prismts.cli import main; sys.argv[0] = 'prism'; main()"
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores Ctrl-C
+    code = f"{hears}; import sys; from prismts.cli import main; sys.argv[0] = 'prism'; main()"
     command = [sys.executable, "-c", code, "bench", "run", str(spec), "--out", str(tmp_path / "o")]
     done = subprocess.run([*command, "--cluster", "localhost:1"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
