@@ -413,7 +413,7 @@ def test_a_folder_is_exported_by_the_command_line(of_quantiles, plant, tmp_path,
 
 
 SMALL_LANGUAGE = {"weights": "random", "width": 8, "n_heads": 2, "feed_forward": 12, "n_layers": 1, "n_words": 11}
-NEEDED = dict.fromkeys(("gpt4ts", "allm4ts", "timellm"), {"model_settings": SMALL_LANGUAGE})
+NEEDED = {name: {"model_settings": SMALL_LANGUAGE} for name in ("gpt4ts", "allm4ts", "timellm")}
 
 
 @slow
