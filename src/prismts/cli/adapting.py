@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from prismts.cli.app import app
-from prismts.cli.files import clear_run, free_place, table_or_dataset
+from prismts.cli.files import clear_run, free_place, is_dataset, table_or_dataset
 from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
 from prismts.errors import DataError, SettingsError
 
@@ -130,11 +130,11 @@ def _read(
     """What to learn from, the same as a collection where it is series, and arguments of ``fit``."""
     kind = type(base).__name__
     if kind in ("Classifier", "Embedder"):
-        from prismts.data.catalog import DATASETS, load_dataset
+        from prismts.data.catalog import load_dataset
 
         if validation is not None:
             raise SettingsError(f"--validation is a part of series; a {kind} reads cases. Leave it out.")
-        if not Path(data).exists() and data.lower() in {name.lower() for name in DATASETS}:
+        if is_dataset(data):
             cases: Any = load_dataset(data)
             cases = cases.train if getattr(cases, "n_train", None) is not None else cases
             return cases, cases, {}

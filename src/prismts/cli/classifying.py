@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import fit_app
-from prismts.cli.files import clear_run, free_place
+from prismts.cli.files import clear_run, free_place, is_dataset
 from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
 from prismts.errors import SettingsError
 
@@ -136,10 +136,10 @@ def classes_of(classifier: Classifier, data: str, duplicates: Duplicates = "refu
 
 def _known(data: str) -> Any:
     """A known data set of cases by its name; None where this is no such name."""
-    from prismts.data.catalog import DATASETS, load_dataset
+    from prismts.data.catalog import load_dataset
     from prismts.data.series import Collection
 
-    if Path(data).exists() or data.lower() not in {name.lower() for name in DATASETS}:
+    if not is_dataset(data):
         return None
     cases = load_dataset(data)
     if not isinstance(cases, Collection):

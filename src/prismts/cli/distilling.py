@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import app
-from prismts.cli.files import clear_run, free_place, table_or_dataset, typed
+from prismts.cli.files import clear_run, free_place, is_dataset, table_or_dataset, typed
 from prismts.cli.options import Duplicates, Quiet, Replace
 from prismts.errors import SettingsError
 
@@ -130,7 +130,7 @@ def _parts(
     teacher: Any, data: str, test: str | None, duplicates: Duplicates
 ) -> tuple[Any, dict[str, Any], Any, dict[str, Any], str]:
     """What to learn from, arguments of ``fit``, what to score on (None: nothing) and where, and words for it."""
-    from prismts.data.catalog import DATASETS, load_dataset
+    from prismts.data.catalog import load_dataset
     from prismts.data.splits import Borders, by_fraction
     from prismts.estimators.forecaster import Forecaster
     from prismts.evaluation.protocols import data_hash
@@ -145,14 +145,11 @@ def _parts(
         borders = borders or by_fraction(int(table.lengths.min()))
         where = {"begin": borders.validation_end, "end": borders.test_end}
         return (table, kind), {"validation": borders}, table, where, f"{table.name}, test: steps {borders.test}"
-    cases: Any = None
-    if not Path(data).exists() and data.lower() in {name.lower() for name in DATASETS}:
-        cases = load_dataset(data)
-    whole = cases
-    if cases is None:
+    whole: Any = load_dataset(data) if is_dataset(data) else None
+    if whole is None:
         cases = teacher.read_(data, labeled=True, duplicates=duplicates, empty_channels=False)
-    elif cases.n_train is not None:
-        cases = whole.train
+    else:
+        cases = whole if whole.n_train is None else whole.train
     if test is not None:
         return cases, {}, teacher.read_(test, labeled=True, duplicates=duplicates), {}, f"the cases of {test}"
     if whole is not None and whole.n_train is not None:

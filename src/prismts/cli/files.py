@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from prismts.data.splits import Borders
     from prismts.data.tables import TableKind
 
-__all__ = ["clear_run", "free_place", "table_or_dataset", "typed", "write_json", "write_table"]
+__all__ = ["clear_run", "free_place", "is_dataset", "table_or_dataset", "typed", "write_json", "write_table"]
+
+
+def is_dataset(data: str) -> bool:
+    """Whether this is the name of a known data set; a file of that name comes first."""
+    from prismts.data.catalog import DATASETS
+
+    return not Path(data).exists() and data.lower() in {name.lower() for name in DATASETS}
 
 
 def table_or_dataset(
@@ -35,12 +42,12 @@ def table_or_dataset(
 
     ``empty_channels="keep"`` is for answers of a model that knows the channels: one of them may have no value today.
     """
-    from prismts.data.catalog import DATASETS, load_dataset
+    from prismts.data.catalog import load_dataset
     from prismts.data.readers import read_with_kind
     from prismts.data.series import Collection, Series
 
     values = None if values is None else [values] if isinstance(values, str) else list(values)
-    known = not Path(data).exists() and data.lower() in {name.lower() for name in DATASETS}
+    known = is_dataset(data)
     found, kind = read_with_kind(
         load_dataset(data) if known else data, time=time, series=series, values=values, frequency=frequency,
         duplicates=duplicates, empty_channels=empty_channels,

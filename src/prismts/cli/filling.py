@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from prismts.cli.app import app
-from prismts.cli.files import free_place, table_or_dataset, write_table
+from prismts.cli.files import free_place, is_dataset, table_or_dataset, write_table
 from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
 from prismts.errors import SettingsError
 
@@ -163,7 +163,6 @@ def vectors_of(
 
 
 def _cases(data: str) -> Any:
-    from prismts.data.catalog import DATASETS, load_dataset
+    from prismts.data.catalog import load_dataset
 
-    known = not Path(data).exists() and data.lower() in {name.lower() for name in DATASETS}
-    return load_dataset(data) if known else data
+    return load_dataset(data) if is_dataset(data) else data

@@ -107,11 +107,8 @@ def adapt(
     plan = _Plan(estimator, how, settings, keep_head)
     adapted = _unfitted(estimator, fit_settings, {} if changes is None else changes, progress, run_folder)
     plan.learner = adapted
-    adapted._fit_network = plan.fit
-    try:
+    with adapted._trained_by(plan.fit):
         fitted = adapted.fit(data, **fit_arguments) if y is None else adapted.fit(data, y, **fit_arguments)  # type: ignore[attr-defined]
-    finally:
-        del adapted._fit_network
     plan.note(fitted)
     return cast(E, fitted)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from numbers import Integral
@@ -41,7 +42,7 @@ class Estimator(BaseEstimator):
 
     _bound: tuple[str, ...] = ()
     _arguments: dict[str, Any]  # as they were in ``fit``, in the form of JSON
-    # replaced for one ``fit`` by ``adapting`` and ``distilling``
+    # replaced for one ``fit`` by ``_trained_by``
     _fit_network: Callable[..., FitResult] = staticmethod(fit)
     adaptation_: Lineage | None = None  # how it was adapted from another one, see ``prismts.adapt``
 
@@ -197,6 +198,15 @@ class Estimator(BaseEstimator):
             folder=None if self.run_folder is None else Path(self.run_folder) / f"{part}-{member}",
             fingerprint=self._fingerprint(mark), progress=self.progress, title=f"{title}{which}",
         )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _trained_by(self, fit_network: Callable[..., FitResult]) -> Generator[None]:
+        """Let another function train the networks of one ``fit``."""
+        self._fit_network = fit_network
+        try:
+            yield
+        finally:
+            del self._fit_network
 
     def _fingerprint(self, mark: str) -> str:
         params = {

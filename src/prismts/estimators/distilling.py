@@ -92,12 +92,9 @@ def distill(
         raise SettingsError(f"Forecasters and classifiers are taught, but the student is a {type(student).__name__}.")
     Distill(cast(Any, None), weight=weight, temperature=temperature, features=features)  # refuses wrong settings now
     plan = _Plan(_teachers(teacher, student), student, weight, temperature, features, teacher_context, cache, told)
-    student._fit_network = plan.fit
-    try:
+    with student._trained_by(plan.fit):
         learner: Any = student
         return learner.fit(data, **fit_arguments) if y is None else learner.fit(data, y, **fit_arguments)
-    finally:
-        del student._fit_network
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from torch import nn
 
 from prismts.analysis.proposal import Proposal, propose_windows
 from prismts.data.calendar import season_length
-from prismts.data.frequency import alike, lies_on
 from prismts.data.irregular import Measurements, on_grid
 from prismts.data.period import dominant_period
 from prismts.data.readers import read_with_kind
@@ -31,7 +30,7 @@ from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
-from prismts.estimators.match import by_name, reordered, season_scales
+from prismts.estimators.match import by_name, in_steps_of, reordered, season_scales
 from prismts.estimators.recipes import Recipe, find_recipe
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
@@ -638,18 +637,8 @@ class Forecaster(Estimator):
     def _like_training(self, data: Collection) -> Collection:
         """The data with the channels in the order of training, if they have its steps."""
         data = reordered(data, self.channels_, "predict")
-        if self.frequency_ is None or data.timestamps is None:
-            return data
-        if data.frequency is not None and alike(data.frequency, self.frequency_):
-            return data
-        if lies_on(self.frequency_, data.timestamps, data.offsets):  # a few rows may look like another step
-            return replace(data, frequency=self.frequency_)
-        if data.frequency is not None:
-            raise DataError(
-                f"The model learned steps of {self.frequency_}, but these data have steps of {data.frequency}. Bring "
-                f"them to steps of {self.frequency_} first, or fit a model to such data."
-            )
-        return data
+        remedy = f"Bring them to steps of {self.frequency_} first, or fit a model to such data."
+        return in_steps_of(data, self.frequency_, remedy)
 
     def _scaler_for(
         self, data: Collection, scaler: StandardScaler, names: Sequence[str], ends: NDArray[np.int64] | None = None

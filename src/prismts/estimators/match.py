@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from prismts.data.frequency import alike, lies_on
 from prismts.data.series import Collection
 from prismts.errors import DataError
 
-__all__ = ["by_name", "reordered", "season_scales"]
+__all__ = ["by_name", "in_steps_of", "reordered", "season_scales"]
 
 
 def by_name(names: Sequence[str]) -> dict[str, int]:
@@ -34,6 +35,21 @@ def reordered(data: Collection, channels: tuple[str, ...], what: str) -> Collect
         )
     order = [data.channels.index(name) for name in channels]
     return replace(data, values=data.values[order], channels=channels)
+
+
+def in_steps_of(data: Collection, frequency: str | None, remedy: str) -> Collection:
+    """The data with the steps of training, which are not asked for where they or the times are unknown."""
+    if frequency is None or data.timestamps is None:
+        return data
+    if data.frequency is not None and alike(data.frequency, frequency):
+        return data
+    if lies_on(frequency, data.timestamps, data.offsets):  # a few rows may look like another step
+        return replace(data, frequency=frequency)
+    if data.frequency is not None:
+        raise DataError(
+            f"The model learned steps of {frequency}, but these data have steps of {data.frequency}. {remedy}"
+        )
+    return data
 
 
 def season_scales(data: Collection, ends: NDArray[np.int64], season: int) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from prismts.errors import SettingsError
+from prismts.shapes import expect_heads
 
 __all__ = ["ChannelExchange"]
 
@@ -23,11 +23,7 @@ class ChannelExchange(nn.Module):
 
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
-        if width % n_heads:
-            raise SettingsError(
-                f"n_heads={n_heads} heads share the width out evenly, but {width} is no multiple of it. "
-                "Change width or n_heads."
-            )
+        expect_heads(width, n_heads)
         self.n_heads = n_heads
         self.norm = nn.LayerNorm(width)
         self.ask = nn.Linear(width, 3 * width, bias=False)  # queries, keys and values side by side

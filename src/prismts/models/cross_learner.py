@@ -37,7 +37,7 @@ from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
-from prismts.shapes import expect
+from prismts.shapes import expect, expect_heads
 
 __all__ = ["HP2", "HP2_CONTEXT_LENGTH", "BlockTrace", "CrossLearner", "CrossLearnerConfig"]
 
@@ -76,11 +76,7 @@ class CrossLearnerConfig:
                 f"kernel_size is odd, so that a token stands in the middle of its kernel, but got {self.kernel_size}. "
                 f"Use {self.kernel_size - 1} or {self.kernel_size + 1}."
             )
-        if self.width % self.n_heads:
-            raise SettingsError(
-                f"n_heads={self.n_heads} heads share the width out evenly, but {self.width} is no multiple of it. "
-                "Change width or n_heads."
-            )
+        expect_heads(self.width, self.n_heads)
         if self.fusion == "none" and self.exchange != "none":
             raise SettingsError(
                 f"fusion='none' keeps the paths apart, but exchange={self.exchange!r}. Set exchange='none' too."

@@ -37,7 +37,7 @@ from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
 from prismts.models.convtimenet import Residual
-from prismts.shapes import expect
+from prismts.shapes import expect, expect_heads
 
 __all__ = ["AttentionBlock", "FormerTime", "FormerTimeConfig", "ReducedAttention"]
 
@@ -66,11 +66,7 @@ class FormerTimeConfig:
             raise SettingsError(f"{', '.join(stages)} hold one number per stage, but their lengths differ: {found}.")
         if min(min(getattr(self, name)) for name in stages) < 1 or min(self.width, self.n_heads, self.expansion) < 1:
             raise SettingsError("All lengths, strides, layers, heads and widths are at least 1.")
-        if self.width % self.n_heads:
-            raise SettingsError(
-                f"n_heads={self.n_heads} heads share the width out evenly, but {self.width} is no multiple of it. "
-                "Change width or n_heads."
-            )
+        expect_heads(self.width, self.n_heads)
         if self.strides is not None:
             if self.slices is None:
                 raise SettingsError("strides are named, but not slices. Name both, or neither.")

@@ -35,7 +35,7 @@ from prismts.layers.features import Features
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm
 from prismts.models.contract import Encoder
-from prismts.shapes import expect
+from prismts.shapes import expect, expect_heads
 
 __all__ = ["LARGE", "ITransformer", "ITransformerConfig"]
 
@@ -54,11 +54,7 @@ class ITransformerConfig:
         for name in ("width", "n_heads", "feed_forward", "n_layers"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is at least 1, but got {getattr(self, name)}.")
-        if self.width % self.n_heads:
-            raise SettingsError(
-                f"n_heads={self.n_heads} heads share the width out evenly, but {self.width} is no multiple of it. "
-                "Change width or n_heads."
-            )
+        expect_heads(self.width, self.n_heads)
         if not 0 <= self.dropout < 1:
             raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
 

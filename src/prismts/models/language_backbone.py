@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from prismts.errors import MissingExtraError, SavedModelError, SettingsError, unknown_name
 from prismts.layers.dropout import Dropout
 from prismts.models.language_hub import from_hub, quiet, transformers
+from prismts.shapes import expect_heads
 
 __all__ = [
     "CONTROLS",
@@ -72,11 +73,7 @@ class BackboneConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} is at least 1, but got {value}.")
-        if self.width % self.n_heads:
-            raise SettingsError(
-                f"n_heads={self.n_heads} heads share the width out evenly, but {self.width} is no multiple of it. "
-                "Change width or n_heads."
-            )
+        expect_heads(self.width, self.n_heads)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
 

@@ -29,7 +29,7 @@ from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
 from prismts.models.formertime import AttentionBlock, as_features, read_window
-from prismts.shapes import expect
+from prismts.shapes import expect, expect_heads
 
 __all__ = ["TimeMAE", "TimeMAEConfig"]
 
@@ -52,11 +52,7 @@ class TimeMAEConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} is at least 1, but got {value}.")
-        if self.width % self.n_heads:
-            raise SettingsError(
-                f"n_heads={self.n_heads} heads share the width out evenly, but {self.width} is no multiple of it. "
-                "Change width or n_heads."
-            )
+        expect_heads(self.width, self.n_heads)
         if not 0 <= self.dropout < 1:
             raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
 

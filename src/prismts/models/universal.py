@@ -55,7 +55,7 @@ from prismts.layers.patch import PatchBounds
 from prismts.layers.spectral import SpectrumBranch
 from prismts.models import convtimenet, patchtst
 from prismts.models.contract import Encoder
-from prismts.shapes import expect
+from prismts.shapes import expect, expect_heads
 
 __all__ = ["UniversalEncoder", "UniversalEncoderConfig"]
 
@@ -103,11 +103,7 @@ class UniversalEncoderConfig:
             raise SettingsError(f"n_bands shares the spectrum out among 2 bands or more, or 0, but got {self.n_bands}.")
         object.__setattr__(self, "patch_lengths", lengths)
         object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
-        if self.width % self.n_heads:
-            raise SettingsError(
-                f"n_heads={self.n_heads} heads share the width out evenly, but {self.width} is no multiple of it. "
-                "Change width or n_heads."
-            )
+        expect_heads(self.width, self.n_heads)
         self.blocks()  # checks the rest
 
     @property

@@ -15,11 +15,10 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from prismts.data.frequency import alike, lies_on
 from prismts.data.series import Collection, Series
 from prismts.data.tables import TableKind
-from prismts.errors import DataError, SettingsError, unknown_name
-from prismts.estimators.match import reordered
+from prismts.errors import SettingsError, unknown_name
+from prismts.estimators.match import in_steps_of, reordered
 from prismts.serving.bodies import Reading
 
 __all__ = [
@@ -268,18 +267,8 @@ def like_training(data: Collection, facts: Facts) -> Collection:
     if facts.task != "forecast":
         return data
     data = reordered(data, facts.channels, "predict")
-    if facts.frequency is None or data.timestamps is None:
-        return data
-    if data.frequency is not None and alike(data.frequency, facts.frequency):
-        return data
-    if lies_on(facts.frequency, data.timestamps, data.offsets):  # a few rows may look like another step
-        return replace(data, frequency=facts.frequency)
-    if data.frequency is not None:
-        raise DataError(
-            f"The model learned steps of {facts.frequency}, but these data have steps of {data.frequency}. Bring them "
-            "to steps of that length first, or choose a model that learned such data."
-        )
-    return data
+    remedy = "Bring them to steps of that length first, or choose a model that learned such data."
+    return in_steps_of(data, facts.frequency, remedy)
 
 
 def _verdict(scores: NDArray[np.float64], facts: Facts, blame: Any) -> Verdict:
