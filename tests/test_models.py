@@ -13,6 +13,8 @@ from prismts.models import MODELS, find_model, make_settings
 from prismts.models.contract import Encoder
 from prismts.models.convtimenet import ConvTimeNetConfig
 from prismts.tasks.forecast import Forecast
+from prismts.training.together import Stack
+from prismts.windows import Batch
 
 N_CHANNELS, CONTEXT, HORIZON = 3, 40, 6
 QUANTILES = (0.1, 0.5, 0.9)
@@ -189,6 +191,10 @@ BOUND = (
 MIXED = [form for form, (name, options) in FORMS.items() if options.get("channels") == "mixed" or name in BOUND]
 OWN = ["dlinear individual", "cyclenet linear", "cyclenet mlp"]  # weights for each channel, none for others
 APART = [form for form in FORMS if form not in MIXED + OWN]
+
+
+# torch cannot stack a GRU, and each network of a stack would hold the language model once more
+STACKING = [form for form in TRAINED if FORMS[form][0] not in ("cross_learner", "gpt4ts", "allm4ts", "timellm")]
 
 
 def takes_level_away(form: str) -> bool:
@@ -457,6 +463,40 @@ def test_a_model_asks_its_input_for_the_device():
         model = build(form, quantiles=QUANTILES, line="chosen").eval().to("meta")
         x = windows().to("meta")
         assert model(x, torch.ones_like(x, dtype=torch.bool)).device.type == "meta"
+
+
+# ---- several as one
+
+
+def test_every_form_says_whether_it_can_be_stacked():
+    assert [form for form in TRAINED if getattr(build(form), "stacks", False)] == STACKING
+
+
+@pytest.mark.parametrize("form", STACKING)
+@pytest.mark.parametrize("masked", [False, True])
+def test_stacked_networks_have_the_losses_the_gradients_and_the_statistics_of_each_alone(form, masked):
+    task = Forecast(HORIZON)
+    settings = MODELS[FORMS[form][0]].config.__dataclass_fields__
+    quiet = {name: 0.0 for name in ("dropout", "drop_path", "attention_dropout") if name in settings}
+    models = [learned(form, seed=seed, **quiet).double().train() for seed in range(2)]
+    alone = copy.deepcopy(models)
+    batches = []
+    for seed in range(2):
+        x, y = windows(8, seed=seed).double(), windows(8, seed=seed + 5)[..., :HORIZON].double()
+        seen = (torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.8) if masked else None
+        batches.append(Batch(x, y, seen, None, torch.zeros(8), torch.arange(8)))
+    expected = torch.stack([task.loss(model, batch) for model, batch in zip(alone, batches, strict=True)])
+    expected.sum().backward()
+    stack = Stack(models, task)
+    losses = stack(batches)
+    losses.sum().backward()
+    stack.scatter_buffers()
+    torch.testing.assert_close(losses, expected, rtol=1e-9, atol=1e-9)
+    for model, twin in zip(models, alone, strict=True):
+        got = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        want = {name: p.grad for name, p in twin.named_parameters() if p.requires_grad}
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(dict(model.named_buffers()), dict(twin.named_buffers()), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.gpu

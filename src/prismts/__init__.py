@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prismts.estimators.forecaster import Forecaster
     from prismts.estimators.imputer import Imputer
     from prismts.estimators.load import load
+    from prismts.estimators.many import fit_many
     from prismts.estimators.universal import UniversalModel
     from prismts.estimators.universal_tasks import ClassifyOn, DetectOn, ForecastOn, ImputeOn
     from prismts.evaluation.protocols import evaluate
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Forecaster", "Classifier", "AnomalyDetector", "Imputer", "Embedder", "UniversalModel", "ForecastOn",
-    "ClassifyOn", "DetectOn", "ImputeOn", "load", "adapt", "distill", "evaluate", "Scores", "read",
+    "ClassifyOn", "DetectOn", "ImputeOn", "load", "fit_many", "adapt", "distill", "evaluate", "Scores", "read",
     "load_dataset", "list_datasets", "Series", "Collection", "Borders",
 ]  # fmt: skip
 
@@ -49,6 +50,7 @@ _HOMES = {
     "DetectOn": "prismts.estimators.universal_tasks",
     "ImputeOn": "prismts.estimators.universal_tasks",
     "load": "prismts.estimators.load",
+    "fit_many": "prismts.estimators.many",
     "adapt": "prismts.estimators.adapting",
     "distill": "prismts.estimators.distilling",
     "evaluate": "prismts.evaluation.protocols",

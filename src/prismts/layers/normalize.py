@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["InstanceNorm", "Stats"]
+__all__ = ["InstanceNorm", "Stats", "norm_weighed"]
 
 
 class Stats(NamedTuple):
@@ -45,3 +45,23 @@ class InstanceNorm(nn.Module):
     def inverse(y: Tensor, stats: Stats) -> Tensor:
         """[B, C, H] back in the units of the series."""
         return y * stats.scale + stats.mean
+
+
+def norm_weighed(norm: nn.BatchNorm1d, rows: Tensor, weight: Tensor) -> Tensor:
+    """Batch normalization of rows [L, D] in training, by the statistics of those whose ``weight`` [L] is 1 and not 0.
+
+    The same as picking these rows out, running statistics too, but without a shape that depends on how many they are,
+    which torch could not stack over several networks.
+    """
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None and norm.momentum is not None
+    count = weight.sum()
+    mean = (rows * weight[:, None]).sum(0) / count  # [D]
+    centered = rows - mean
+    var = (centered.square() * weight[:, None]).sum(0) / count
+    with torch.no_grad():
+        norm.num_batches_tracked.add_(1)
+        unbiased = var * count / (count - 1).clamp(min=1)
+        for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+            running.mul_(1 - norm.momentum).add_(norm.momentum * new.to(running))
+    return centered * (var + norm.eps).rsqrt() * norm.weight + norm.bias

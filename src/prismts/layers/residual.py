@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from prismts.layers.paths import is_written_out
+
 __all__ = ["conv_branch", "pair_branch", "worth_slicing"]
 
 SMALLEST = 2**17  # values of x from which slices pay
@@ -35,6 +37,7 @@ def worth_slicing(x: Tensor) -> bool:
     """Whether the sliced form is to be taken: on a CPU, where gradients are wanted of something large."""
     return (
         not torch.compiler.is_compiling()  # asked first: the size of an exported batch is not known
+        and not is_written_out()
         and torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.numel() >= SMALLEST

@@ -47,6 +47,7 @@ class Encoder(nn.Module):
     context_length: int
     patch_length: int  # steps of a token
     stride: int  # from token to token
+    stacks: bool = True  # whether the weights of several can run as one, see training.together
 
     head: nn.Module
 

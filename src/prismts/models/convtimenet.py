@@ -36,8 +36,9 @@ from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.heads import FlattenHead, PoolHead
 from prismts.layers.missing import bridge
-from prismts.layers.normalize import InstanceNorm, Stats
+from prismts.layers.normalize import InstanceNorm, Stats, norm_weighed
 from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches, pad_end
+from prismts.layers.paths import is_written_out
 from prismts.layers.residual import conv_branch, pair_branch, worth_slicing
 from prismts.models.contract import Encoder
 from prismts.shapes import expect
@@ -118,6 +119,9 @@ class BatchNorm(nn.BatchNorm1d):
             return super().forward(input.flatten(1)[None])[0].view_as(input)
         if not self.training:
             return self(input).masked_fill(~kept, 0.0)
+        if is_written_out():
+            rows, weight = input.flatten(1).T, kept.flatten().to(input.dtype)
+            return (norm_weighed(self, rows, weight) * weight[:, None]).T.view_as(input)
         places = kept.flatten().nonzero()[:, 0]  # [K]
         counted = super().forward(input.flatten(1)[None, :, places])[0]  # [D, K]
         return torch.zeros_like(input.flatten(1)).index_copy(1, places, counted.to(input.dtype)).view_as(input)

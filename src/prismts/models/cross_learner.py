@@ -218,6 +218,7 @@ class CrossLearner(Encoder):
     """
 
     n_groups_of = "window"
+    stacks = False  # torch cannot stack the weights of a GRU
 
     def __init__(self, config: CrossLearnerConfig, *, n_channels: int, context_length: int) -> None:
         super().__init__()

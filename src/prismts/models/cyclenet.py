@@ -97,6 +97,7 @@ class CycleNet(nn.Module):
     """normalize -> less the cycle -> line or MLP -> plus the cycle, further on -> back to the units: [B, C, H]."""
 
     reads_start = True
+    stacks = True
 
     def __init__(self, config: CycleNetConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
         super().__init__()

@@ -71,6 +71,8 @@ class Lines(nn.Module):
 class DLinear(nn.Module):
     """Decompose, carry both parts on, add them up: [B, C, T] to [B, C, H]."""
 
+    stacks = True
+
     def __init__(self, config: DLinearConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
         super().__init__()
         self.config = config

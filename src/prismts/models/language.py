@@ -139,6 +139,7 @@ class LanguageEncoder(Encoder):
     causal_tokens = False  # whether patches must not reach behind their own end
     reads_words = False  # whether it needs the embeddings of words
     backbone: Backbone
+    stacks = False  # each would hold the language model once more
 
     def __init__(self, config: LanguageConfig, *, n_channels: int, context_length: int) -> None:
         super().__init__()

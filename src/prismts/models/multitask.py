@@ -89,6 +89,8 @@ class MultiTask(nn.Module):
 class WithHead(Encoder):
     """An encoder that is shared, seen through one head: what a task trains and answers with."""
 
+    stacks = False  # what is shared has one set of weights
+
     def __init__(self, encoder: Encoder, head: nn.Module, *, context_length: int | None = None) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head

@@ -32,8 +32,9 @@ from prismts.errors import SettingsError, ShapeError
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.missing import bridge
-from prismts.layers.normalize import InstanceNorm
+from prismts.layers.normalize import InstanceNorm, norm_weighed
 from prismts.layers.patch import n_patches, pad_end
+from prismts.layers.paths import is_written_out
 from prismts.models.contract import Encoder
 from prismts.shapes import expect, expect_heads
 
@@ -81,6 +82,10 @@ class TokenNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor, valid: Tensor | None = None) -> Tensor:
         """[M, N, D], and which tokens count [M, N], to the same shape."""
         rows = input.flatten(0, 1)  # [M*N, D]
+        if valid is not None and self.training and is_written_out():
+            weight = valid.flatten().to(rows.dtype)
+            weight = torch.where(weight.sum() < 2, torch.ones_like(weight), weight)
+            return norm_weighed(self, rows, weight).view_as(input)
         if valid is None or not self.training or int(valid.sum()) < 2:
             return super().forward(rows).view_as(input)
         counted = rows[valid.flatten()]

@@ -208,6 +208,8 @@ class TimesNet(Encoder):
 class TimesNetForecaster(nn.Module):
     """normalize -> embedding -> line from T to T + H steps -> blocks -> channels of the last H: [B, C, H]."""
 
+    stacks = True
+
     def __init__(self, config: TimesNetConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
         super().__init__()
         _check_length(context_length)

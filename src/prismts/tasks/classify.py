@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from prismts.cases import CaseBatch
 from prismts.errors import SettingsError, unknown_name
 from prismts.layers.heads import PoolHead
+from prismts.layers.paths import is_written_out
 from prismts.models import find_model, make_settings
 from prismts.models.contract import Encoder
 
@@ -50,6 +51,8 @@ class Classify:
         augmentation: of training cases.
         judge: what validation chooses the epoch by: the "loss", or the "accuracy" as the authors of ConvTimeNet do.
     """
+
+    stacks = True  # whether several networks can be trained at it as one, see training.together
 
     def __init__(
         self,
@@ -126,8 +129,16 @@ class Classify:
         share = None
         if how.mix and observed is None:
             order = torch.randperm(len(x), device=x.device)
-            share = torch.distributions.Beta(how.mix, how.mix).sample().to(x)
+            share = _beta(how.mix).to(x)
             x = share * x + (1 - share) * x[order]
         if observed is not None:
             x = x.masked_fill(~observed, 0.0)
         return x, order, share
+
+
+def _beta(concentration: float) -> Tensor:
+    """A draw of Beta(c, c); written out, as the share of one of two Gamma draws, which torch can stack."""
+    if not is_written_out():
+        return torch.distributions.Beta(concentration, concentration).sample()
+    two = torch.distributions.Gamma(concentration, 1.0).sample((2,))
+    return two[0] / two.sum()

@@ -86,6 +86,11 @@ class Forecast:
         self.head = head
         self.head_dropout, self.gamma = head_dropout, gamma
 
+    @property
+    def stacks(self) -> bool:
+        """Whether several networks can be trained at it as one, see training.together."""
+        return self.loss_name != "soft_dtw"
+
     def build(self, name: str, settings: Mapping[str, Any], *, n_channels: int, context_length: int) -> nn.Module:
         """The model of this name with the head of this task: [B, C, T] to [B, C, H], or [B, Q, C, H]."""
         architecture = find_model(name)
@@ -340,6 +345,7 @@ class SpreadAround(nn.Module):
         super().__init__()
         self.center, self.n_quantiles = center, n_quantiles
         self.reads_start = getattr(center, "reads_start", False)
+        self.stacks = getattr(center, "stacks", False)
         self.offsets = nn.Parameter(torch.zeros(n_quantiles, horizon))  # [Q, H]
 
     @property

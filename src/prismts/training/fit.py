@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from prismts.errors import PrismError, SavedModelError, SettingsError, unknown_name
 from prismts.training.batches import EpochBatches, Source, Stream, batches_of
@@ -34,7 +36,9 @@ from prismts.training.progress import TrainingBar
 from prismts.training.schedules import SCHEDULES, make_schedule
 from prismts.training.watch import tell_watchers
 
-__all__ = ["FitConfig", "FitResult", "Task", "TrainingDiverged", "fit"]
+__all__ = [
+    "FitConfig", "FitResult", "Task", "TrainingDiverged", "claim", "fit", "make_optimizer", "require_finite", "span_of",
+]  # fmt: skip
 
 
 _LAST = "last.safetensors"
@@ -154,7 +158,7 @@ def fit(
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
-        _claim(home, config, seed, fingerprint)
+        claim(home, config, seed, fingerprint)
         stack.enter_context(_quiet_lightning())
         stack.enter_context(_interruptible())
         stack.enter_context(torch.random.fork_rng())
@@ -204,7 +208,7 @@ class _Loop(pl.LightningModule):
             train, config.batch_size, seed=seed, drop_last=config.drop_last, channels_at_once=self.channels_at_once
         )
         self.steps_per_epoch = max(1, len(whole))
-        self.n_epochs = max(config.max_epochs, -(-config.min_steps // self.steps_per_epoch))
+        self.n_epochs, self.patience = span_of(config, self.steps_per_epoch)
 
     def batches(self, source: Source | Stream, *, training: bool) -> EpochBatches:
         """The batches of the current epoch that this process sees."""
@@ -266,11 +270,7 @@ class _Loop(pl.LightningModule):
         entry["seconds"] = time.perf_counter() - self._clock
         self.history = [old for old in self.history if old["epoch"] < entry["epoch"]] + [entry]
         self.log("train_loss", train_loss, sync_dist=False, rank_zero_only=False)
-        if not all(torch.isfinite(torch.tensor(entry[name])) for name in entry):
-            raise TrainingDiverged(
-                f"The loss is no number after epoch {entry['epoch']} (train {train_loss}). Lower learning_rate "
-                f"(now {self.config.learning_rate}), or set gradient_clip (now {self.config.gradient_clip})."
-            )
+        require_finite(entry, self.config)
         tell_watchers(entry)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -282,23 +282,13 @@ class _Loop(pl.LightningModule):
         self.history = list(checkpoint["history"])
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the solved line beside the network stays as it is, or moves at its own rate and never decays."""
+        """AdamW and its schedule."""
         config = self.config
-        line = [p for name, p in self.model.named_parameters() if ".line." in f".{name}"]
-        for parameter in line:
-            parameter.requires_grad_(config.line_rate > 0)
-        slow = {id(p) for p in line}
-        rest = [p for p in self.model.parameters() if id(p) not in slow]
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": config.learning_rate}]
-        if line and config.line_rate:
-            groups.append({"params": line, "lr": config.learning_rate * config.line_rate, "weight_decay": 0.0})
         # one kernel for all parameters; Lightning refuses to clip the gradients of such an optimizer under autocast
         fused = self.device.type in ("cpu", "cuda") and not (config.precision == "bf16" and config.gradient_clip)
-        optimizer = torch.optim.AdamW(
-            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused or None
+        optimizer, schedule = make_optimizer(
+            self.model, config, steps_per_epoch=self.steps_per_epoch, n_epochs=self.n_epochs, fused=fused
         )
-        factor = make_schedule(config.schedule, self.steps_per_epoch, self.n_epochs)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _reduce(self, sums: Tensor) -> tuple[float, float]:
@@ -306,6 +296,39 @@ class _Loop(pl.LightningModule):
             sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")  # type: ignore[assignment]
         total, count = sums.tolist()
         return total, count
+
+
+def span_of(config: FitConfig, steps_per_epoch: int) -> tuple[int, int]:
+    """How many epochs are made at most, and after how many without a better loss training stops."""
+    for_min_steps = -(-config.min_steps // steps_per_epoch)  # which are always made
+    return max(config.max_epochs, for_min_steps), max(config.patience, for_min_steps)
+
+
+def make_optimizer(
+    model: nn.Module, config: FitConfig, *, steps_per_epoch: int, n_epochs: int, fused: bool
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW and its schedule; the solved line beside a network stays as it is, or moves at its own rate."""
+    line = [p for name, p in model.named_parameters() if ".line." in f".{name}"]
+    for parameter in line:
+        parameter.requires_grad_(config.line_rate > 0)
+    slow = {id(p) for p in line}
+    rest = [p for p in model.parameters() if id(p) not in slow]
+    groups: list[dict[str, Any]] = [{"params": rest, "lr": config.learning_rate}]
+    if line and config.line_rate:
+        groups.append({"params": line, "lr": config.learning_rate * config.line_rate, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused or None
+    )
+    return optimizer, LambdaLR(optimizer, make_schedule(config.schedule, steps_per_epoch, n_epochs))
+
+
+def require_finite(entry: Mapping[str, float], config: FitConfig) -> None:
+    """Stop where the losses of an epoch are no numbers."""
+    if not all(math.isfinite(value) for value in entry.values()):
+        raise TrainingDiverged(
+            f"The loss is no number after epoch {entry['epoch']} (train {entry['train_loss']}). Lower learning_rate "
+            f"(now {config.learning_rate}), or set gradient_clip (now {config.gradient_clip})."
+        )
 
 
 class _Last(Checkpoint):
@@ -364,8 +387,7 @@ def _trainer(
     keep.FILE_EXTENSION = ".safetensors"  # type: ignore[misc,assignment]
     callbacks: list[pl.Callback] = [keep, _Last(home / _LAST)]
     if validated:
-        patience = max(config.patience, -(-config.min_steps // loop.steps_per_epoch))  # min_steps are always made
-        callbacks.append(EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=True))
+        callbacks.append(EarlyStopping("val_loss", patience=loop.patience, check_on_train_epoch_end=True))
     if config.averaging is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
 
@@ -393,7 +415,7 @@ def _trainer(
     ), keep
 
 
-def _claim(home: Path, config: FitConfig, seed: int, fingerprint: str) -> None:
+def claim(home: Path, config: FitConfig, seed: int, fingerprint: str) -> None:
     """Note whose run this folder holds, or make sure that it is ours."""
     home.mkdir(parents=True, exist_ok=True)
     text = json.dumps([asdict(config), seed, fingerprint], sort_keys=True)

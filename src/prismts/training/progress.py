@@ -1,56 +1,70 @@
-"""A bar over the whole training: which epoch, windows or cases a second, the losses, how long it will still take."""
+"""A bar over a whole training: which epoch, windows or cases a second, the losses, how long it will still take."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-__all__ = ["TrainingBar"]
+__all__ = ["Bar", "TrainingBar"]
 
 
-class TrainingBar(pl.Callback):
-    """One bar on standard error, for all epochs together; it ends early when training does."""
+class Bar:
+    """One bar on standard error over a number of steps that is known; silent where it is not ``shown``."""
 
-    def __init__(self, title: str, batches_per_epoch: int, max_epochs: int) -> None:
-        self.title, self.per_epoch, self.total = title, batches_per_epoch, batches_per_epoch * max_epochs
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._began, self._n_items = 0.0, 0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar, at the place a resumed run has reached."""
-        if not trainer.is_global_zero:
-            return
+    def __init__(self, title: str, total: int, *, done: int = 0, shown: bool = True) -> None:
+        self.title, self.n_items, self.began = title, 0, time.perf_counter()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[pace]}"), TextColumn("{task.fields[losses]}"), console=Console(stderr=True),
+            disable=not shown,
         )  # fmt: skip
+        self._task = self._bar.add_task(title, total=total, completed=done, pace="", losses="")
+
+    def __enter__(self) -> Self:
         self._bar.start()
-        done = trainer.current_epoch * self.per_epoch
-        self._task = self._bar.add_task(self.title, total=self.total, completed=done, pace="", losses="")
-        self._began, self._n_items = time.perf_counter(), 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def move(self, n_steps: int, *, n_items: int = 0, more: str = "") -> None:
+        """So many steps on, which read ``n_items`` windows or cases; ``more`` stands behind the title."""
+        self.n_items += n_items
+        pace = self.n_items / max(time.perf_counter() - self.began, 1e-9)
+        self._bar.update(self._task, advance=n_steps, pace=f"{pace:,.0f}/s", description=f"{self.title}{more}")
+
+    def say(self, losses: str) -> None:
+        """Show the newest losses."""
+        self._bar.update(self._task, losses=losses)
+
+
+class TrainingBar(pl.Callback):
+    """One bar for all epochs of one training together; it ends early when training does."""
+
+    def __init__(self, title: str, batches_per_epoch: int, max_epochs: int) -> None:
+        self.title, self.per_epoch, self.total = title, batches_per_epoch, batches_per_epoch * max_epochs
+        self._bar: Bar | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, at the place a resumed run has reached."""
+        if trainer.is_global_zero:
+            self._bar = Bar(self.title, self.total, done=trainer.current_epoch * self.per_epoch).__enter__()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """One step on."""
         if self._bar is not None:
-            done = trainer.current_epoch * self.per_epoch + batch_idx + 1
-            self._n_items += len(batch[0])
-            pace = self._n_items / max(time.perf_counter() - self._began, 1e-9)
-            self._bar.update(
-                self._task, completed=done, pace=f"{pace:,.0f}/s",
-                description=f"{self.title}, epoch {trainer.current_epoch + 1}",
-            )  # fmt: skip
+            self._bar.move(1, n_items=len(batch[0]), more=f", epoch {trainer.current_epoch + 1}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the newest losses."""
         if self._bar is not None and "val_loss" in trainer.callback_metrics:
-            self._bar.update(self._task, losses=f"val {float(trainer.callback_metrics['val_loss']):.4f}")
+            self._bar.say(f"val {float(trainer.callback_metrics['val_loss']):.4f}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -62,5 +76,5 @@ class TrainingBar(pl.Callback):
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.__exit__()
             self._bar = None
