@@ -36,10 +36,10 @@ QUIET = {"enable_progress_bar": False, "logger": False, "enable_checkpointing": 
          "accelerator": "cpu"}  # fmt: skip
 
 
-def tables(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The training part, standardized, wide and long."""
+def tables(name: str, n_rows: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The training part or its first rows, standardized, wide and long."""
     series = prismts.load_dataset(name)
-    end = series.borders.train_end
+    end = min(series.borders.train_end, n_rows or series.borders.train_end)
     values = series.values[:, :end].astype(np.float32)
     values = (values - np.nanmean(values, 1, keepdims=True)) / np.nanstd(values, 1, keepdims=True)
     values = np.nan_to_num(values)
@@ -108,10 +108,11 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="ETTh2", choices=["ETTh2", "Weather"])
+    parser.add_argument("--rows", type=int, help="only the first so many rows of the training part")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="sides whose name contains this text")
     args = parser.parse_args()
-    wide, long = tables(args.data)
+    wide, long = tables(args.data, args.rows)
     n_channels = wide.shape[1] - 1
     n_steps = -(-(len(wide) - CONTEXT - HORIZON + 1) // BATCH)
     patchtst = {"patch_length": 16, "stride": 8, "width": 16, "n_heads": 4, "feed_forward": 128, "n_layers": 3}

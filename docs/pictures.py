@@ -5,6 +5,7 @@ on white and on black.
 """
 
 import html
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,19 +82,22 @@ class Panel:
         place = f'x="{x}" y="{self.top + 16 + 16 * row}" fill="{color}" text-anchor="{anchor}"'
         self.elements.append(f"<text {place}>{html.escape(text)}</text>")
 
-    def ticks(self, x: Sequence[float] = (), y: Sequence[float] = ()) -> None:
-        """Numbers below and to the left."""
+    def ticks(self, x: Sequence[float] = (), y: Sequence[float] = (), *, powers: bool = False) -> None:
+        """Numbers below and to the left; as powers of ten, where the axes hold their exponents."""
+
+        def text(value: float) -> str:
+            return f"{10.0**value:,g}" if powers else f"{value:g}"
+
+        style = f'fill="{OBSERVED}" text-anchor='
         for value in x:
             across, down = self.at(value, self.y[0])
             anchor = "end" if across > WIDTH - 16 else "middle"
-            self.elements.append(
-                f'<text x="{across:.1f}" y="{down + 15:.1f}" fill="{OBSERVED}" text-anchor="{anchor}">{value:g}</text>'
-            )
+            place = f'x="{across:.1f}" y="{down + 15:.1f}" {style}"{anchor}"'
+            self.elements.append(f"<text {place}>{text(value)}</text>")
         for value in y:
             across, down = self.at(self.x[0], value)
-            self.elements.append(
-                f'<text x="{across - 6:.1f}" y="{down + 4:.1f}" fill="{OBSERVED}" text-anchor="end">{value:g}</text>'
-            )
+            place = f'x="{across - 6:.1f}" y="{down + 4:.1f}" {style}"end"'
+            self.elements.append(f"<text {place}>{text(value)}</text>")
 
 
 def write(name: str, height: float, panels: Sequence[Panel], title: str) -> None:
@@ -219,8 +223,52 @@ def embed() -> None:
     write("embed", 252, [panel], "Vectors of 60 cases, learned without labels, by two principal components")
 
 
+def scaling() -> None:
+    """Seconds and memory of growing sizes, from the results of benchmarks/scaling.py, on logarithmic axes."""
+    found = json.loads((STATIC.parents[1] / "benchmarks" / "results" / "scaling.json").read_text())
+    said = {
+        "channels": "channels: a pass over 32 windows", "context": "steps of context: a step of 8 windows",
+        "tokens": "tokens of 4,000 steps: a step of 2 windows", "series": "series: a batch of 256 windows",
+    }  # fmt: skip
+    panels: list[Panel] = []
+    for i, (what, by_size) in enumerate(found.items()):
+        size = np.log10([int(n) for n in by_size])
+        seconds = np.log10([one["seconds"] for one in by_size.values()])
+        memory = np.log10([max(one["MiB"], 1.0) for one in by_size.values()])
+        seconds_panel_low, memory_low = np.floor(seconds.min()), np.floor(memory.min())
+        span = max(np.ceil(seconds.max()) - seconds_panel_low, np.ceil(memory.max()) - memory_low) + 0.9
+        place = {"left": 52.0 + (i % 2) * 362, "width": 296.0}
+        x = (float(size[0]) - 0.1, float(size[-1]) + 0.1)
+        panel = Panel(6 + (i // 2) * 190, 150, x, (float(seconds_panel_low), float(seconds_panel_low + span)), **place)
+        panel.line(size, seconds, BLUE, 2.0)
+        panel.points(size, seconds, BLUE, 2.5)
+        panel.line(size, seconds[0] + size - size[0], OBSERVED, 1.0, "3 3")
+        panel.ticks(range(int(np.ceil(x[0])), int(x[1]) + 1), np.arange(seconds_panel_low, seconds_panel_low + span),
+                    powers=True)  # fmt: skip
+        shifted = memory - memory_low + seconds_panel_low  # on the same squares, numbered at the right
+        panel.line(size, shifted, ORANGE, 2.0)
+        panel.points(size, shifted, ORANGE, 2.5)
+        for k in range(int(span) + 1):
+            across, down = panel.at(x[1], seconds_panel_low + k)
+            label = f"{10.0 ** (memory_low + k):,g}"
+            panel.elements.append(f'<text x="{across + 4:.1f}" y="{down + 4:.1f}" fill="{ORANGE}">{label}</text>')
+        panel.note(said[what])
+        panels.append(panel)
+    panels[0].note("seconds", BLUE, 1)
+    panels[0].note("MiB above the data (right)", ORANGE, 2)
+    panels[1].note("dotted: in proportion", OBSERVED, 1)
+    write("scaling", 366, panels, "Seconds and memory over channels, context, tokens and series; dotted: in proportion")
+
+
 if __name__ == "__main__":
     STATIC.mkdir(exist_ok=True)
-    drawn = {"forecast": forecast, "classify": classify, "detect": detect, "impute": impute, "embed": embed}
+    drawn = {
+        "forecast": forecast,
+        "classify": classify,
+        "detect": detect,
+        "impute": impute,
+        "embed": embed,
+        "scaling": scaling,
+    }
     for name in sys.argv[1:] or drawn:
         drawn[name]()
