@@ -36,7 +36,7 @@ def main() -> None:
     torch.set_flush_denormal(True)  # as fit does
     series = prismts.load_dataset("ETTh2")
     part = series.part(0, series.borders.train_end)
-    train = Windows(prismts.Collection.of(part), 336, 96, scaler=StandardScaler.fit(part))
+    train = Windows(prismts.Collection.of(part), 336, 96, scaler=StandardScaler.fit(prismts.Collection.of(part)))
     task = Forecast(horizon=96)
     model = task.build("convtimenet", FORECAST_SETTINGS["published/ETTh2"].model, n_channels=7, context_length=336)
     config = FitConfig(max_epochs=1, batch_size=256, learning_rate=1e-4, schedule="constant", accelerator="cpu")

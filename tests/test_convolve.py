@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS, DepthwiseConv, TwoKernelConv, conv_depthwise, toeplitz
+from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS, Blocks, DepthwiseConv, TwoKernelConv, conv_depthwise, toeplitz
 from prismts.layers.convolve import conv_depthwise_plain as plain
 
 
@@ -55,6 +55,53 @@ def test_outputs_and_every_gradient_equal_the_plain_twin(width, n_rows, n_tokens
 @pytest.mark.parametrize("kernel_size", [3, 4, 9, 12])
 def test_the_gradient_is_right_to_double_precision(kernel_size):
     assert torch.autograd.gradcheck(conv_depthwise, inputs(2, 2, 5, kernel_size, dtype=torch.float64))
+
+
+def test_blocks_of_three_tokens_by_hand():
+    blocks = Blocks(n_tokens=5, kernel_size=3, n_blocks=2, size=3)
+    assert blocks.band(torch.tensor([[1.0, 2.0, 3.0]]))[0].tolist() == [
+        [1, 0, 0],
+        [2, 1, 0],
+        [3, 2, 1],
+        [0, 3, 2],
+        [0, 0, 3],
+    ]
+    x = torch.tensor([[[1.0, 2, 3, 4, 5]]])
+    assert blocks.cut(x)[0].tolist() == [[0, 1, 2, 3, 4], [3, 4, 5, 0, 0]]
+    assert blocks.joined(blocks.apart(x)).tolist() == x.tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(129, 400), st.integers(1, 64), st.integers(0, 99))
+def test_adding_blocks_is_the_transpose_of_cutting_them(n_tokens, kernel_size, seed):
+    blocks = Blocks.of(n_tokens, kernel_size)
+    x, _, _ = inputs(2, 3, n_tokens, 1, seed, torch.float64)
+    cut = blocks.cut(x)
+    other = torch.randn(cut.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    (expected,) = torch.autograd.grad((cut * other).sum(), x)
+    torch.testing.assert_close(blocks.added(other), expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(129, 400), st.integers(1, 200), st.booleans(), st.integers(0, 99))
+def test_many_tokens_have_the_outputs_and_gradients_of_the_plain_twin(n_tokens, kernel_size, biased, seed):
+    answers = []
+    weight = torch.randn(2, 3, n_tokens)
+    for convolve in (conv_depthwise, plain):
+        x, kernel, bias = inputs(2, 3, n_tokens, kernel_size, seed)
+        y = convolve(x, kernel, bias if biased else None)
+        with torch.no_grad():
+            assert (convolve(x, kernel, bias if biased else None) - y).norm() <= 1e-5 * y.norm() + 1e-6
+        wanted = (x, kernel, bias) if biased else (x, kernel)
+        answers.append([y, *torch.autograd.grad((y * weight).sum(), wanted)])
+    for a, b in zip(*answers, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6
+
+
+def test_a_kernel_nearly_as_long_as_the_tokens_is_not_cut():
+    assert Blocks.of(200, 100) is not None
+    assert Blocks.of(200, 101) is None
+    assert Blocks.of(MAX_TOEPLITZ_TOKENS, 3) is None
 
 
 @pytest.mark.parametrize("n_tokens", [MAX_TOEPLITZ_TOKENS, MAX_TOEPLITZ_TOKENS + 1])

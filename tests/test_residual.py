@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prismts.layers import residual
+from prismts.layers.convolve import Blocks, toeplitz
 from prismts.layers.residual import conv_branch, conv_branch_plain, pair_branch, pair_branch_plain, worth_slicing
 from prismts.models.convtimenet import Block, ConvTimeNetConfig
 
@@ -170,3 +171,34 @@ def test_a_block_is_the_same_in_slices_and_written_out(monkeypatch, changes, n_t
         found.append([y, *torch.autograd.grad((y * weight).sum(), [x, *block.parameters()])])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(129, 300), st.integers(1, 40), st.integers(1, 9999), st.integers(0, 99))
+def test_a_convolution_in_blocks_equals_the_plain_twin_however_it_is_sliced(n_tokens, kernel_size, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (3, 2, n_tokens), (3, kernel_size), (3,), ()
+    x, kernel, bias, alpha = (torch.randn(s, generator=generator).requires_grad_() for s in shapes)
+    weight = torch.randn(3, 2, n_tokens, generator=generator)
+    blocks = Blocks.of(n_tokens, kernel_size)
+    before, residual.SLICE = residual.SLICE, size
+    try:
+        ours = conv_branch(x, blocks.band(kernel), bias, alpha, 0.0, blocks)
+        found = [ours, *torch.autograd.grad((ours * weight).sum(), [x, kernel, bias, alpha])]
+    finally:
+        residual.SLICE = before
+    plain = conv_branch_plain(x, toeplitz(kernel, n_tokens), bias, alpha, 0.0)
+    expected = [plain, *torch.autograd.grad((plain * weight).sum(), [x, kernel, bias, alpha])]
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm() + 1e-5
+
+
+def test_a_convolution_in_blocks_under_autocast_stays_near_the_exact_one():
+    generator = torch.Generator().manual_seed(0)
+    x, kernel, bias = (torch.randn(s, generator=generator) for s in ((4, 6, 200), (4, 9), (4,)))
+    blocks = Blocks.of(200, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv_branch(x, blocks.band(kernel), bias, None, 0.0, blocks)
+    exact = conv_branch_plain(x, toeplitz(kernel, 200), bias, None, 0.0)
+    assert y.dtype == torch.float32
+    assert 0 < (y - exact).norm() < 0.02 * exact.norm()

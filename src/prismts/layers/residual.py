@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from prismts.layers.convolve import Blocks
 from prismts.layers.paths import is_written_out
 
 __all__ = ["conv_branch", "pair_branch", "worth_slicing"]
@@ -54,9 +55,14 @@ def pair_branch(
     return _Pair.apply(x, *rise, *fall, alpha, p, q)  # type: ignore[no-any-return]
 
 
-def conv_branch(x: Tensor, matrices: Tensor, bias: Tensor, alpha: Tensor | None, p: float) -> Tensor:
-    """x + drop_p(alpha * gelu(x @ matrices + bias)) for x [D, M, N], matrices [D, N, N], bias [D]."""
-    return _Conv.apply(x, matrices, bias, alpha, p)  # type: ignore[no-any-return]
+def conv_branch(
+    x: Tensor, matrices: Tensor, bias: Tensor, alpha: Tensor | None, p: float, blocks: Blocks | None = None
+) -> Tensor:
+    """x + drop_p(alpha * gelu(x @ matrices + bias)) for x [D, M, N], matrices [D, N, N], bias [D].
+
+    With ``blocks``, tokens are convolved block by block, and ``matrices`` are theirs: see ``Blocks.band``.
+    """
+    return _Conv.apply(x, matrices, bias, alpha, p, blocks)  # type: ignore[no-any-return]
 
 
 class _Drop:
@@ -175,12 +181,14 @@ class _PairBuffers:
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrices: Tensor, bias: Tensor, alpha: Tensor | None, p: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, matrices: Tensor, bias: Tensor, alpha: Tensor | None, p: float, blocks: Blocks | None
+    ) -> Tensor:
         drop = _Drop(p, x.numel())
         ctx.save_for_backward(x, matrices, bias, alpha, drop.kept)
-        ctx.p, ctx.kind = p, _kind(x)
+        ctx.p, ctx.kind, ctx.blocks = p, _kind(x), blocks
         weight = (1.0 if alpha is None else float(alpha)) * drop.scale
-        result, work = torch.empty_like(x), _ConvBuffers(x, ctx.kind)
+        result, work = torch.empty_like(x), _ConvBuffers(x, ctx.kind, blocks)
         for part in work.slices():
             z = work.enter(x[part], matrices[part], bias[part])
             y = torch.ops.aten.gelu.out(z, out=work.spare)
@@ -195,7 +203,8 @@ class _Conv(torch.autograd.Function):
         g = gradients[0].contiguous()
         drop = _Drop(ctx.p, 0, drawn)
         weight = (1.0 if alpha is None else float(alpha)) * drop.scale
-        g_x, work = torch.empty_like(g), _ConvBuffers(x, ctx.kind)
+        blocks: Blocks | None = ctx.blocks
+        g_x, work = torch.empty_like(g), _ConvBuffers(x, ctx.kind, blocks)
         g_matrices, g_bias = torch.empty_like(matrices), torch.empty_like(bias)
         g_alpha = torch.zeros((), dtype=g.dtype)
         for part in work.slices():
@@ -206,22 +215,26 @@ class _Conv(torch.autograd.Function):
                 torch.ops.aten.gelu.out(z, out=work.spare)
                 g_alpha += work.spare.mul_(arrived).sum(dtype=g.dtype)
             g_z = torch.ops.aten.gelu_backward.grad_input(arrived, z, grad_input=work.spare)
-            g_matrices[part] = work.x.mT @ g_z
             g_bias[part] = g_z.sum((1, 2))
             back = matrices[part].to(ctx.kind).mT
-            if ctx.kind == g.dtype:
+            if blocks is not None:
+                g_z = blocks.apart(g_z)
+            g_matrices[part] = work.x.mT @ g_z
+            if blocks is not None:
+                torch.add(g[part], blocks.added(g_z @ back), alpha=weight, out=g_x[part])
+            elif ctx.kind == g.dtype:
                 torch.baddbmm(g[part], g_z, back, alpha=weight, out=g_x[part])
             else:
                 torch.add(g[part], g_z @ back, alpha=weight, out=g_x[part])
         found = None if alpha is None else (g_alpha * drop.scale).to(alpha.dtype)
-        return g_x, g_matrices.mul_(weight), g_bias.mul_(weight), found, None
+        return g_x, g_matrices.mul_(weight), g_bias.mul_(weight), found, None, None
 
 
 class _ConvBuffers:
     """What some rows of the width are computed in: used again for every slice of a pass."""
 
-    def __init__(self, x: Tensor, kind: torch.dtype) -> None:
-        self.n, self.kind = len(x), kind
+    def __init__(self, x: Tensor, kind: torch.dtype, blocks: Blocks | None) -> None:
+        self.n, self.kind, self.blocks = len(x), kind, blocks
         self.size = _even(self.n, SLICE // x[0].numel())
         shape = (self.size, *x.shape[1:])
         self.z, self.whole_spare, self.more = (torch.empty(shape, dtype=kind) for _ in range(3))
@@ -236,8 +249,12 @@ class _ConvBuffers:
 
     def enter(self, x: Tensor, matrices: Tensor, bias: Tensor) -> Tensor:
         """Some rows of x convolved, with their bias."""
-        self.x = x.to(self.kind)
-        return torch.bmm(self.x, matrices.to(self.kind), out=self.z[: len(x)]).add_(bias.to(self.kind)[:, None, None])
+        bias, matrices = bias.to(self.kind)[:, None, None], matrices.to(self.kind)
+        if self.blocks is None:
+            self.x = x.to(self.kind)
+            return torch.bmm(self.x, matrices, out=self.z[: len(x)]).add_(bias)
+        self.x = self.blocks.cut(x.to(self.kind))
+        return torch.add(self.blocks.joined(self.x @ matrices), bias, out=self.z[: len(x)])
 
 
 def _even(n: int, most: int) -> int:

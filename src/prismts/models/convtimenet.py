@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prismts.errors import SettingsError, unknown_name
-from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS, DepthwiseConv, TwoKernelConv, conv_depthwise, toeplitz
+from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS, Blocks, DepthwiseConv, TwoKernelConv, conv_depthwise, toeplitz
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.heads import FlattenHead, PoolHead
@@ -213,9 +213,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """[D, M, N] to [D, M, N]; tokens that ``kept`` [M, N] leaves out are 0 before and after."""
         sliced = worth_slicing(x)
-        if sliced and x.shape[-1] <= MAX_TOEPLITZ_TOKENS:
+        n_tokens = x.shape[-1]
+        blocks = Blocks.of(n_tokens, self.conv.kernel_size) if sliced else None
+        if sliced and (blocks is not None or n_tokens <= MAX_TOEPLITZ_TOKENS):
             kernel, bias = self.conv.kernel()
-            mixed = conv_branch(x, toeplitz(kernel, x.shape[-1]), bias, self.join_conv.alpha, self.join_conv.rate)
+            matrices = toeplitz(kernel, n_tokens) if blocks is None else blocks.band(kernel)
+            mixed = conv_branch(x, matrices, bias, self.join_conv.alpha, self.join_conv.rate, blocks)
         else:
             mixed = self.join_conv(x, F.gelu(self.conv(x)))
         x = self.norm_conv(mixed, kept)
