@@ -27,11 +27,13 @@ slow: .venv/dev
 gpu: .venv/dev
 	$(BIN)/python -m pytest -m gpu
 
-# speed: ours beside sktime's network, the loop, growth with the size of the data; an hour on a quiet machine
+# speed: ours beside sktime's network, the loop, many at once, growth with the size of the data; half an hour on a quiet machine
 bench: .venv/dev
-	for setting in ETTh2 AWR EP; do $(BIN)/python benchmarks/step.py --setting $$setting || exit 1; done
-	$(BIN)/python benchmarks/step.py --setting ETTh2 --dtype bf16
+	for setting in ETTh2 Weather Electricity Traffic AWR EP long; do $(BIN)/python benchmarks/step.py --setting $$setting || exit 1; done
+	for setting in ETTh2 AWR EP; do $(BIN)/python benchmarks/step.py --setting $$setting --dtype bf16 || exit 1; done
+	$(BIN)/python benchmarks/cross_step.py
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/many.py
 	$(BIN)/python benchmarks/scaling.py run && $(BIN)/python benchmarks/scaling.py table
 
 # the guide as a site, with the reference from the docstrings: open site/index.html

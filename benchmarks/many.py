@@ -30,7 +30,7 @@ def forecasters(n: int) -> list[Estimator]:
 
 
 def classifiers(n: int) -> list[Estimator]:
-    settings = {"max_epochs": 20}
+    settings = {"max_epochs": 3}
     return [prismts.Classifier(setting="network", random_state=i, fit_settings=settings) for i in range(n)]
 
 

@@ -86,7 +86,7 @@ class Panel:
         """Numbers below and to the left; as powers of ten, where the axes hold their exponents."""
 
         def text(value: float) -> str:
-            return f"{10.0**value:,g}" if powers else f"{value:g}"
+            return f"{10.0**value:,.6g}" if powers else f"{value:g}"
 
         style = f'fill="{OBSERVED}" text-anchor='
         for value in x:
@@ -228,28 +228,30 @@ def scaling() -> None:
     found = json.loads((STATIC.parents[1] / "benchmarks" / "results" / "scaling.json").read_text())
     said = {
         "channels": "channels: a pass over 32 windows", "context": "steps of context: a step of 8 windows",
-        "tokens": "tokens of 4,000 steps: a step of 2 windows", "series": "series: a batch of 256 windows",
+        "tokens": "tokens: a step of 2 windows", "series": "series: a batch of 256 windows",
     }  # fmt: skip
     panels: list[Panel] = []
     for i, (what, by_size) in enumerate(found.items()):
         size = np.log10([int(n) for n in by_size])
         seconds = np.log10([one["seconds"] for one in by_size.values()])
         memory = np.log10([max(one["MiB"], 1.0) for one in by_size.values()])
-        seconds_panel_low, memory_low = np.floor(seconds.min()), np.floor(memory.min())
-        span = max(np.ceil(seconds.max()) - seconds_panel_low, np.ceil(memory.max()) - memory_low) + 0.9
-        place = {"left": 52.0 + (i % 2) * 362, "width": 296.0}
+        lowest, memory_low = np.floor(seconds.min()), np.floor(memory.min())
+        span = max(np.ceil(seconds.max()) - lowest, np.ceil(memory.max()) - memory_low) + 0.9
+        place = {"left": 52.0 + (i % 2) * 372, "width": 244.0}
         x = (float(size[0]) - 0.1, float(size[-1]) + 0.1)
-        panel = Panel(6 + (i // 2) * 190, 150, x, (float(seconds_panel_low), float(seconds_panel_low + span)), **place)
+        panel = Panel(6 + (i // 2) * 190, 150, x, (float(lowest), float(lowest + span)), **place)
         panel.line(size, seconds, BLUE, 2.0)
         panel.points(size, seconds, BLUE, 2.5)
-        panel.line(size, seconds[0] + size - size[0], OBSERVED, 1.0, "3 3")
-        panel.ticks(range(int(np.ceil(x[0])), int(x[1]) + 1), np.arange(seconds_panel_low, seconds_panel_low + span),
-                    powers=True)  # fmt: skip
-        shifted = memory - memory_low + seconds_panel_low  # on the same squares, numbered at the right
+        reach = min(float(size[-1]), float(size[0] + panel.y[1] - seconds[0]))  # up to the frame
+        panel.line([size[0], reach], [seconds[0], seconds[0] + reach - size[0]], OBSERVED, 1.0, "3 3")
+        every = 2 if x[1] - x[0] > 4 else 1
+        panel.ticks(range(int(np.ceil(x[0])), int(x[1]) + 1, every),
+                    np.arange(lowest, lowest + span), powers=True)  # fmt: skip
+        shifted = memory - memory_low + lowest  # on the same squares, numbered at the right
         panel.line(size, shifted, ORANGE, 2.0)
         panel.points(size, shifted, ORANGE, 2.5)
         for k in range(int(span) + 1):
-            across, down = panel.at(x[1], seconds_panel_low + k)
+            across, down = panel.at(x[1], lowest + k)
             label = f"{10.0 ** (memory_low + k):,g}"
             panel.elements.append(f'<text x="{across + 4:.1f}" y="{down + 4:.1f}" fill="{ORANGE}">{label}</text>')
         panel.note(said[what])
