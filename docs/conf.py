@@ -44,9 +44,10 @@ _LITERAL = re.compile(r"(``.*?``|:\w+:`[^`]*`)")
 
 
 def modules_of(part: str) -> list[Path]:
-    """The files of a part of the package, which is a folder or a single file."""
+    """The files of a part of the package, which is a folder or a single file; programs for a GPU are left out."""
     single = PACKAGE / f"{part}.py"
-    return [single] if single.exists() else sorted((PACKAGE / part).glob("*.py"))
+    files = [single] if single.exists() else sorted((PACKAGE / part).glob("*.py"))
+    return [file for file in files if not file.stem.endswith("_kernels")]
 
 
 def foreign_names(file: Path) -> list[str]:

@@ -457,3 +457,44 @@ def test_run_notes_are_json(tmp_path):
         progress=False)  # fmt: skip
     assert set(json.loads((tmp_path / "run.json").read_text())) == {"fingerprint"}
     assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+# ---- compiled
+
+
+def compiled_run(mode: str | None) -> tuple[list[float], nn.Module]:
+    train, validation = windows()
+    task = Forecast(8)
+    model = small_model(task, train.n_channels, dropout=0.0, kernel_sizes=(3,))
+    config = FitConfig(max_epochs=2, batch_size=64, accelerator="cpu", compile_mode=mode)
+    result = fit(model, task, train, validation, config=config, progress=False)
+    return [entry["val_loss"] for entry in result.history], model
+
+
+@pytest.mark.slow
+def test_a_compiled_training_learns_the_same_and_leaves_a_plain_model():
+    (expected, _), (got, model) = compiled_run(None), compiled_run("default")
+    np.testing.assert_allclose(got, expected, rtol=1e-3)
+    assert "_compiled_call_impl" not in vars(model)
+
+
+def test_compiling_without_a_compiler_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(SettingsError, match=r"needs a C\+\+ compiler"):
+        compiled_run("default")
+
+
+def test_an_unknown_way_to_compile_offers_its_neighbor():
+    with pytest.raises(SettingsError, match="Did you mean 'reduce-overhead'"):
+        FitConfig(compile_mode="reduce_overhead")
+
+
+def test_how_a_run_is_compiled_does_not_part_it_from_its_folder(tmp_path, monkeypatch):
+    train, validation = windows()
+    task = Forecast(8)
+    for mode in (None, "default"):
+        monkeypatch.setattr(nn.Module, "compile", lambda self, **how: setattr(self, "_compiled_call_impl", None))
+        config = FitConfig(max_epochs=1, batch_size=64, accelerator="cpu", compile_mode=mode)
+        model = small_model(task, train.n_channels)
+        result = fit(model, task, train, validation, config=config, folder=tmp_path / "run", progress=False)
+    assert result.resumed_from == 1

@@ -34,6 +34,7 @@ from prismts.errors import SettingsError, unknown_name
 from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS, Blocks, DepthwiseConv, TwoKernelConv, conv_depthwise, toeplitz
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
+from prismts.layers.fused_conv import fused_conv_branch, worth_fusing
 from prismts.layers.heads import FlattenHead, PoolHead
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats, norm_weighed
@@ -215,7 +216,10 @@ class Block(nn.Module):
         sliced = worth_slicing(x)
         n_tokens = x.shape[-1]
         blocks = Blocks.of(n_tokens, self.conv.kernel_size) if sliced else None
-        if sliced and (blocks is not None or n_tokens <= MAX_TOEPLITZ_TOKENS):
+        if worth_fusing(x):
+            kernel, bias = self.conv.kernel()
+            mixed = fused_conv_branch(x, kernel, bias, self.join_conv.alpha, self.join_conv.rate)
+        elif sliced and (blocks is not None or n_tokens <= MAX_TOEPLITZ_TOKENS):
             kernel, bias = self.conv.kernel()
             matrices = toeplitz(kernel, n_tokens) if blocks is None else blocks.band(kernel)
             mixed = conv_branch(x, matrices, bias, self.join_conv.alpha, self.join_conv.rate, blocks)

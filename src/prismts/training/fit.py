@@ -12,6 +12,8 @@ import hashlib
 import json
 import logging
 import math
+import os
+import shutil
 import signal
 import threading
 import time
@@ -42,6 +44,7 @@ __all__ = [
 
 
 _LAST = "last.safetensors"
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 class Task(Protocol):
@@ -77,6 +80,7 @@ class FitConfig:
     drop_last: bool = False  # leave the last partial batch of an epoch out of training
     channels_at_once: int = 64  # of a wide table in one batch, for models that read channels apart
     precision: Literal["float32", "bf16"] = "float32"
+    compile_mode: str | None = None  # of torch.compile: "default", or "reduce-overhead" for CUDA graphs; None: as it is
     accelerator: str = "auto"
     devices: int | str = "auto"
     n_nodes: int = 1
@@ -92,6 +96,8 @@ class FitConfig:
             raise SettingsError(f"learning_rate is above 0, but got {self.learning_rate}.")
         if self.averaging is not None and not 0 < self.averaging < 1:
             raise SettingsError(f"averaging is a decay between 0 and 1, or None, but got {self.averaging}.")
+        if self.compile_mode not in (None, *COMPILE_MODES):
+            raise unknown_name("compile_mode", self.compile_mode, COMPILE_MODES)
 
     def changed(self, changes: Mapping[str, Any] | None) -> FitConfig:
         """These settings with some replaced; an unknown one is an error that offers its nearest neighbor."""
@@ -162,6 +168,8 @@ def fit(
         stack.enter_context(_quiet_lightning())
         stack.enter_context(_interruptible())
         stack.enter_context(torch.random.fork_rng())
+        if config.compile_mode is not None:
+            stack.enter_context(_compiled(model, config.compile_mode))
         loop = _Loop(model, task, train, validation, config, seed)
         trainer, kept = _trainer(loop, home, config, progress, title)
         last = home / _LAST
@@ -415,10 +423,26 @@ def _trainer(
     ), keep
 
 
+@contextlib.contextmanager
+def _compiled(model: nn.Module, mode: str) -> Generator[None]:
+    """Run a model through torch.compile, and leave it as it was."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++", "cl")):
+        raise SettingsError(
+            f"compile_mode={mode!r} needs a C++ compiler, and none was found. Install one (g++, say), name it in the "
+            "environment variable CXX, or set compile_mode=None."
+        )
+    model.compile(mode=mode)
+    try:
+        yield
+    finally:
+        del model._compiled_call_impl  # pyright: ignore[reportPrivateUsage]  # torch has no other way back
+
+
 def claim(home: Path, config: FitConfig, seed: int, fingerprint: str) -> None:
     """Note whose run this folder holds, or make sure that it is ours."""
     home.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([asdict(config), seed, fingerprint], sort_keys=True)
+    what = {name: value for name, value in asdict(config).items() if name != "compile_mode"}  # which changes nothing
+    text = json.dumps([what, seed, fingerprint], sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()
     note = home / "run.json"
     if note.exists():

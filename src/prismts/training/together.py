@@ -85,7 +85,9 @@ def _can_stack(one: Training) -> bool:
         return False  # begun alone, and so it goes on
     config = one.config
     one_device = config.devices in ("auto", 1) and config.n_nodes == 1 and config.strategy == "auto"
-    plain = one_device and config.averaging is None and not isinstance(one.train, Stream)
+    plain = (
+        one_device and config.averaging is None and config.compile_mode is None and not isinstance(one.train, Stream)
+    )
     return plain and bool(getattr(one.model, "stacks", False)) and bool(getattr(one.task, "stacks", False))
 
 
