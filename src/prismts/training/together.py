@@ -272,8 +272,8 @@ def _fit_stacked(group: Sequence[Training]) -> list[FitResult]:
         # what torch cannot stack in one launch it runs in K; of what is rare here, that is no news
         warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
         members = [_Member(one, place) for one in group]
-        total, done = (sum(n * m.n_batches for m, n in zip(members, counts, strict=True)) for counts in (
-            [m.n_epochs for m in members], [m.epoch for m in members]))  # fmt: skip
+        total = sum(member.n_epochs * member.n_batches for member in members)
+        done = sum(member.epoch * member.n_batches for member in members)
         title = f"{group[0].title}, {len(group)} networks"
         bar = exits.enter_context(Bar(title, total, done=done, shown=any(one.progress for one in group)))
         while running := [member for member in members if not member.is_done]:
