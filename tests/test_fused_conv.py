@@ -1,7 +1,5 @@
 """The fused convolution branch in Triton's interpreter: the numbers, gradients and masks of the plain twin."""
 
-import os
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,11 +13,9 @@ PLACE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def interpreter():
-    """Without a GPU, Triton's programs run in its interpreter, which they are told when they are first imported."""
-    if PLACE == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
-    pytest.importorskip("triton")
+def triton():
+    """Without a GPU its programs run in its interpreter: see conftest.py."""
+    return pytest.importorskip("triton")
 
 
 def inputs(width: int, n_rows: int, n_tokens: int, kernel_size: int, seed: int) -> list[torch.Tensor]:

@@ -14,13 +14,13 @@ processes of one thread each do the work side by side.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
+from joblib import Parallel, cpu_count, delayed
 
 from prismts.errors import SettingsError, unknown_name
 from prismts.estimators.base import Estimator
@@ -67,7 +67,7 @@ def fit_many(
     if how == "auto":
         has_accelerator = torch.accelerator.current_accelerator(check_available=True) is not None
         how = "stacked" if has_accelerator else "processes"
-    n_jobs = max(1, min(n_jobs or _n_cores(), len(estimators)))
+    n_jobs = max(1, min(n_jobs or cpu_count(), len(estimators)))
     fitting = {"stacked": _stacked, "processes": _processes, "in turn": _in_turn}[how]
     if how == "processes" and n_jobs == 1:
         fitting = _in_turn
@@ -91,11 +91,6 @@ def _quiet(estimators: Sequence[Estimator]) -> Generator[None]:
                 one._arguments["progress"] = shown
 
 
-def _n_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # ---- one after another
 
 
@@ -114,9 +109,7 @@ def _in_turn(
 def _processes(
     estimators: Sequence[Estimator], data: Sequence[Any], arguments: dict[str, Any], n_jobs: int, progress: bool
 ) -> None:
-    from joblib import Parallel, delayed
-
-    threads = max(1, _n_cores() // n_jobs)
+    threads = max(1, cpu_count() // n_jobs)
     tasks = (delayed(_fit_alone)(i, one, data, arguments, threads) for i, one in enumerate(estimators))
     with Bar("fitting", len(estimators), shown=progress) as bar:
         found: Any = Parallel(

@@ -14,7 +14,6 @@ has the command that measures them). A captured CUDA graph would repeat one mask
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import Any
 
 import torch
@@ -88,20 +87,8 @@ def _tiles(x: Tensor, kernel: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
     return (x.shape[0], -(-x.shape[1] // n_rows)), {"K": k, "LEFT": (k - 1) // 2, "ROWS": n_rows, "COLUMNS": n_columns}
 
 
-class _Kernels:
-    """The compiled programs."""
+def _kernels() -> Any:
+    """The programs, whose file needs Triton."""
+    from prismts.layers import fused_conv_kernels
 
-    forward: Any
-    backward_inside: Any
-    backward_conv: Any
-
-
-@cache
-def _kernels() -> _Kernels:
-    """Compile them on first use."""
-    from prismts.layers import fused_conv_kernels as written
-
-    found = _Kernels()
-    found.forward, found.backward_inside = written.forward, written.backward_inside
-    found.backward_conv = written.backward_conv
-    return found
+    return fused_conv_kernels
