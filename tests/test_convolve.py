@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS, Blocks, DepthwiseConv, TwoKernelConv, conv_depthwise, toeplitz
+from prismts.layers import depthwise
+from prismts.layers.convolve import DepthwiseConv, TwoKernelConv, conv_depthwise
 from prismts.layers.convolve import conv_depthwise_plain as plain
+from prismts.layers.depthwise import FOURIER_TAPS, MAX_TOEPLITZ_TOKENS, Blocks, Fourier, Whole, form_for, toeplitz
 
 
 def inputs(width: int, n_rows: int, n_tokens: int, kernel_size: int, seed: int = 0, dtype=torch.float32):
@@ -57,29 +59,53 @@ def test_the_gradient_is_right_to_double_precision(kernel_size):
     assert torch.autograd.gradcheck(conv_depthwise, inputs(2, 2, 5, kernel_size, dtype=torch.float64))
 
 
-def test_blocks_of_three_tokens_by_hand():
-    blocks = Blocks(n_tokens=5, kernel_size=3, n_blocks=2, size=3)
-    assert blocks.band(torch.tensor([[1.0, 2.0, 3.0]]))[0].tolist() == [
-        [1, 0, 0],
-        [2, 1, 0],
-        [3, 2, 1],
-        [0, 3, 2],
-        [0, 0, 3],
-    ]
-    x = torch.tensor([[[1.0, 2, 3, 4, 5]]])
-    assert blocks.cut(x)[0].tolist() == [[0, 1, 2, 3, 4], [3, 4, 5, 0, 0]]
+def test_blocks_of_three_tokens_by_hand(monkeypatch):
+    monkeypatch.setattr(depthwise, "_BLOCK", 3)
+    blocks = Blocks(torch.tensor([[1.0, 2.0, 3.0]]), 6)
+    assert blocks.matrix[0].tolist() == [[1, 0, 0], [2, 1, 0], [3, 2, 1], [0, 3, 2], [0, 0, 3]]
+    x = torch.tensor([[[1.0, 2, 3, 4, 5, 6]]])
+    assert blocks.cut(x)[0].tolist() == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 0]]
     assert blocks.joined(blocks.apart(x)).tolist() == x.tolist()
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(129, 400), st.integers(1, 64), st.integers(0, 99))
 def test_adding_blocks_is_the_transpose_of_cutting_them(n_tokens, kernel_size, seed):
-    blocks = Blocks.of(n_tokens, kernel_size)
-    x, _, _ = inputs(2, 3, n_tokens, 1, seed, torch.float64)
+    x, kernel, _ = inputs(2, 3, n_tokens, kernel_size, seed, torch.float64)
+    blocks = Blocks(kernel, n_tokens)
     cut = blocks.cut(x)
     other = torch.randn(cut.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     (expected,) = torch.autograd.grad((cut * other).sum(), x)
     torch.testing.assert_close(blocks.added(other), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from([Whole, Blocks, Fourier]), st.integers(1, 200), st.integers(1, 150), st.integers(0, 99))
+def test_every_form_convolves_and_goes_back_as_torch_does(form, n_tokens, kernel_size, seed):
+    x, kernel, _ = inputs(2, 3, n_tokens, kernel_size, seed, torch.float64)
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    y = plain(x, kernel, None)
+    expected = (y, *torch.autograd.grad((y * g).sum(), (x, kernel)))
+    with torch.no_grad():
+        ours = form(kernel, n_tokens)
+        found = (ours.apply(x), ours.back(g), ours.taps(x, g))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_which_form_is_taken_follows_from_the_tokens_and_the_kernel():
+    many = MAX_TOEPLITZ_TOKENS + 1
+    assert form_for(MAX_TOEPLITZ_TOKENS, 500) is Whole
+    assert form_for(many, FOURIER_TAPS - 1) is Blocks
+    assert form_for(many, FOURIER_TAPS) is Fourier
+
+
+def test_transforms_of_half_precision_are_computed_in_float32():
+    x, kernel, _ = inputs(2, 3, 150, 70)
+    half = Fourier(kernel.bfloat16(), 150).apply(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    exact = plain(x, kernel, None)
+    assert (half.float() - exact).norm() < 0.01 * exact.norm()
 
 
 @settings(deadline=None, max_examples=30)
@@ -96,12 +122,6 @@ def test_many_tokens_have_the_outputs_and_gradients_of_the_plain_twin(n_tokens, 
         answers.append([y, *torch.autograd.grad((y * weight).sum(), wanted)])
     for a, b in zip(*answers, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6
-
-
-def test_a_kernel_nearly_as_long_as_the_tokens_is_not_cut():
-    assert Blocks.of(200, 100) is not None
-    assert Blocks.of(200, 101) is None
-    assert Blocks.of(MAX_TOEPLITZ_TOKENS, 3) is None
 
 
 @pytest.mark.parametrize("n_tokens", [MAX_TOEPLITZ_TOKENS, MAX_TOEPLITZ_TOKENS + 1])

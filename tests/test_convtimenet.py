@@ -6,8 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from prismts.errors import SettingsError, ShapeError
+from prismts.layers import paths
+from prismts.layers.batch_norm import BatchNorm
 from prismts.layers.heads import PoolHead
-from prismts.models.convtimenet import BatchNorm, Block, ConvTimeNet, ConvTimeNetConfig, FeedForward, LayerNorm
+from prismts.models.convtimenet import Block, ConvTimeNet, ConvTimeNetConfig, FeedForward, LayerNorm
 
 SMALL = {"patch_length": 8, "stride": 4, "width": 6, "feed_forward": 12, "kernel_sizes": (5, 7)}
 
@@ -55,12 +57,22 @@ def test_one_padding_patch_lies_beyond_the_last_step():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_normalization_over_rows_is_that_of_torch(training):
+@pytest.mark.parametrize("smallest", [1, 2**60])
+def test_batch_normalization_over_rows_is_that_of_torch(training, smallest, monkeypatch):
+    monkeypatch.setattr(paths, "SMALLEST", smallest)
     ours, theirs = BatchNorm(4).train(training), nn.BatchNorm1d(4).train(training)
-    x = 2 + 3 * torch.randn(4, 6, 5)  # [D, M, N]
+    x, g = (2 + 3 * torch.randn(4, 6, 5)).requires_grad_(), torch.randn(4, 6, 5)  # [D, M, N]
     for _ in range(2):
-        torch.testing.assert_close(ours(x), theirs(x.transpose(0, 1)).transpose(0, 1))
+        found = [(y, *torch.autograd.grad((y * g).sum(), [x, *norm.parameters()])) for y, norm in (
+            (ours(x), ours), (theirs(x.transpose(0, 1)).transpose(0, 1), theirs))]  # fmt: skip
+        torch.testing.assert_close(*found)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_batch_normalization_refuses_a_single_value_per_row_as_torch_does(monkeypatch):
+    monkeypatch.setattr(paths, "SMALLEST", 1)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        BatchNorm(4)(torch.zeros(4, 1, 1))
 
 
 def test_layer_normalization_is_over_the_width():

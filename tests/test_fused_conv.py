@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prismts.layers.convolve import toeplitz
+from prismts.layers.depthwise import toeplitz
 from prismts.layers.fused_conv import fused_conv_branch, worth_fusing
 from prismts.layers.residual import conv_branch_plain
 
@@ -31,7 +31,7 @@ def test_outputs_and_every_gradient_equal_the_plain_twin(width, n_rows, n_tokens
     wanted, alpha = ([x, kernel, bias, alpha], alpha) if weighted else ([x, kernel, bias], None)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(PLACE)
     ours = fused_conv_branch(x, kernel, bias, alpha, 0.0)
-    plain = conv_branch_plain(x, toeplitz(kernel, n_tokens), bias, alpha, 0.0)
+    plain = conv_branch_plain(x, kernel, bias, alpha, 0.0)
     found = [ours, *torch.autograd.grad((ours * weight).sum(), wanted)]
     expected = [plain, *torch.autograd.grad((plain * weight).sum(), wanted)]
     for a, b in zip(found, expected, strict=True):
@@ -60,7 +60,7 @@ def test_sums_do_not_depend_on_how_many_programs_share_them():
     """300 rows of 20 tokens are several tiles, so that the sums of kernel, bias and alpha meet in several places."""
     x, kernel, bias, alpha = inputs(1, 300, 20, 5, 3)
     y = fused_conv_branch(x, kernel, bias, alpha, 0.0)
-    plain = conv_branch_plain(x, toeplitz(kernel, 20), bias, alpha, 0.0)
+    plain = conv_branch_plain(x, kernel, bias, alpha, 0.0)
     for a, b in zip(*(torch.autograd.grad(one.sum(), [kernel, bias, alpha]) for one in (y, plain)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from prismts.errors import SettingsError
-from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS
+from prismts.layers.depthwise import MAX_TOEPLITZ_TOKENS
 from prismts.layers.patch import DePatch
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNetConfig

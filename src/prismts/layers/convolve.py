@@ -9,103 +9,31 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prismts.layers.depthwise import MAX_TOEPLITZ_TOKENS, form_for
 from prismts.layers.paths import is_written_out
 
-__all__ = ["Blocks", "DepthwiseConv", "TwoKernelConv", "conv_depthwise", "toeplitz"]
+__all__ = ["DepthwiseConv", "TwoKernelConv", "conv_depthwise"]
 
-MAX_TOEPLITZ_TOKENS = 128  # beyond this the N x N products waste too much on taps that are zero
-_BLOCK = 64  # tokens of a block where they are cut, or a little more
 _SHORT = 14  # taps up to which torch's convolution is quick on a CPU, forward: at 15 it takes seven times as long
-
-
-def toeplitz(kernel: Tensor, n_tokens: int) -> Tensor:
-    """The matrices [D, N, N] by which a row of N tokens is convolved with its kernel [D, k], zero-padded to N tokens.
-
-    Column n holds the kernel around token n, so that ``x @ toeplitz(kernel, N)`` is the convolution. Padding follows
-    torch's "same": (k-1)//2 on the left. Taps that can never meet a token are left out of the product.
-    """
-    k, n = kernel.shape[-1], n_tokens
-    left = (k - 1) // 2
-    # row m is the mirrored kernel, m places further to the right: many copies of it, 2N long, read as rows of 2N - 1
-    mirrored = F.pad(kernel.flip(-1), (n + left - k, n - left))  # [D, 2N]; negative padding cuts off
-    rows = mirrored[:, None].expand(-1, n, -1).flatten(1)[:, : n * (2 * n - 1)]
-    return rows.unflatten(1, (n, 2 * n - 1))[..., n - 1 :]
-
-
-class Blocks(NamedTuple):
-    """Many tokens cut into blocks that overlap by k - 1 tokens, each convolved by one small banded product.
-
-    A Toeplitz product over N tokens costs N products a token, one over blocks of S only S + k - 1.
-    """
-
-    n_tokens: int
-    kernel_size: int
-    n_blocks: int
-    size: int  # S >= k - 1, so that only neighbors overlap
-
-    @classmethod
-    def of(cls, n_tokens: int, kernel_size: int) -> Self | None:
-        """How to cut, or None where there is nothing to gain: few tokens, or a kernel nearly as long as they are."""
-        if n_tokens <= MAX_TOEPLITZ_TOKENS or 2 * kernel_size > n_tokens:
-            return None
-        n_blocks = n_tokens // max(_BLOCK, kernel_size)
-        return cls(n_tokens, kernel_size, n_blocks, -(-n_tokens // n_blocks))
-
-    @property
-    def left(self) -> int:
-        """Zeros before the first token, as torch's "same" has them."""
-        return (self.kernel_size - 1) // 2
-
-    def band(self, kernel: Tensor) -> Tensor:
-        """The matrices [D, S+k-1, S] by which a block is convolved with its kernel [D, k]."""
-        rows, columns = self.size + self.kernel_size - 1, self.size
-        # column j is the kernel, j places further down: many copies of it, zeros behind each, read one place short
-        long = F.pad(kernel, (0, columns))[:, None].expand(-1, columns, -1).flatten(1)[:, : columns * rows]
-        return long.unflatten(1, (columns, rows)).mT
-
-    def cut(self, x: Tensor) -> Tensor:
-        """[D, M, N] to blocks with their neighbors' ends, [D, M*n_blocks, S+k-1]."""
-        whole = self.n_blocks * self.size + self.kernel_size - 1
-        padded = F.pad(x, (self.left, whole - self.left - self.n_tokens))
-        return padded.unfold(-1, self.size + self.kernel_size - 1, self.size).flatten(1, 2)
-
-    def apart(self, y: Tensor) -> Tensor:
-        """[D, M, N] to blocks without an overlap, zeros behind the last token: [D, M*n_blocks, S]."""
-        return F.pad(y, (0, self.n_blocks * self.size - self.n_tokens)).reshape(len(y), -1, self.size)
-
-    def joined(self, y: Tensor) -> Tensor:
-        """[D, M*n_blocks, S] to [D, M, N]: what ``apart`` took apart."""
-        return y.reshape(len(y), -1, self.n_blocks * self.size)[..., : self.n_tokens]
-
-    def added(self, blocks: Tensor) -> Tensor:
-        """[D, M*n_blocks, S+k-1] to [D, M, N], overlaps summed: the transpose of ``cut``."""
-        blocks = blocks.unflatten(1, (-1, self.n_blocks))
-        total = F.pad(blocks[..., : self.size], (0, 0, 0, 1))  # [D, M, n_blocks+1, S]
-        total[:, :, 1:, : self.kernel_size - 1] += blocks[..., self.size :]
-        return total.flatten(2)[..., self.left : self.left + self.n_tokens]
 
 
 def conv_depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     """Same-padded depthwise convolution: x [D, M, N], kernel [D, k], bias [D] give [D, M, N].
 
-    Few tokens go through Toeplitz products, many through products of blocks on a CPU and through torch's convolution
-    elsewhere; all are the same numbers.
+    Few tokens go through Toeplitz products everywhere. Many go through products of blocks or through Fourier transforms
+    on a CPU (``form_for`` says which), and through torch's convolution elsewhere; all are the same numbers.
     """
-    if x.shape[-1] <= MAX_TOEPLITZ_TOKENS:
-        y = torch.bmm(x, toeplitz(kernel, x.shape[-1]).to(x.dtype))
-        return y if bias is None else y + bias[:, None, None].to(y.dtype)
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or is_written_out():
-        return conv_depthwise_plain(x, kernel, bias)
-    blocks = Blocks.of(x.shape[-1], kernel.shape[-1])
-    if blocks is None or (kernel.shape[-1] <= _SHORT and not torch.is_grad_enabled()):
-        return conv_depthwise_plain(x, kernel, bias)
-    y = blocks.joined(torch.bmm(blocks.cut(x), blocks.band(kernel).to(x.dtype)))
+    n_tokens, kernel_size = x.shape[-1], kernel.shape[-1]
+    if n_tokens > MAX_TOEPLITZ_TOKENS:
+        short = kernel_size <= _SHORT and not torch.is_grad_enabled()
+        if short or x.device.type != "cpu" or torch.compiler.is_compiling() or is_written_out():
+            return conv_depthwise_plain(x, kernel, bias)
+    y = form_for(n_tokens, kernel_size)(kernel.to(x.dtype), n_tokens).apply(x)
     return y if bias is None else y + bias[:, None, None].to(y.dtype)
 
 

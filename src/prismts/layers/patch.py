@@ -99,10 +99,11 @@ class DePatch(nn.Module):
         batch, n_channels = x.shape[:2]
         groups = n_channels // self.n_channels
         patches = x.reshape(batch * groups, self.n_channels, -1).unfold(-1, self.patch_length, self.stride)
-        # the strided convolution as one product over the patches: same numbers, no copy into columns
-        seen = torch.einsum("bcnp,dcp->bdn", patches, self.look.weight)
-        seen = F.gelu(torch.add(seen, torch.unsqueeze(self.look.bias, -1)))  # type: ignore[arg-type]
-        moved = self.move(seen).mT  # [B*G, N, 2]
+        # both convolutions as products over rows that lie together: same numbers, and the GELU and its gradient keep
+        # one layout, without which torch goes value by value
+        rows = patches.transpose(1, 2).flatten(2)  # [B*G, N, C*P]
+        seen = F.gelu(F.linear(rows, self.look.weight.flatten(1), self.look.bias))
+        moved = F.linear(seen, self.move.weight[..., 0], self.move.bias)  # [B*G, N, 2]
         moved = moved.unflatten(0, (batch, groups))
         return moved[..., 0], moved[..., 1]
 

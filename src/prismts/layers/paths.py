@@ -6,7 +6,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["is_written_out", "written_out"]
+import torch
+from torch import Tensor
+
+__all__ = ["is_written_out", "worth_slicing", "written_out"]
+
+SMALLEST = 2**17  # values of a tensor from which the sliced forms pay
 
 _written_out: ContextVar[bool] = ContextVar("written_out", default=False)
 
@@ -28,3 +33,14 @@ def written_out() -> Generator[None]:
 def is_written_out() -> bool:
     """Whether the plain form was asked for."""
     return _written_out.get()
+
+
+def worth_slicing(x: Tensor) -> bool:
+    """Whether a form made for large training steps is to be taken: on a CPU, where gradients are wanted of much."""
+    return (
+        not torch.compiler.is_compiling()  # asked first: the size of an exported batch is not known
+        and not is_written_out()
+        and torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.numel() >= SMALLEST
+    )

@@ -5,9 +5,9 @@ for the backward pass. Here a branch runs from its input to its sum slice by sli
 the next slice; of each only the input and one random byte per dropped value are kept, and the backward pass computes
 the inside once more. Both functions are the plain composition's numbers and gradients (``Block`` holds the twin).
 
-The pointwise pair is sliced along its tokens, the convolution along its width. Biases ride along as one more column of
-the matrices, so that their gradients come out of the same products; so does the gradient of alpha, which is the sum of
-the weights times their raw gradient.
+The pointwise pair is sliced along its tokens, and its biases ride along as one more column of the matrices. The
+convolution is sliced along its width; a slice then holds whole rows, so that the batch normalization behind it is
+measured and applied while the slice is at hand, and its input is not kept either.
 
 A mask keeps a value with probability 1 - round(256 p) / 256, from one byte each, and follows torch's seed.
 """
@@ -25,24 +25,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from prismts.layers.convolve import Blocks
-from prismts.layers.paths import is_written_out
+from prismts.layers.batch_norm import BatchNorm, normalize_rows, through_norm
+from prismts.layers.convolve import conv_depthwise_plain
+from prismts.layers.depthwise import Form, form_for
 
-__all__ = ["conv_branch", "pair_branch", "worth_slicing"]
+__all__ = ["conv_branch", "pair_branch"]
 
-SMALLEST = 2**17  # values of x from which slices pay
 SLICE = 2**20  # values of one buffer
-
-
-def worth_slicing(x: Tensor) -> bool:
-    """Whether the sliced form is to be taken: on a CPU, where gradients are wanted of something large."""
-    return (
-        not torch.compiler.is_compiling()  # asked first: the size of an exported batch is not known
-        and not is_written_out()
-        and torch.is_grad_enabled()
-        and x.device.type == "cpu"
-        and x.numel() >= SMALLEST
-    )
 
 
 def pair_branch(
@@ -56,34 +45,62 @@ def pair_branch(
 
 
 def conv_branch(
-    x: Tensor, matrices: Tensor, bias: Tensor, alpha: Tensor | None, p: float, blocks: Blocks | None = None
+    x: Tensor, kernel: Tensor, bias: Tensor, alpha: Tensor | None, p: float, norm: BatchNorm | None = None
 ) -> Tensor:
-    """x + drop_p(alpha * gelu(x @ matrices + bias)) for x [D, M, N], matrices [D, N, N], bias [D].
+    """x + drop_p(alpha * gelu(conv(x) + bias)) for x [D, M, N], kernel [D, k], bias [D], and then through ``norm``.
 
-    With ``blocks``, tokens are convolved block by block, and ``matrices`` are theirs: see ``Blocks.band``.
+    ``norm`` must be one that measures these rows (``BatchNorm.measures``); it remembers what it measured.
     """
-    return _Conv.apply(x, matrices, bias, alpha, p, blocks)  # type: ignore[no-any-return]
+    if norm is None:
+        return _Conv.apply(x, kernel, bias, alpha, p, None, None, 0.0)[0]  # type: ignore[index]
+    y, mean, inverse = _Conv.apply(x, kernel, bias, alpha, p, norm.weight, norm.bias, norm.eps)  # type: ignore[misc]
+    norm.track(mean, inverse, x[0].numel())
+    return y
 
 
 class _Drop:
-    """Which values are kept: one byte each, 1 or 0; all where nothing is dropped."""
+    """Which values are dropped: one byte each, 1 or 0; none where there are no bytes."""
 
-    def __init__(self, p: float, n: int, kept: Tensor | None = None) -> None:
-        level = min(round(256 * p), 255)
-        self.scale = 256 / (256 - level)
-        self.kept = kept
-        if level and kept is None:
-            seed = int(torch.empty((), dtype=torch.int64).random_())
-            draws = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, -(-n // 8), dtype=np.uint64)
-            # bytes from `level` on are kept; clamped and shifted, since comparing bytes is many times slower
-            self.kept = torch.from_numpy(draws.view(np.uint8)).clamp_(level - 1, level).sub_(level - 1)
+    def __init__(self, p: float, dropped: Tensor | None) -> None:
+        self.scale = 256 / (256 - _level(p))
+        self.dropped = dropped
 
-    def mask(self, like: Tensor, begin: int, buffer: Tensor) -> Tensor | None:
-        """The mask of a slice, unscaled, in a buffer; byte ``begin`` decides about its first value."""
-        if self.kept is None:
-            return None
-        n = like.numel()
-        return buffer[:n].copy_(self.kept[begin : begin + n]).view(like.shape)
+    def sink(self, z: Tensor, begin: int) -> float:
+        """Flags of a slice into z, and the factor that sinks them so deep that GELU and its gradient are 0 there.
+
+        Byte ``begin`` decides about the first value of z. Dropping before the GELU what is dropped behind it takes no
+        product with a mask, neither forward nor backward.
+        """
+        if self.dropped is None:
+            return 0.0
+        z.copy_(self.dropped[begin : begin + z.numel()].view(z.shape))
+        return torch.finfo(z.dtype).min / 4
+
+    def drop(self, y: Tensor, begin: int, buffer: Tensor) -> None:
+        """Put zeros into a slice y, by flags that are written to a buffer like it."""
+        if self.dropped is not None:
+            y.addcmul_(y, buffer.copy_(self.dropped[begin : begin + y.numel()].view(y.shape)), value=-1)
+
+
+def _level(p: float) -> int:
+    """Bytes below it are dropped."""
+    return min(round(256 * p), 255)
+
+
+def _draw(*wanted: tuple[float, int]) -> list[_Drop]:
+    """What is dropped of n values at rate p each, all from one seed; nothing is drawn where nothing is dropped."""
+    if not any(_level(p) for p, _ in wanted):
+        return [_Drop(p, None) for p, _ in wanted]
+    generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**63 - 1, ()))))
+    found: list[_Drop] = []
+    for p, n in wanted:
+        dropped = None
+        if level := _level(p):
+            draws = generator.integers(0, 2**64, -(-n // 8), dtype=np.uint64).view(np.uint8)
+            np.less(draws, level, out=draws.view(bool))  # numpy compares many bytes at once, torch one by one
+            dropped = torch.from_numpy(draws)
+        found.append(_Drop(p, dropped))
+    return found
 
 
 class _Pair(torch.autograd.Function):
@@ -99,17 +116,16 @@ class _Pair(torch.autograd.Function):
         p: float,
         q: float,
     ) -> Tensor:
-        inside, behind = _Drop(p, len(rise) * x.shape[1]), _Drop(q, x.numel())
-        ctx.save_for_backward(x, rise, rise_bias, fall, fall_bias, alpha, inside.kept, behind.kept)
+        inside, behind = _draw((p, len(rise) * x.shape[1]), (q, x.numel()))
+        ctx.save_for_backward(x, rise, rise_bias, fall, fall_bias, alpha, inside.dropped, behind.dropped)
         ctx.p, ctx.q, ctx.kind = p, q, _kind(x)
         up, down = _joined(rise, rise_bias, ctx.kind), _joined(fall * inside.scale, fall_bias, ctx.kind)
         weight = (1.0 if alpha is None else float(alpha)) * behind.scale
         result, work = torch.empty_like(x), _PairBuffers(x, len(rise), ctx.kind)
         for part in work.slices():
-            work.raise_(x[:, part], up, work.hidden)
-            _apply(inside.mask(work.hidden, part.start * len(rise), work.kept), work.hidden)
+            work.raise_(x[:, part], up, work.hidden, inside, part.start)
             y = torch.mm(down, work.with_ones, out=work.narrow)
-            _apply(behind.mask(y, part.start * len(x), work.kept), y)
+            behind.drop(y, part.start * len(x), work.flags)
             torch.add(x[:, part], y, alpha=weight, out=result[:, part])
         return result
 
@@ -118,7 +134,7 @@ class _Pair(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, rise, rise_bias, fall, fall_bias, alpha, *drawn = ctx.saved_tensors
         g = gradients[0].contiguous()
-        inside, behind = _Drop(ctx.p, 0, drawn[0]), _Drop(ctx.q, 0, drawn[1])
+        inside, behind = _Drop(ctx.p, drawn[0]), _Drop(ctx.q, drawn[1])
         up, down = _joined(rise, rise_bias, ctx.kind), _joined(fall * inside.scale, fall_bias, ctx.kind)
         weight = (1.0 if alpha is None else float(alpha)) * behind.scale
         wide, back = down[:, :-1].T, rise.to(ctx.kind).T
@@ -126,15 +142,12 @@ class _Pair(torch.autograd.Function):
             rise, rise_bias, fall, fall_bias))  # fmt: skip
         g_x, work = torch.empty_like(g), _PairBuffers(x, len(rise), ctx.kind)
         for part in work.slices():
-            work.raise_(x[:, part], up, work.raised)
+            work.raise_(x[:, part], up, work.raised, inside, part.start)
             arrived = work.narrow.copy_(g[:, part])
-            _apply(behind.mask(arrived, part.start * len(x), work.kept), arrived)
-            kept = inside.mask(work.hidden, part.start * len(rise), work.kept)
-            _apply(kept, work.hidden)
+            behind.drop(arrived, part.start * len(x), work.flags)
             _add_product(g_fall, arrived, work.hidden.T)
             g_fall_bias += arrived.sum(1)
             g_hidden = torch.mm(wide, arrived, out=work.spare)
-            _apply(kept, g_hidden)
             torch.ops.aten.gelu_backward.grad_input(g_hidden, work.raised, grad_input=g_hidden)
             _add_product(g_rise, g_hidden, work.x.T)
             g_rise_bias += g_hidden.sum(1)
@@ -157,7 +170,7 @@ class _PairBuffers:
     def __init__(self, x: Tensor, n_hidden: int, kind: torch.dtype) -> None:
         self.n = x.shape[1]
         self.size = _even(self.n, SLICE // n_hidden)
-        rows = (len(x) + 1, n_hidden + 1, n_hidden, n_hidden, len(x), n_hidden)
+        rows = (len(x) + 1, n_hidden + 1, n_hidden, n_hidden, len(x), len(x))
         self.buffers = [torch.empty(n * self.size, dtype=kind) for n in rows]
         self.rows = rows
 
@@ -167,78 +180,91 @@ class _PairBuffers:
             size = min(self.size, self.n - begin)
             if begin == 0 or size < self.size:
                 cut = [b[: n * size].view(n, size) for b, n in zip(self.buffers, self.rows, strict=True)]
-                self.x_with_ones, self.with_ones, self.raised, self.spare, self.narrow, kept = cut
+                self.x_with_ones, self.with_ones, self.raised, self.spare, self.narrow, self.flags = cut
                 self.x_with_ones[-1], self.with_ones[-1] = 1.0, 1.0
-                self.x, self.hidden, self.kept = self.x_with_ones[:-1], self.with_ones[:-1], kept.view(-1)
+                self.x, self.hidden = self.x_with_ones[:-1], self.with_ones[:-1]
             yield slice(begin, begin + size)
 
-    def raise_(self, x: Tensor, up: Tensor, raised: Tensor) -> None:
-        """From x [D, S] to what the pair raises it to, and its GELU, ``hidden``: both [F, S], or one in place."""
+    def raise_(self, x: Tensor, up: Tensor, raised: Tensor, drop: _Drop, begin: int) -> None:
+        """From x [D, S] to what the pair raises it to, and its GELU, ``hidden``: both [F, S], or one in place.
+
+        Tokens are counted from ``begin``; what is dropped is 0 in ``hidden``, and so is its gradient.
+        """
         self.x.copy_(x)
-        torch.mm(up, self.x_with_ones, out=raised)
+        raised.addmm_(up, self.x_with_ones, beta=drop.sink(raised, begin * len(raised)))
         torch.ops.aten.gelu.out(raised, out=self.hidden)
 
 
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, matrices: Tensor, bias: Tensor, alpha: Tensor | None, p: float, blocks: Blocks | None
-    ) -> Tensor:
-        drop = _Drop(p, x.numel())
-        ctx.save_for_backward(x, matrices, bias, alpha, drop.kept)
-        ctx.p, ctx.kind, ctx.blocks = p, _kind(x), blocks
+        ctx: Any,
+        x: Tensor,
+        kernel: Tensor,
+        bias: Tensor,
+        alpha: Tensor | None,
+        p: float,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        (drop,) = _draw((p, x.numel()))
+        ctx.p, ctx.kind, ctx.eps = p, _kind(x), eps
         weight = (1.0 if alpha is None else float(alpha)) * drop.scale
-        result, work = torch.empty_like(x), _ConvBuffers(x, ctx.kind, blocks)
+        result, work = torch.empty_like(x), _ConvBuffers(x, ctx.kind)
+        mean, inverse = x.new_empty(2, len(x))
         for part in work.slices():
-            z = work.enter(x[part], matrices[part], bias[part])
+            z, _ = work.convolve(x[part], kernel[part], bias[part], drop, part.start)
             y = torch.ops.aten.gelu.out(z, out=work.spare)
-            _apply(drop.mask(y, part.start * x[0].numel(), work.kept), y)
-            torch.add(x[part], y, alpha=weight, out=result[part])
-        return result
+            if gamma is None or beta is None:
+                torch.add(x[part], y, alpha=weight, out=result[part])
+                continue
+            mixed = torch.add(x[part], y, alpha=weight).flatten(1)
+            _, mean[part], inverse[part] = normalize_rows(
+                mixed, gamma[part], beta[part], eps, out=result[part].flatten(1)
+            )
+        ctx.save_for_backward(x, kernel, bias, alpha, drop.dropped, gamma, mean, inverse)
+        ctx.mark_non_differentiable(mean, inverse)
+        return result, mean, inverse
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, matrices, bias, alpha, drawn = ctx.saved_tensors
+        x, kernel, bias, alpha, drawn, gamma, mean, inverse = ctx.saved_tensors
         g = gradients[0].contiguous()
-        drop = _Drop(ctx.p, 0, drawn)
+        drop = _Drop(ctx.p, drawn)
         weight = (1.0 if alpha is None else float(alpha)) * drop.scale
-        blocks: Blocks | None = ctx.blocks
-        g_x, work = torch.empty_like(g), _ConvBuffers(x, ctx.kind, blocks)
-        g_matrices, g_bias = torch.empty_like(matrices), torch.empty_like(bias)
-        g_alpha = torch.zeros((), dtype=g.dtype)
+        g_x, work = torch.empty_like(g), _ConvBuffers(x, ctx.kind)
+        g_kernel, g_bias, g_alpha = torch.empty_like(kernel), torch.empty_like(bias), torch.zeros((), dtype=g.dtype)
+        g_gamma, g_beta = (None, None) if gamma is None else torch.empty(2, len(x), dtype=g.dtype)
         for part in work.slices():
-            z = work.enter(x[part], matrices[part], bias[part])
-            arrived = work.more[: len(z)].copy_(g[part])
-            _apply(drop.mask(arrived, part.start * x[0].numel(), work.kept), arrived)
+            z, form = work.convolve(x[part], kernel[part], bias[part], drop, part.start)
+            y, g_mixed = torch.ops.aten.gelu.out(z, out=work.spare), g[part]
+            if gamma is not None and g_gamma is not None and g_beta is not None:
+                mixed = torch.add(x[part], y, alpha=weight)
+                back = through_norm(
+                    g_mixed.flatten(1), mixed.flatten(1), gamma[part], mean[part], inverse[part], ctx.eps
+                )
+                g_mixed, g_gamma[part], g_beta[part] = back[0].view_as(z), *back[1:]
+            arrived = g_mixed.to(ctx.kind)
             if alpha is not None:
-                torch.ops.aten.gelu.out(z, out=work.spare)
-                g_alpha += work.spare.mul_(arrived).sum(dtype=g.dtype)
+                g_alpha += y.mul_(arrived).sum(dtype=g.dtype)
             g_z = torch.ops.aten.gelu_backward.grad_input(arrived, z, grad_input=work.spare)
             g_bias[part] = g_z.sum((1, 2))
-            back = matrices[part].to(ctx.kind).mT
-            if blocks is not None:
-                g_z = blocks.apart(g_z)
-            g_matrices[part] = work.x.mT @ g_z
-            if blocks is not None:
-                torch.add(g[part], blocks.added(g_z @ back), alpha=weight, out=g_x[part])
-            elif ctx.kind == g.dtype:
-                torch.baddbmm(g[part], g_z, back, alpha=weight, out=g_x[part])
-            else:
-                torch.add(g[part], g_z @ back, alpha=weight, out=g_x[part])
+            g_kernel[part] = form.taps(x[part].to(ctx.kind), g_z)
+            torch.add(g_mixed, form.back(g_z), alpha=weight, out=g_x[part])
         found = None if alpha is None else (g_alpha * drop.scale).to(alpha.dtype)
-        return g_x, g_matrices.mul_(weight), g_bias.mul_(weight), found, None, None
+        return g_x, g_kernel.mul_(weight), g_bias.mul_(weight), found, None, g_gamma, g_beta, None
 
 
 class _ConvBuffers:
     """What some rows of the width are computed in: used again for every slice of a pass."""
 
-    def __init__(self, x: Tensor, kind: torch.dtype, blocks: Blocks | None) -> None:
-        self.n, self.kind, self.blocks = len(x), kind, blocks
+    def __init__(self, x: Tensor, kind: torch.dtype) -> None:
+        self.n, self.kind = len(x), kind
         self.size = _even(self.n, SLICE // x[0].numel())
         shape = (self.size, *x.shape[1:])
-        self.z, self.whole_spare, self.more = (torch.empty(shape, dtype=kind) for _ in range(3))
-        self.kept = torch.empty(self.z.numel(), dtype=kind)
+        self.whole_z, self.whole_spare = torch.empty(2, *shape, dtype=kind)
 
     def slices(self) -> Iterator[slice]:
         """Rows of the width, part by part."""
@@ -247,24 +273,21 @@ class _ConvBuffers:
             self.spare = self.whole_spare[: end - begin]
             yield slice(begin, end)
 
-    def enter(self, x: Tensor, matrices: Tensor, bias: Tensor) -> Tensor:
-        """Some rows of x convolved, with their bias."""
-        bias, matrices = bias.to(self.kind)[:, None, None], matrices.to(self.kind)
-        if self.blocks is None:
-            self.x = x.to(self.kind)
-            return torch.bmm(self.x, matrices, out=self.z[: len(x)]).add_(bias)
-        self.x = self.blocks.cut(x.to(self.kind))
-        return torch.add(self.blocks.joined(self.x @ matrices), bias, out=self.z[: len(x)])
+    def convolve(self, x: Tensor, kernel: Tensor, bias: Tensor, drop: _Drop, begin: int) -> tuple[Tensor, Form]:
+        """Some rows of x, from row ``begin`` on, convolved, with their bias, and the form that did it.
+
+        What is dropped lies so deep that its GELU is 0, and the gradient of that.
+        """
+        form = form_for(x.shape[-1], kernel.shape[-1])(kernel.to(self.kind), x.shape[-1])
+        y, z = form.apply(x.to(self.kind)), self.whole_z[: len(x)]
+        if depth := drop.sink(z, begin * x[0].numel()):
+            y = torch.add(y, z, alpha=depth, out=z)
+        return torch.add(y, bias.to(self.kind)[:, None, None], out=z), form
 
 
 def _even(n: int, most: int) -> int:
     """The size of slices of n, at most so many long, that are as even as can be."""
     return -(-n // -(-n // max(most, 1)))
-
-
-def _apply(mask: Tensor | None, x: Tensor) -> None:
-    if mask is not None:
-        x.mul_(mask)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -295,7 +318,7 @@ def pair_branch_plain(
     return x + F.dropout(y if alpha is None else alpha * y, q)
 
 
-def conv_branch_plain(x: Tensor, matrices: Tensor, bias: Tensor, alpha: Tensor | None, p: float) -> Tensor:
-    """The plain twin of :func:`conv_branch`, with torch's dropout."""
-    y = F.gelu(x @ matrices + bias[:, None, None])
+def conv_branch_plain(x: Tensor, kernel: Tensor, bias: Tensor, alpha: Tensor | None, p: float) -> Tensor:
+    """The plain twin of :func:`conv_branch` without a norm, with torch's convolution and dropout."""
+    y = F.gelu(conv_depthwise_plain(x, kernel, bias))
     return x + F.dropout(y if alpha is None else alpha * y, p)

@@ -31,16 +31,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prismts.errors import SettingsError, unknown_name
-from prismts.layers.convolve import MAX_TOEPLITZ_TOKENS, Blocks, DepthwiseConv, TwoKernelConv, conv_depthwise, toeplitz
+from prismts.layers.batch_norm import BatchNorm
+from prismts.layers.convolve import DepthwiseConv, TwoKernelConv, conv_depthwise
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.fused_conv import fused_conv_branch, worth_fusing
 from prismts.layers.heads import FlattenHead, PoolHead
 from prismts.layers.missing import bridge
-from prismts.layers.normalize import InstanceNorm, Stats, norm_weighed
+from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches, pad_end
-from prismts.layers.paths import is_written_out
-from prismts.layers.residual import conv_branch, pair_branch, worth_slicing
+from prismts.layers.paths import worth_slicing
+from prismts.layers.residual import conv_branch, pair_branch
 from prismts.models.contract import Encoder
 from prismts.shapes import expect
 
@@ -109,23 +110,6 @@ class ConvTimeNetConfig:
 
     def _patch(self) -> tuple[int, int]:
         return (1, 1) if self.patches == "points" else (self.patch_length, self.stride)
-
-
-class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization of [D, M, N]: statistics of D rows, so nothing has to be transposed."""
-
-    def forward(self, input: Tensor, kept: Tensor | None = None) -> Tensor:
-        """[D, M, N] to the same; tokens that ``kept`` [M, N] leaves out do not count and become 0."""
-        if kept is None:
-            return super().forward(input.flatten(1)[None])[0].view_as(input)
-        if not self.training:
-            return self(input).masked_fill(~kept, 0.0)
-        if is_written_out():
-            rows, weight = input.flatten(1).T, kept.flatten().to(input.dtype)
-            return (norm_weighed(self, rows, weight) * weight[:, None]).T.view_as(input)
-        places = kept.flatten().nonzero()[:, 0]  # [K]
-        counted = super().forward(input.flatten(1)[None, :, places])[0]  # [D, K]
-        return torch.zeros_like(input.flatten(1)).index_copy(1, places, counted.to(input.dtype)).view_as(input)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -213,19 +197,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """[D, M, N] to [D, M, N]; tokens that ``kept`` [M, N] leaves out are 0 before and after."""
-        sliced = worth_slicing(x)
-        n_tokens = x.shape[-1]
-        blocks = Blocks.of(n_tokens, self.conv.kernel_size) if sliced else None
+        sliced, norm, join = worth_slicing(x), self.norm_conv, self.join_conv
         if worth_fusing(x):
-            kernel, bias = self.conv.kernel()
-            mixed = fused_conv_branch(x, kernel, bias, self.join_conv.alpha, self.join_conv.rate)
-        elif sliced and (blocks is not None or n_tokens <= MAX_TOEPLITZ_TOKENS):
-            kernel, bias = self.conv.kernel()
-            matrices = toeplitz(kernel, n_tokens) if blocks is None else blocks.band(kernel)
-            mixed = conv_branch(x, matrices, bias, self.join_conv.alpha, self.join_conv.rate, blocks)
+            x = norm(fused_conv_branch(x, *self.conv.kernel(), join.alpha, join.rate), kept)
+        elif sliced and isinstance(norm, BatchNorm) and norm.measures(x, kept):
+            x = conv_branch(x, *self.conv.kernel(), join.alpha, join.rate, norm)
+        elif sliced:
+            x = norm(conv_branch(x, *self.conv.kernel(), join.alpha, join.rate), kept)
         else:
-            mixed = self.join_conv(x, F.gelu(self.conv(x)))
-        x = self.norm_conv(mixed, kept)
+            x = norm(join(x, F.gelu(self.conv(x))), kept)
         if self.feed_forward is None:
             return x
         if sliced:
@@ -318,10 +298,10 @@ class ConvTimeNet(Encoder):
         batch = x.shape[0]  # not len(x), which would fix the batch size of an exported model
         window, stats, end = self._read(x, observed)
         x = self.patch(self._padded(window, end), None if end is None else end.last)  # [B, C, N, P]
-        if self.mixed:
-            x = rearrange(x, "b c n p -> b 1 n (c p)")
-        x = torch.einsum("bgnp,dp->dbgn", x, self.embed.weight) + self.embed.bias[:, None, None, None]
-        x = x.flatten(1, 2)  # [D, B*G, N]
+        n_tokens = x.shape[2]
+        rows = rearrange(x, "b c n p -> (b n) (c p)" if self.mixed else "b c n p -> (b c n) p")
+        x = torch.addmm(self.embed.bias[:, None], self.embed.weight, rows.T)  # [D, B*G*N], written as it is read next
+        x = x.unflatten(1, (-1, n_tokens))  # [D, B*G, N]
         kept = None if end is None else end.kept
         if self.norm_embed is not None:
             x = self.norm_embed(F.gelu(x), kept)

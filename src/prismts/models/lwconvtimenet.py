@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prismts.errors import SettingsError
-from prismts.models.convtimenet import BatchNorm, ConvTimeNet, ConvTimeNetConfig, LayerNorm, Residual
+from prismts.layers.batch_norm import BatchNorm
+from prismts.models.convtimenet import ConvTimeNet, ConvTimeNetConfig, LayerNorm, Residual
 
 __all__ = ["LwConvTimeNet", "LwConvTimeNetConfig", "PlainBlock"]
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prismts.errors import SettingsError
+from prismts.layers.batch_norm import BatchNorm
 from prismts.layers.convolve import DepthwiseConv, conv_depthwise
 from prismts.layers.dropout import Dropout
 from prismts.layers.ends import hold, n_slices, n_steps, seen_by_tokens, within
@@ -39,7 +40,6 @@ from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
-from prismts.models.convtimenet import BatchNorm
 from prismts.shapes import expect
 
 __all__ = ["Block", "GroupedPair", "LargeKernel", "ModernTCN", "ModernTCNConfig"]
