@@ -317,12 +317,30 @@ def test_markdown_marks_the_best_and_escapes_what_would_break_a_row(tmp_path):
     assert "| ETTh1 | 96 | **0.400 ± 0.010** | 1.300 | 0.600 | 0.405 |" in text
 
 
+def test_published_numbers_stand_in_a_table_of_their_own_and_a_source_is_told_once(tmp_path):
+    other = Published("DUET (512)", "forecast", "honest", DUET.source, DUET.told, {("ETTh1", 96, "mse"): 0.345})
+    text = render(table(made_up(tmp_path, forecasts(), by_seed), published=[DUET, other]), "markdown")
+    ours, quoted = text.split("**Published numbers**")
+    assert "| convtimenet |" in ours and "DUET" not in ours and "convtimenet" not in quoted
+    assert "| DUET¹ | DUET (512)¹ |" in quoted and quoted.count("DUET, Table 3") == 1
+
+
+def test_a_table_too_wide_for_a_line_goes_on_below_with_its_rows_named_again(tmp_path):
+    view = table(made_up(tmp_path, forecasts(), by_seed))
+    text = render(view, "terminal", width=60)
+    assert max(map(len, text.splitlines()[: text.index("Mean")])) <= 60
+    assert text.count("ETTh1 │ 96") == text.count("┃ data") > 1
+    for name in view.columns:
+        assert name in text
+    assert render(view, "terminal", width=200).count("┃ data") == 1
+
+
 def test_latex_escapes_names_and_sets_rules(tmp_path):
     text = render(table(made_up(tmp_path, forecasts(), by_seed), published=[DUET]), "latex")
     assert r"last\_value (floor)" in text and r"\textbf{0.400 $\pm$ 0.010}" in text and r"DUET$^1$" in text
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2  # published numbers have their own
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.count("&") for line in rows} == {6}  # two keys and five columns in every row
+    assert {line.count("&") for line in rows} == {5, 2}  # two keys and four columns of ours; two and one published
 
 
 def test_html_is_one_page_that_escapes_everything(tmp_path):

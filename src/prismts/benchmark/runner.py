@@ -151,8 +151,8 @@ def plan(spec: BenchSpec, folder: str | Path, *, jobs: int = 1, only: str = "", 
             lines.append(f"  {why:<13} {cell.name}  ({told})")
         elif cell in results.cells:
             lines.append(f"  {'done':<13} {cell.name}")
-        else:
-            lines.append(f"  {'left out':<13} {cell.name}")
+    if n_others := len(spec.cells) - len(lines):
+        lines.append(f"  {n_others} cells whose names do not contain {only!r} are left out")
     head = (
         f"{len(spec.cells)} cells, {len(results.cells)} done, {len(to_run)} to run in {len(groups)} trainings: "
         f"{estimate(results, groups).told(jobs)}"

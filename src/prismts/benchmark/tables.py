@@ -3,16 +3,18 @@
     print(render(table(read_results("results/forecasting")), "markdown"))
 
 Rows are what ``by`` names (data and horizon in forecasting), columns are configurations, then published numbers, each
-marked with its source. Rows of two protocols are told apart by a column. Where a configuration was run with several
-contexts, validation chooses one for each row before any test score is looked at.
+marked with its source; these are set as a table of their own, below ours. Rows of two protocols are told apart by a
+column. Where a configuration was run with several contexts, validation chooses one for each row before any test score
+is looked at.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -56,6 +58,24 @@ class TableView:
     columns: tuple[str, ...]
     rows: tuple[tuple[tuple[str, ...], tuple[Entry, ...]], ...]
     notes: tuple[str, ...] = field(default=())
+    n_quoted: int = 0  # of the last columns, which hold published numbers
+
+    def parts(self) -> list[TableView]:
+        """Ours, and published numbers, where there are some, in a table with the notes of both."""
+        if not self.n_quoted:
+            return [self]
+        n_ours = len(self.columns) - self.n_quoted
+        ours = tuple((key, entries[:n_ours]) for key, entries in self.rows)
+        quoted = tuple((key, entries[n_ours:]) for key, entries in self.rows)
+        return [
+            replace(self, columns=self.columns[:n_ours], rows=ours, notes=(), n_quoted=0),
+            replace(self, title="Published numbers", columns=self.columns[n_ours:], rows=_told_of(quoted), n_quoted=0),
+        ]
+
+
+def _told_of(rows: Iterable[tuple[tuple[str, ...], tuple[Entry, ...]]]) -> tuple[Any, ...]:
+    """The rows in which something stands."""
+    return tuple((key, entries) for key, entries in rows if any(entry.text != "–" for entry in entries))
 
 
 def higher_is_better(task: str, measure: str) -> bool:
@@ -222,15 +242,15 @@ def table(
         notes.insert(0, "Rows are of two protocols; compare numbers only within rows of the same one.")
     notes += _remarks(results, made, n_draws, floors, measure, values)
     heads = [f"{name} (floor)" if name in floors else name for name in ours]
-    for number, column in enumerate(beside):
-        mark = _MARKS[number] if number < len(_MARKS) else f"[{number + 1}]"
-        heads.append(f"{column.model}{mark}")
-        notes.append(f"{mark} Published, {column.protocol} protocol: {column.source}. {column.told[:1].upper()}"
-                     f"{column.told[1:]}.")  # fmt: skip
+    sources = list(dict.fromkeys((one.protocol, one.source, one.told) for one in beside))
+    marks = {source: _MARKS[n] if n < len(_MARKS) else f"[{n + 1}]" for n, source in enumerate(sources)}
+    heads += [f"{one.model}{marks[one.protocol, one.source, one.told]}" for one in beside]
+    notes += [f"{mark} Published, {protocol} protocol: {source}. {told[:1].upper()}{told[1:]}."
+              for (protocol, source, told), mark in marks.items()]  # fmt: skip
     title = f"{results.spec.title or task}: {measure}, {'higher' if upward else 'lower'} is better"
     if len(protocols) == 1:
         title += f"; protocol {protocols[0]}"
-    return TableView(title, keys, tuple(heads), tuple(made), tuple(notes))
+    return TableView(title, keys, tuple(heads), tuple(made), tuple(notes), len(beside))
 
 
 def _rows(
@@ -435,17 +455,46 @@ def render(view: TableView, form: Format = "terminal", *, width: int | None = No
     """The table as text, Markdown, LaTeX (booktabs) or a page of HTML."""
     if form not in get_args(Format):
         raise unknown_name("format", form, get_args(Format))
-    return {"terminal": _terminal, "markdown": _markdown, "latex": _latex, "html": _html}[form](view, width)
+    made = {"terminal": _terminal, "markdown": _markdown, "latex": _latex, "html": _html}[form]
+    return made(view.parts(), width)
 
 
-def _terminal(view: TableView, width: int | None) -> str:
+def _terminal(parts: list[TableView], width: int | None) -> str:
     import io
 
     from rich.console import Console
     from rich.markup import escape
+
+    console = Console(file=io.StringIO(), force_terminal=width is None, width=width, no_color=width is not None)
+    for view in parts:
+        for number, few in enumerate(_fitting(view, console.width)):
+            console.print(_grid(few, titled=number == 0))
+    for note in parts[-1].notes:
+        console.print(escape(note), highlight=False)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def _fitting(view: TableView, width: int) -> list[TableView]:
+    """The table, or several with some of its columns each, so that each fits into a line."""
+    own = [max(map(len, texts)) + 3 for texts in zip(view.keys, *(key for key, _ in view.rows), strict=True)]
+    taken = [max(map(len, (name, *(row[i].whole for _, row in view.rows)))) + 3 for i, name in enumerate(view.columns)]
+    cuts, room = [0], width - 1 - sum(own)
+    for number, size in enumerate(taken):
+        if sum(taken[cuts[-1] : number]) + size > room and number > cuts[-1]:
+            cuts.append(number)
+    return [
+        replace(view, columns=view.columns[a:b], rows=_told_of((key, row[a:b]) for key, row in view.rows))
+        for a, b in pairwise([*cuts, len(view.columns)])
+    ]
+
+
+def _grid(view: TableView, *, titled: bool) -> object:
+    from rich.markup import escape
     from rich.table import Table
 
-    grid = Table(title=escape(view.title), title_justify="left")
+    grid = Table(title=escape(view.title) if titled else None, title_justify="left")
     for name in view.keys:
         grid.add_column(escape(name), no_wrap=True)
     for name in view.columns:
@@ -454,26 +503,23 @@ def _terminal(view: TableView, width: int | None) -> str:
         told = [f"[bold]{escape(e.whole)}[/bold]" if e.best else escape(e.whole) for e in entries]
         following = view.rows[number + 1][0] if number + 1 < len(view.rows) else key
         grid.add_row(*(escape(part) for part in key), *told, end_section="avg" in key or following[0] == "mean")
-    console = Console(file=io.StringIO(), force_terminal=width is None, width=width, no_color=width is not None)
-    console.print(grid)
-    for note in view.notes:
-        console.print(escape(note), highlight=False)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return file.getvalue()
+    return grid
 
 
-def _markdown(view: TableView, width: int | None) -> str:
+def _markdown(parts: list[TableView], width: int | None) -> str:
     def cell(text: str) -> str:
         return text.replace("|", "\\|")
 
-    lines = [f"**{cell(view.title)}**", "", "| " + " | ".join(map(cell, (*view.keys, *view.columns))) + " |",
-             "|" + "---|" * len(view.keys) + "---:|" * len(view.columns)]  # fmt: skip
-    for key, entries in view.rows:
-        told = [f"**{cell(e.whole)}**" if e.best else cell(e.whole) for e in entries]
-        lines.append("| " + " | ".join([*map(cell, key), *told]) + " |")
-    lines += ["", *(f"- {cell(note)}" for note in view.notes)] if view.notes else []
-    return "\n".join(lines) + "\n"
+    lines: list[str] = []
+    for view in parts:
+        lines += [f"**{cell(view.title)}**", "", "| " + " | ".join(map(cell, (*view.keys, *view.columns))) + " |",
+                  "|" + "---|" * len(view.keys) + "---:|" * len(view.columns)]  # fmt: skip
+        for key, entries in view.rows:
+            told = [f"**{cell(e.whole)}**" if e.best else cell(e.whole) for e in entries]
+            lines.append("| " + " | ".join([*map(cell, key), *told]) + " |")
+        lines += [""]
+    lines += [f"- {cell(note)}" for note in parts[-1].notes]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 _LATEX = {
@@ -483,12 +529,16 @@ _LATEX = {
 }  # fmt: skip
 
 
-def _latex(view: TableView, width: int | None) -> str:
+def _latex(parts: list[TableView], width: int | None) -> str:
+    return "% needs \\usepackage{booktabs}\n" + "".join(map(_latex_table, parts))
+
+
+def _latex_table(view: TableView) -> str:
     def cell(text: str) -> str:
         return "".join(_LATEX.get(letter, letter) for letter in text)
 
     head = " & ".join(map(cell, (*view.keys, *view.columns)))
-    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{cell(view.title)}}}",
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(view.title)}}}",
              rf"\begin{{tabular}}{{{'l' * len(view.keys)}{'r' * len(view.columns)}}}", r"\toprule", rf"{head} \\",
              r"\midrule"]  # fmt: skip
     for number, (key, entries) in enumerate(view.rows):
@@ -508,19 +558,21 @@ _CSS = (
 )
 
 
-def _html(view: TableView, width: int | None) -> str:
-    def cell(text: str) -> str:
-        return html.escape(text)
-
-    head = "".join(f'<th class="key">{cell(name)}</th>' for name in view.keys)
-    head += "".join(f"<th>{cell(name)}</th>" for name in view.columns)
-    body = ""
-    for key, entries in view.rows:
-        told = "".join(f"<td>{f'<b>{cell(e.whole)}</b>' if e.best else cell(e.whole)}</td>" for e in entries)
-        body += "<tr>" + "".join(f'<td class="key">{cell(part)}</td>' for part in key) + told + "</tr>\n"
-    notes = "".join(f"<li>{cell(note)}</li>\n" for note in view.notes)
+def _html(parts: list[TableView], width: int | None) -> str:
+    cell, body = html.escape, ""
+    for view in parts:
+        head = "".join(f'<th class="key">{cell(name)}</th>' for name in view.keys)
+        head += "".join(f"<th>{cell(name)}</th>" for name in view.columns)
+        rows = ""
+        for key, entries in view.rows:
+            told = "".join(f"<td>{f'<b>{cell(e.whole)}</b>' if e.best else cell(e.whole)}</td>" for e in entries)
+            rows += "<tr>" + "".join(f'<td class="key">{cell(part)}</td>' for part in key) + told + "</tr>\n"
+        body += (
+            f'<h1>{cell(view.title)}</h1>\n<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n'
+            f"<tbody>\n{rows}</tbody></table></div>\n"
+        )
+    notes = "".join(f"<li>{cell(note)}</li>\n" for note in parts[-1].notes)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{cell(view.title)}</title>'
-        f'<style>{_CSS}</style></head>\n<body><h1>{cell(view.title)}</h1>\n<div class="wide"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n<ul>\n{notes}</ul></body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{cell(parts[0].title)}</title><style>{_CSS}</style></head>\n<body>{body}<ul>\n{notes}</ul></body></html>\n"
     )
