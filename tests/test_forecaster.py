@@ -28,6 +28,7 @@ from prismts.estimators.floors import fit_floors
 from prismts.estimators.forecaster import Forecaster
 from prismts.estimators.recipes import FORECAST_SETTINGS, find_recipe
 from prismts.evaluation.protocols import data_hash, evaluate, score
+from prismts.models import MODELS
 from prismts.tasks.forecast import Forecast
 from prismts.windows import Windows
 
@@ -384,6 +385,21 @@ def test_few_steps_per_epoch_never_end_a_default_run_before_its_least_number_of_
     assert (asked.max_epochs, asked.min_steps, asked.patience) == (40, 0, 10)
     assert find_recipe("default", None, {"max_epochs": 40, "patience": 3}).fit.patience == 3
     assert find_recipe("published", None, {"max_epochs": 40}).fit.patience == 3
+
+
+@pytest.mark.parametrize("name", ["default", "published"])
+def test_a_rival_is_trained_as_by_its_authors_unless_another_training_is_asked_for(name):
+    """The published training of ConvTimeNet is no rival's own: DLinear learns ten times as fast."""
+    own, other = (
+        find_recipe(name, None, None, MODELS["dlinear"]),
+        find_recipe("published/ILI", None, None, MODELS["dlinear"]),
+    )
+    assert (own.fit.learning_rate, own.fit.batch_size, own.line) == (1e-3, 32, None)
+    assert "as by its authors" in own.title and "DLinear" in own.title
+    assert (other.fit.learning_rate, other.fit.batch_size) == (5e-3, 64)
+    assert "DLinear" in other.title and "ConvTimeNet authors' setting for ILI" in other.title
+    assert find_recipe("published", None, None, MODELS["convtimenet"]).title == FORECAST_SETTINGS["published"].title
+    assert find_recipe(name, None, None, MODELS["cross_learner"]).fit == FORECAST_SETTINGS[name].fit
 
 
 # ---- series that training has not met

@@ -82,6 +82,7 @@ class Forecaster(Estimator):
         quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
         setting: a named recipe of ``FORECAST_SETTINGS``: "default", "ridge_line" (the same beside the plain ridge),
             "reverting_line" (beside a line that may pull to the mean of training), or "published" (the authors' form).
+            Rivals whose authors' training we follow have it under "default" and "published".
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
         n_members: networks that differ in their seed, whose mean is the forecast; None takes the number of the recipe.
@@ -553,7 +554,7 @@ class Forecaster(Estimator):
     def _trained_as(self) -> Architecture:
         """The architecture, with the training that suits its head."""
         architecture = find_model(self._architecture)
-        if self.head != "any_horizon" or not architecture.is_trained or architecture.fit:
+        if self.head != "any_horizon" or self.setting != "default" or not architecture.is_trained or architecture.fit:
             return architecture
         return replace(architecture, fit=_HORIZON_FREE)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prismts.errors import SettingsError, unknown_name
-from prismts.models import Architecture
+from prismts.models import MODELS, Architecture
 from prismts.training.fit import FitConfig
 
 __all__ = ["FORECAST_SETTINGS", "Recipe", "find_recipe"]
@@ -87,14 +87,18 @@ def find_recipe(
 ) -> Recipe:
     """The named recipe, with some of its settings replaced.
 
-    The default of an ``architecture`` whose authors' training we follow is that one, without a line beside it.
+    "default" and "published" are both its authors' training, without a line beside it, for an ``architecture`` whose
+    authors' training we follow. The other names, and all of them for an architecture of which none is known, are ways
+    to train that belong to ConvTimeNet; the title says so.
     """
     if name not in FORECAST_SETTINGS:
         raise unknown_name("setting", name, FORECAST_SETTINGS)
     recipe = FORECAST_SETTINGS[name]
-    if name == "default" and architecture is not None and architecture.fit:
+    if architecture is not None and architecture.fit and name in ("default", "published"):
         title = f"{architecture.title}, trained as by its authors"
         recipe = Recipe(title=title, fit=FitConfig(**architecture.fit), line=None)
+    elif architecture is not None and architecture.is_trained and architecture is not MODELS["convtimenet"]:
+        recipe = replace(recipe, title=f"{architecture.title}, trained as {recipe.title}")
     known = FitConfig.__dataclass_fields__
     for key in fit or {}:
         if key not in known:
