@@ -222,6 +222,18 @@ def test_an_unfinished_benchmark_has_no_table(tmp_path):
         table(made_up(tmp_path, forecasts(), lambda cell: None))
 
 
+def test_a_set_that_cannot_rank_models_is_shown_but_counts_in_no_mean_and_no_comparison(tmp_path):
+    spec = forecasts(data=["ETTh1", {"name": "ETTh2", "in_mean": False}])
+    results = made_up(tmp_path, spec, lambda cell: by_seed(cell) + (7 if cell.data == "ETTh2" else 0))
+    view = table(results, by=["data"])
+    mean, only = (entry(view, (name,), "convtimenet").value for name in ("mean", "ETTh1"))
+    assert mean == only and entry(view, ("ETTh2",), "convtimenet").value > 7
+    assert "The mean leaves out ETTh2, as the specification says." in view.notes
+    found = compare(results, n_draws=50)
+    assert found.blocks.names == ("ETTh1",)
+    assert any("Not compared on ETTh2" in sentence for sentence in found.summary())
+
+
 # ---- published numbers
 
 

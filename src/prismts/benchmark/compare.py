@@ -179,7 +179,9 @@ def blocks_of(
     if protocol not in results.spec.protocols:
         raise unknown_name("protocol of this benchmark", protocol, results.spec.protocols)
     values, told = chosen(results, measure)
-    values = {cell: value for cell, value in values.items() if cell.protocol == protocol and cell.train_share == 1}
+    outside = {one.name for one in results.spec.data if not one.in_mean}
+    values = {cell: value for cell, value in values.items()
+              if cell.protocol == protocol and cell.train_share == 1 and cell.data not in outside}  # fmt: skip
     wanted = [name for name in models or known if any(cell.model == name for cell in values)]
     by_block: dict[str, dict[str, list[Cell]]] = {}
     for cell in values:
@@ -197,6 +199,8 @@ def blocks_of(
         for model in wanted:
             seeds[name, model] = _by_seed(by_model[model], values)
     notes = [told] if told else []
+    if outside:
+        notes.append(f"Not compared on {', '.join(sorted(outside))}, as the specification says (in_mean: false).")
     if left_out:
         notes.append(f"Left out, because a configuration lacks a result there: {', '.join(left_out)}.")
     if over == "data,horizon":

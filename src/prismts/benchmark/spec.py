@@ -84,6 +84,7 @@ class DataEntry(_Entry):
     frequency: str | None = None
     horizons: Sequence[Count] | None = None  # in place of those of the file
     context_lengths: Sequence[Count] | None = None
+    in_mean: bool = True  # whether means and ranks over data sets count it; a set that cannot rank models should not
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,10 @@ def _rows(
         and tuple(by) in (("data",), ("collection",))
     ):
         for protocol in dict.fromkeys(cell.protocol for cell in values):
-            rows["mean", protocol] = [cell for cell in values if cell.protocol == protocol]
+            rows["mean", protocol] = [
+                cell for cell in values if cell.protocol == protocol and results.spec.data_entry(cell.data).in_mean
+            ]
+        rows = {key: cells for key, cells in rows.items() if cells}
 
     def order(key: tuple[object, ...]) -> tuple[object, ...]:
         cells = rows[key]
@@ -412,6 +415,9 @@ def _remarks(
     entries = [entry for _, row in rows for entry in row]
     if any(entry.below_floor for entry in entries):
         notes.append("↓ worse than the best floor of its row.")
+    outside = [one.name for one in results.spec.data if not one.in_mean]
+    if outside and any(key[0] == "mean" for key, _ in rows):
+        notes.append(f"The mean leaves out {', '.join(outside)}, as the specification says.")
     lacking = [name for name in floors if not any(cell.model == name for cell in values)]
     if lacking:
         notes.append(f"The floors {', '.join(lacking)} have no result yet.")
