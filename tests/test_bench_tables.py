@@ -222,6 +222,13 @@ def test_an_unfinished_benchmark_has_no_table(tmp_path):
         table(made_up(tmp_path, forecasts(), lambda cell: None))
 
 
+def test_a_configuration_without_any_result_has_no_column_but_is_named(tmp_path):
+    spec = forecasts(models=["convtimenet", "dlinear"])
+    view = table(made_up(tmp_path, spec, lambda cell: None if cell.model == "dlinear" else by_seed(cell)))
+    assert "dlinear" not in view.columns and "convtimenet" in view.columns
+    assert "No result yet: dlinear." in view.notes
+
+
 def test_a_set_that_cannot_rank_models_is_shown_but_counts_in_no_mean_and_no_comparison(tmp_path):
     spec = forecasts(data=["ETTh1", {"name": "ETTh2", "in_mean": False}])
     results = made_up(tmp_path, spec, lambda cell: by_seed(cell) + (7 if cell.data == "ETTh2" else 0))

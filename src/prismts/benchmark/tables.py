@@ -221,6 +221,10 @@ def table(
                 raise unknown_name("column", name, known)
         ours = [name for name in ours if name in columns or name in floors]
         beside = [one for one in beside if one.model in columns]
+    unknown = [name for name in ours if name not in floors and all(cell.model != name for cell in values)]
+    if unknown:
+        ours = [name for name in ours if name not in unknown]
+        notes.append(f"No result yet: {', '.join(unknown)}.")
     upward = higher_is_better(task, measure)
     made: list[tuple[tuple[str, ...], tuple[Entry, ...]]] = []
     n_draws: set[tuple[int, str]] = set()

@@ -1,0 +1,38 @@
+"""The tables of docs/results.md, from what ``prism bench run`` left in benchmarks/results.
+
+python benchmarks/results_page.py
+
+A table stands between two marks of the page, ``<!-- NAME begins -->`` and ``<!-- NAME ends -->``; what stands between
+them is replaced, the text around them is written by hand. A benchmark without results yet says so there.
+"""
+
+from pathlib import Path
+
+from prismts.benchmark.results import read_results
+from prismts.benchmark.tables import render, table
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+TABLES = {  # mark: folder of results, and how each of its tables is made
+    "forecasting": ("forecasting", [{"by": ["data"]}, {"by": ["data", "horizon"]}, {"measure": "mae"}]),
+    "costs": ("forecasting", [{"by": ["data"], "measure": "fit_seconds", "digits": 0}]),
+    "ablations": ("ablations", [{}, {"by": ["data", "share"], "measure": "mse_whole_scale"}]),
+}
+
+
+def tables(folder: Path, kinds: list[dict]) -> str:
+    """Markdown of every table of a folder, or a word that there is none."""
+    if not (folder / "spec.json").exists():
+        return "Not run yet."
+    results = read_results(folder)
+    return "\n".join(render(table(results, **kind), "markdown") for kind in kinds)
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text(encoding="utf-8")
+    for name, (folder, kinds) in TABLES.items():
+        begin, end = f"<!-- {name} begins -->", f"<!-- {name} ends -->"
+        before, rest = page.split(begin)
+        _, after = rest.split(end)
+        page = f"{before}{begin}\n\n{tables(RESULTS / folder, kinds)}\n\n{end}{after}"
+    PAGE.write_text(page, encoding="utf-8")
