@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prismts.errors import MissingExtraError, SavedModelError, SettingsError
-from prismts.layers import residual
+from prismts.layers import paths
 from prismts.models import adapters, find_model, make_settings
 from prismts.models.adapters import adapt, base_hash, load_adapter, merge, save_adapter, trained_share
 from prismts.models.contract import Encoder
@@ -154,7 +154,7 @@ def test_the_sliced_branches_read_the_adapted_weights_and_give_their_gradients(n
     x = torch.randn(4, 3, CONTEXT)
     found = []
     for smallest in (2**40, 1):  # the plain composition, then slices
-        monkeypatch.setattr(residual, "SMALLEST", smallest)
+        monkeypatch.setattr(paths, "SMALLEST", smallest)
         model.zero_grad()
         y = model.train()(x)
         y.square().mean().backward()

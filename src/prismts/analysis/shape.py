@@ -159,8 +159,7 @@ def macs_of(settings: Mapping[str, Any] | ConvTimeNetConfig, site: Site) -> int:
     patch = 1 if config.patches == "points" else config.patch_length
     rows = site.n_rows
     values = site.n_channels * n * patch  # that all patches hold
-    together = site.n_channels * patch // rows  # what one token is embedded from; a single value makes no product
-    macs = values * width if together > 1 else 0
+    macs = values * width
     if config.patches == "deformable":
         macs += values * DePatch.width + rows * n * DePatch.width * 2
     for kernel in config.kernel_sizes:
