@@ -28,11 +28,14 @@ def tables(folder: Path, kinds: list[dict]) -> str:
     return "\n".join(render(table(results, **kind), "markdown") for kind in kinds)
 
 
+def put(page: Path, name: str, text: str) -> None:
+    """Text in place of what stands between two marks of a page."""
+    begin, end = f"<!-- {name} begins -->", f"<!-- {name} ends -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    page = PAGE.read_text(encoding="utf-8")
     for name, (folder, kinds) in TABLES.items():
-        begin, end = f"<!-- {name} begins -->", f"<!-- {name} ends -->"
-        before, rest = page.split(begin)
-        _, after = rest.split(end)
-        page = f"{before}{begin}\n\n{tables(RESULTS / folder, kinds)}\n\n{end}{after}"
-    PAGE.write_text(page, encoding="utf-8")
+        put(PAGE, name, tables(RESULTS / folder, kinds))

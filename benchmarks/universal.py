@@ -53,7 +53,6 @@ from prismts.evaluation.transfer import TransferReport
 CELLS = Path(__file__).parent / "results" / "universal"
 ENCODERS = Path(__file__).parents[1] / "runs" / "universal"
 PAGE = Path(__file__).parents[1] / "docs" / "universal.md"
-MARKS = "<!-- evidence begins -->", "<!-- evidence ends -->"
 SEEDS = (0, 1, 2)
 CLASSES = ("AWR", "EP", "JV", "NATOPS", "Libras", "ERing", "BasicMotions")
 FEW = ("ETTh1", "ETTh2")
@@ -452,10 +451,9 @@ def _with_mean(rows: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, l
 
 def write(text: str) -> None:
     """Put the tables into the page, between its marks."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    PAGE.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", encoding="utf-8")
+    from results_page import put  # the script beside this one
+
+    put(PAGE, "evidence", text)
 
 
 if __name__ == "__main__":

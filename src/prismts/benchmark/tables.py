@@ -11,10 +11,10 @@ is looked at.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -66,16 +66,14 @@ class TableView:
             return [self]
         n_ours = len(self.columns) - self.n_quoted
         ours = tuple((key, entries[:n_ours]) for key, entries in self.rows)
-        quoted = tuple((key, entries[n_ours:]) for key, entries in self.rows)
-        return [
-            replace(self, columns=self.columns[:n_ours], rows=ours, notes=(), n_quoted=0),
-            replace(self, title="Published numbers", columns=self.columns[n_ours:], rows=_told_of(quoted), n_quoted=0),
-        ]
+        quoted = replace(self.some(n_ours, len(self.columns)), title="Published numbers", n_quoted=0)
+        return [replace(self, columns=self.columns[:n_ours], rows=ours, notes=(), n_quoted=0), quoted]
 
-
-def _told_of(rows: Iterable[tuple[tuple[str, ...], tuple[Entry, ...]]]) -> tuple[Any, ...]:
-    """The rows in which something stands."""
-    return tuple((key, entries) for key, entries in rows if any(entry.text != "–" for entry in entries))
+    def some(self, begin: int, end: int) -> TableView:
+        """The columns from ``begin`` to before ``end``, and the rows in which they say something."""
+        rows = ((key, entries[begin:end]) for key, entries in self.rows)
+        told = tuple((key, entries) for key, entries in rows if any(entry.text != "–" for entry in entries))
+        return replace(self, columns=self.columns[begin:end], rows=told)
 
 
 def higher_is_better(task: str, measure: str) -> bool:
@@ -494,10 +492,7 @@ def _fitting(view: TableView, width: int) -> list[TableView]:
     for number, size in enumerate(taken):
         if sum(taken[cuts[-1] : number]) + size > room and number > cuts[-1]:
             cuts.append(number)
-    return [
-        replace(view, columns=view.columns[a:b], rows=_told_of((key, row[a:b]) for key, row in view.rows))
-        for a, b in pairwise([*cuts, len(view.columns)])
-    ]
+    return [view.some(begin, end) for begin, end in pairwise([*cuts, len(view.columns)])]
 
 
 def _grid(view: TableView, *, titled: bool) -> object:
