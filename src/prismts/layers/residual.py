@@ -8,8 +8,6 @@ the inside once more. Both functions are the plain composition's numbers and gra
 The pointwise pair is sliced along its tokens, and its biases ride along as one more column of the matrices. The
 convolution is sliced along its width; a slice then holds whole rows, so that the batch normalization behind it is
 measured and applied while the slice is at hand, and its input is not kept either.
-
-A mask keeps a value with probability 1 - round(256 p) / 256, from one byte each, and follows torch's seed.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
@@ -19,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -28,6 +25,7 @@ from torch.nn import functional as F
 from prismts.layers.batch_norm import BatchNorm, normalize_rows, through_norm
 from prismts.layers.convolve import conv_depthwise_plain
 from prismts.layers.depthwise import Form, form_for
+from prismts.layers.dropout import Dropped, draw
 
 __all__ = ["conv_branch", "pair_branch"]
 
@@ -58,51 +56,6 @@ def conv_branch(
     return y
 
 
-class _Drop:
-    """Which values are dropped: one byte each, 1 or 0; none where there are no bytes."""
-
-    def __init__(self, p: float, dropped: Tensor | None) -> None:
-        self.scale = 256 / (256 - _level(p))
-        self.dropped = dropped
-
-    def sink(self, z: Tensor, begin: int) -> float:
-        """Flags of a slice into z, and the factor that sinks them so deep that GELU and its gradient are 0 there.
-
-        Byte ``begin`` decides about the first value of z. Dropping before the GELU what is dropped behind it takes no
-        product with a mask, neither forward nor backward.
-        """
-        if self.dropped is None:
-            return 0.0
-        z.copy_(self.dropped[begin : begin + z.numel()].view(z.shape))
-        return torch.finfo(z.dtype).min / 4
-
-    def drop(self, y: Tensor, begin: int, buffer: Tensor) -> None:
-        """Put zeros into a slice y, by flags that are written to a buffer like it."""
-        if self.dropped is not None:
-            y.addcmul_(y, buffer.copy_(self.dropped[begin : begin + y.numel()].view(y.shape)), value=-1)
-
-
-def _level(p: float) -> int:
-    """Bytes below it are dropped."""
-    return min(round(256 * p), 255)
-
-
-def _draw(*wanted: tuple[float, int]) -> list[_Drop]:
-    """What is dropped of n values at rate p each, all from one seed; nothing is drawn where nothing is dropped."""
-    if not any(_level(p) for p, _ in wanted):
-        return [_Drop(p, None) for p, _ in wanted]
-    generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**63 - 1, ()))))
-    found: list[_Drop] = []
-    for p, n in wanted:
-        dropped = None
-        if level := _level(p):
-            draws = generator.integers(0, 2**64, -(-n // 8), dtype=np.uint64).view(np.uint8)
-            np.less(draws, level, out=draws.view(bool))  # numpy compares many bytes at once, torch one by one
-            dropped = torch.from_numpy(draws)
-        found.append(_Drop(p, dropped))
-    return found
-
-
 class _Pair(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -116,8 +69,8 @@ class _Pair(torch.autograd.Function):
         p: float,
         q: float,
     ) -> Tensor:
-        inside, behind = _draw((p, len(rise) * x.shape[1]), (q, x.numel()))
-        ctx.save_for_backward(x, rise, rise_bias, fall, fall_bias, alpha, inside.dropped, behind.dropped)
+        inside, behind = draw((p, len(rise) * x.shape[1]), (q, x.numel()))
+        ctx.save_for_backward(x, rise, rise_bias, fall, fall_bias, alpha, inside.flags, behind.flags)
         ctx.p, ctx.q, ctx.kind = p, q, _kind(x)
         up, down = _joined(rise, rise_bias, ctx.kind), _joined(fall * inside.scale, fall_bias, ctx.kind)
         weight = (1.0 if alpha is None else float(alpha)) * behind.scale
@@ -134,7 +87,7 @@ class _Pair(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, rise, rise_bias, fall, fall_bias, alpha, *drawn = ctx.saved_tensors
         g = gradients[0].contiguous()
-        inside, behind = _Drop(ctx.p, drawn[0]), _Drop(ctx.q, drawn[1])
+        inside, behind = Dropped(ctx.p, drawn[0]), Dropped(ctx.q, drawn[1])
         up, down = _joined(rise, rise_bias, ctx.kind), _joined(fall * inside.scale, fall_bias, ctx.kind)
         weight = (1.0 if alpha is None else float(alpha)) * behind.scale
         wide, back = down[:, :-1].T, rise.to(ctx.kind).T
@@ -185,7 +138,7 @@ class _PairBuffers:
                 self.x, self.hidden = self.x_with_ones[:-1], self.with_ones[:-1]
             yield slice(begin, begin + size)
 
-    def raise_(self, x: Tensor, up: Tensor, raised: Tensor, drop: _Drop, begin: int) -> None:
+    def raise_(self, x: Tensor, up: Tensor, raised: Tensor, drop: Dropped, begin: int) -> None:
         """From x [D, S] to what the pair raises it to, and its GELU, ``hidden``: both [F, S], or one in place.
 
         Tokens are counted from ``begin``; what is dropped is 0 in ``hidden``, and so is its gradient.
@@ -208,7 +161,7 @@ class _Conv(torch.autograd.Function):
         beta: Tensor | None,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        (drop,) = _draw((p, x.numel()))
+        (drop,) = draw((p, x.numel()))
         ctx.p, ctx.kind, ctx.eps = p, _kind(x), eps
         weight = (1.0 if alpha is None else float(alpha)) * drop.scale
         result, work = torch.empty_like(x), _ConvBuffers(x, ctx.kind)
@@ -223,7 +176,7 @@ class _Conv(torch.autograd.Function):
             _, mean[part], inverse[part] = normalize_rows(
                 mixed, gamma[part], beta[part], eps, out=result[part].flatten(1)
             )
-        ctx.save_for_backward(x, kernel, bias, alpha, drop.dropped, gamma, mean, inverse)
+        ctx.save_for_backward(x, kernel, bias, alpha, drop.flags, gamma, mean, inverse)
         ctx.mark_non_differentiable(mean, inverse)
         return result, mean, inverse
 
@@ -232,7 +185,7 @@ class _Conv(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel, bias, alpha, drawn, gamma, mean, inverse = ctx.saved_tensors
         g = gradients[0].contiguous()
-        drop = _Drop(ctx.p, drawn)
+        drop = Dropped(ctx.p, drawn)
         weight = (1.0 if alpha is None else float(alpha)) * drop.scale
         g_x, work = torch.empty_like(g), _ConvBuffers(x, ctx.kind)
         g_kernel, g_bias, g_alpha = torch.empty_like(kernel), torch.empty_like(bias), torch.zeros((), dtype=g.dtype)
@@ -273,7 +226,7 @@ class _ConvBuffers:
             self.spare = self.whole_spare[: end - begin]
             yield slice(begin, end)
 
-    def convolve(self, x: Tensor, kernel: Tensor, bias: Tensor, drop: _Drop, begin: int) -> tuple[Tensor, Form]:
+    def convolve(self, x: Tensor, kernel: Tensor, bias: Tensor, drop: Dropped, begin: int) -> tuple[Tensor, Form]:
         """Some rows of x, from row ``begin`` on, convolved, with their bias, and the form that did it.
 
         What is dropped lies so deep that its GELU is 0, and the gradient of that.
