@@ -20,3 +20,21 @@ def data_root() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PRISMTS_DATA names no folder of data sets")
     return Path(folder)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command line: its words to the exit status, what was printed, and what was told beside it."""
+    from prismts import cli
+
+    def prism(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["prism", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return prism

@@ -9,27 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prismts import cli
 from prismts.cli.options import Duplicates as Option
 from prismts.data.layout import Duplicates
 from prismts.data.synthetic import simulated_plant
-
-
-def prism(*arguments: object, monkeypatch, capsys) -> tuple[int, str, str]:
-    """Run the command in this process: exit code, output, error output."""
-    monkeypatch.setattr(sys, "argv", ["prism", *map(str, arguments)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return lambda *arguments: prism(*arguments, monkeypatch=monkeypatch, capsys=capsys)
 
 
 @pytest.fixture

@@ -6,23 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prismts import cli
 from prismts.data.synthetic import labeled_motions, simulated_plant
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def prism(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["prism", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return prism
 
 
 def ts_file(path, cases, labels) -> None:

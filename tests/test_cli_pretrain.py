@@ -32,19 +32,6 @@ def write(folder: Path, **changes) -> Path:
     return path
 
 
-def prism(*words, capsys, monkeypatch) -> tuple[int, str, str]:
-    from prismts.cli import main
-
-    monkeypatch.setattr("sys.argv", ["prism", *map(str, words)])
-    code = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    told = capsys.readouterr()
-    return code, told.out, told.err
-
-
 @pytest.mark.parametrize("name", ["pretrain", "pretrain_large"])
 def test_the_ready_specifications_can_be_read(name):
     spec = read_pretrain(ROOT / "benchmarks" / "specs" / f"{name}.yaml")
@@ -57,9 +44,9 @@ def test_the_large_one_keeps_what_zero_shot_is_judged_on_out_of_the_corpus():
     assert not names & {"ETTh2", "ETTm2", "Exchange", "ILI", "EPF_NP"}
 
 
-def test_a_file_becomes_a_folder_that_load_reads_and_embeds_with(tmp_path, capsys, monkeypatch):
+def test_a_file_becomes_a_folder_that_load_reads_and_embeds_with(tmp_path, run):
     out = tmp_path / "m"
-    code, _, err = prism("pretrain", write(tmp_path), "--out", out, capsys=capsys, monkeypatch=monkeypatch)
+    code, _, err = run("pretrain", write(tmp_path), "--out", out)
     assert code == 0, err
     assert "epoch 1 of 2: train" in err and "about 0 min to go" in err and "best epoch" in err
     model = prismts.load(out)
@@ -67,11 +54,11 @@ def test_a_file_becomes_a_folder_that_load_reads_and_embeds_with(tmp_path, capsy
     assert vectors.shape[0] == 5 and np.isfinite(vectors).all()
     assert len(model.pretrain_result_.history) == 2
     assert not (tmp_path / "m.run").exists()
-    code, _, err = prism("pretrain", write(tmp_path), "--out", out, capsys=capsys, monkeypatch=monkeypatch)
+    code, _, err = run("pretrain", write(tmp_path), "--out", out)
     assert code == 2 and "already holds a model" in err
 
 
-def test_a_stopped_command_goes_on_where_it_was_and_ends_with_the_same_model(tmp_path, capsys, monkeypatch):
+def test_a_stopped_command_goes_on_where_it_was_and_ends_with_the_same_model(tmp_path, run):
     from prismts.training.watch import watching
 
     class Enough(Exception):
@@ -83,19 +70,17 @@ def test_a_stopped_command_goes_on_where_it_was_and_ends_with_the_same_model(tmp
 
     spec = write(tmp_path, fit_settings={"max_epochs": 3, "batch_size": 8})
     with pytest.raises(Enough), watching(stop):
-        prism("pretrain", spec, "--out", tmp_path / "broken", "-q", capsys=capsys, monkeypatch=monkeypatch)
+        run("pretrain", spec, "--out", tmp_path / "broken", "-q")
     for name in ("broken", "whole"):
-        prism("pretrain", spec, "--out", tmp_path / name, "-q", capsys=capsys, monkeypatch=monkeypatch)
+        run("pretrain", spec, "--out", tmp_path / name, "-q")
     broken, whole = (prismts.load(tmp_path / name) for name in ("broken", "whole"))
     assert broken.pretrain_result_.resumed_from == 1 and whole.pretrain_result_.resumed_from is None
     ours, theirs = (model.encoder_.state_dict() for model in (broken, whole))
     assert all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
 
-def test_a_dry_run_says_what_the_corpus_holds_and_trains_nothing(tmp_path, capsys, monkeypatch):
-    code, told, err = prism(
-        "pretrain", write(tmp_path), "--out", tmp_path / "m", "--dry-run", capsys=capsys, monkeypatch=monkeypatch
-    )
+def test_a_dry_run_says_what_the_corpus_holds_and_trains_nothing(tmp_path, run):
+    code, told, err = run("pretrain", write(tmp_path), "--out", tmp_path / "m", "--dry-run")
     assert code == 0, err
     for words in (
         "4 new series an epoch", "windows to learn from: of 16, 32 steps and 1, 2 channels", "windows held out",

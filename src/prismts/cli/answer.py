@@ -12,6 +12,7 @@ from rich.table import Table
 from prismts.cli.app import app
 from prismts.cli.files import write_json, write_table
 from prismts.cli.options import Duplicates, Quiet
+from prismts.cli.saved import Head, saved
 from prismts.errors import SettingsError
 
 __all__ = ["evaluate", "predict"]
@@ -22,6 +23,7 @@ def predict(
     model: Path,
     data: Path | None = None,
     *,
+    head: Head = None,
     horizon: int | None = None,
     duplicates: Duplicates = "refuse",
     out: Path | None = None,
@@ -32,7 +34,8 @@ def predict(
 
     A forecaster continues every series beyond its end, with the end of the training data if no data are given. A
     classifier names the class of each case with the probability of every class. A detector gives each step a score
-    beside its threshold. An imputer fills the gaps, and an embedder gives each case a vector.
+    beside its threshold. An imputer fills the gaps, and an embedder gives each case a vector. A universal model does
+    each of this by the task that --head names.
 
     Parameters
     ----------
@@ -42,19 +45,11 @@ def predict(
     out: Where to write the answer: .csv, .csv.gz or .parquet. Printed as CSV if neither out nor plot is given.
     plot: Where to write a page with the answer as a picture, of a forecaster or a detector.
     """
-    from prismts.estimators.load import load
-
-    estimator = load(model)
-    kind = type(estimator).__name__
+    estimator, kind = saved(model, head)
     if data is None and kind != "Forecaster":
         raise SettingsError(f"{model} holds a {kind}, which answers for data: prism predict {model} DATA.")
     if horizon is not None and kind != "Forecaster":
         raise SettingsError(f"--horizon is for forecasters, but {model} holds a {kind}. Leave it out.")
-    if kind == "UniversalModel":
-        raise SettingsError(
-            f"{model} holds a universal model of several tasks. Ask it in Python: prismts.load({str(model)!r}) has "
-            "forecast, classify, detect, impute and embed."
-        )
     if kind == "Forecaster":
         from prismts.cli.forecasting import predict_forecast
 
@@ -82,6 +77,7 @@ def evaluate(
     model: Path,
     data: str,
     *,
+    head: Head = None,
     begin: int | None = None,
     end: int | None = None,
     duplicates: Duplicates = "refuse",
@@ -103,10 +99,7 @@ def evaluate(
     end: The step after the last one to score.
     out: Where to write the scores as JSON.
     """
-    from prismts.estimators.load import load
-
-    estimator = load(model)
-    kind = type(estimator).__name__
+    estimator, kind = saved(model, head)
     if kind != "Forecaster" and not (begin is None and end is None):
         raise SettingsError(f"--begin and --end are for forecasters, but {model} holds a {kind}. Leave them out.")
     scores: dict[str, Any]

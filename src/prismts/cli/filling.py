@@ -11,6 +11,7 @@ from rich.console import Console
 from prismts.cli.app import app
 from prismts.cli.files import free_place, is_dataset, table_or_dataset, write_table
 from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.cli.saved import Head, saved
 from prismts.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def embed(
     *,
     out: Path | None = None,
     model: Path | None = None,
+    head: Head = None,
     save: Path | None = None,
     window: int | None = None,
     stride: int | None = None,
@@ -107,7 +109,7 @@ def embed(
     ----------
     data: The cases, or the name of a known data set.
     out: Where to write the vectors: .csv, .csv.gz or .parquet. Printed as CSV if not given.
-    model: A saved embedder, instead of learning anew.
+    model: A saved embedder or pre-trained universal model, instead of learning anew.
     save: A folder to save the embedder that was learned to.
     window: Embed windows of so many steps instead of whole cases.
     stride: Steps from one window to the next; half a window if not given.
@@ -115,15 +117,16 @@ def embed(
     seed: Of everything random.
     """
     from prismts.estimators.embedder import Embedder
-    from prismts.estimators.load import load
 
     if model is not None and save is not None:
         raise SettingsError("--model embeds with a saved embedder, so there is nothing new to --save. Leave one out.")
     embedder: Any
+    if model is None and head is not None:
+        raise SettingsError("--head names a task of a saved universal model. Give it with --model, or leave it out.")
     if model is not None:
-        embedder = load(model)
-        if not isinstance(embedder, Embedder):
-            raise SettingsError(f"{model} holds a {type(embedder).__name__}, not an embedder.")
+        embedder, kind = saved(model, head)
+        if kind != "Embedder":
+            raise SettingsError(f"{model} holds a {kind}, not an embedder.")
     else:
         place = None if save is None else free_place(save, replace)
         embedder = Embedder(

@@ -237,19 +237,23 @@ class UniversalModel(Estimator):
         return estimator.transform(data)
 
     def embed(self, X: Any, *, pooling: str = "both", channels: str = "pooled") -> NDArray[np.float32]:
-        """One vector per case, from the encoder alone: [n, d]; see ``Embedder``.
+        """One vector per case, from the encoder alone: [n, d]; see ``embedder``."""
+        return self.embedder(pooling=pooling, channels=channels).transform(X)
+
+    def embedder(self, *, pooling: str = "both", channels: str = "pooled") -> Embedder:
+        """The encoder as an ``Embedder``, of cases and of windows.
 
         Mean and logarithm of the deviation of a case stand at the end of each vector in the units of the case: without
-        a task there are no training series to measure them by.
+        a task there are no training series to measure them by. It is kept with this model, and not on its own.
         """
         self._check_fitted()
-        embedder = Embedder(self.encoder, pooling=pooling, channels=cast(Any, channels), progress=False)
+        embedder = _Vectors(self.encoder, pooling=pooling, channels=cast(Any, channels), progress=False)
         embedder.level_, embedder.spread_ = np.zeros(2), np.ones(2)
         embedder.model_, embedder._inference = self._many.encoder, None
         embedder.context_length_ = int(self.context_length)
-        embedder.n_channels_ = embedder.read_(X).n_channels
+        embedder.n_channels_ = None
         embedder._fitted()
-        return embedder.transform(X)
+        return embedder
 
     def evaluate(self, data: Any, y: Any = None, *, head: str, **how: Any) -> Scores:
         """How well a task is done on known data.
@@ -588,6 +592,13 @@ _MEASURES = {
 _ESTIMATORS: dict[str, Any] = {
     "forecast": SharedForecaster, "classify": SharedClassifier, "detect": SharedDetector, "impute": SharedImputer,
 }  # fmt: skip
+
+
+class _Vectors(Embedder):
+    """An embedder on the encoder of a universal model, which is what is saved."""
+
+    def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        raise SettingsError("This embedder is the encoder of a universal model. Save that model: it embeds as well.")
 
 
 def _checked(tasks: Any) -> list[On]:
