@@ -75,6 +75,21 @@ def test_batch_normalization_refuses_a_single_value_per_row_as_torch_does(monkey
         BatchNorm(4)(torch.zeros(4, 1, 1))
 
 
+@pytest.mark.parametrize("order", [(5, 50), (50, 5), (50, 50), (5, 5)])
+def test_one_backward_pass_may_follow_two_forward_passes_of_either_form(order, monkeypatch):
+    """As where two tasks with batches of different size share an encoder."""
+    monkeypatch.setattr(paths, "SMALLEST", 4 * 6 * 20)
+    ours, theirs = BatchNorm(4).double(), nn.BatchNorm1d(4).double()
+    parts = [torch.randn(4, 6, n, dtype=torch.float64) for n in order]
+    sum(ours(x).pow(3).sum() for x in parts).backward()
+    sum(theirs(x.transpose(0, 1)).pow(3).sum() for x in parts).backward()
+    torch.testing.assert_close([p.grad for p in ours.parameters()], [p.grad for p in theirs.parameters()])
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    block = Block(ConvTimeNetConfig(**SMALL), 5)
+    sum(block(torch.randn(6, 6, n)).square().sum() for n in order).backward()
+    assert all(p.grad is not None for p in block.parameters())
+
+
 def test_layer_normalization_is_over_the_width():
     x = torch.randn(4, 6, 5)
     torch.testing.assert_close(LayerNorm(4)(x), F.layer_norm(x.movedim(0, -1), (4,)).movedim(-1, 0))

@@ -45,13 +45,17 @@ class BatchNorm(nn.BatchNorm1d):
         return self.training and kept is None and x.dtype == self.weight.dtype and x[0].numel() > 1
 
     def track(self, mean: Tensor, inverse: Tensor, n: int) -> None:
-        """Remember what was measured over n values: mean and 1 / standard deviation of the rows, both [D]."""
+        """Remember what was measured over n values: mean and 1 / standard deviation of the rows, both [D].
+
+        Behind autograd's back, as torch's own batch normalization does: a network that is asked twice before one
+        backward pass, by two tasks for one, may go through torch's form the first time, which holds on to both.
+        """
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_((inverse**-2 - self.eps) * (n / (n - 1)), self.momentum)
+            self.running_mean.data.lerp_(mean, self.momentum)
+            self.running_var.data.lerp_((inverse**-2 - self.eps) * (n / (n - 1)), self.momentum)
 
 
 def normalize_rows(
