@@ -12,7 +12,10 @@ switched off, and each switch is an ablation:
   bound to their number. A single channel leaves exactly as it came;
 - ``gaps``: "carried": bridged by straight lines, and tokens carry how much of them was observed; "bridged": as if it
   had been measured so; "masked": zero, the mean of the window, with the shares carried;
-- ``backbone``: "convtimenet", its blocks of depthwise convolutions, or "transformer", those of PatchTST.
+- ``backbone``: "convtimenet", its blocks of depthwise convolutions, or "transformer", those of PatchTST;
+- ``norm`` behind each branch of a ConvTimeNet block: "layer", so that what a window becomes does not depend on the
+  others of its batch, or "batch" as in the paper, whose remembered statistics are a mixture of all tasks that train
+  together and fit none of them (docs/log.md).
 
 No layer is bound to a number of steps or channels: only the head of a task may be. Positions of the transformer are
 sines of the distance to the end of the window, not learned, so that windows of any length have them.
@@ -83,6 +86,7 @@ class UniversalEncoderConfig:
     kernel_sizes: tuple[int, ...] = (7, 13, 19)  # convtimenet: one large kernel per block
     small_kernel: int = 3  # convtimenet: beside each large one; 0 for none
     residual: float | None = 1e-8  # convtimenet: learned weight of each branch at the start; None fixes it at 1
+    norm: Literal["batch", "layer"] = "layer"  # convtimenet: behind each branch; batches of several tasks differ
     n_layers: int = 3  # transformer
     dropout: float = 0.1
 
@@ -116,7 +120,7 @@ class UniversalEncoderConfig:
         if self.backbone == "convtimenet":
             return convtimenet.ConvTimeNetConfig(
                 width=self.width, feed_forward=self.feed_forward, kernel_sizes=self.kernel_sizes,
-                small_kernel=self.small_kernel, residual=self.residual, dropout=self.dropout,
+                small_kernel=self.small_kernel, residual=self.residual, norm=self.norm, dropout=self.dropout,
             )  # fmt: skip
         return patchtst.PatchTSTConfig(
             width=self.width, feed_forward=self.feed_forward, n_heads=self.n_heads, n_layers=self.n_layers,
