@@ -16,6 +16,7 @@ from prismts.data.synthetic import labeled_motions, planted_anomalies
 from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsError, ShapeError
 from prismts.estimators.shared import SharedForecaster
 from prismts.estimators.universal import ClassifyOn, DetectOn, ForecastOn, ImputeOn, UniversalModel
+from prismts.layers import paths
 
 NETWORK = {"width": 8, "feed_forward": 0, "kernel_sizes": (3,), "patch_length": 8, "stride": 4}
 QUICK = {"max_epochs": 1, "accelerator": "cpu"}
@@ -48,6 +49,12 @@ def tasks() -> list:
         ForecastOn(waves(), horizon=4, line="ridge"), ClassifyOn(*motions()[:1], y=motions()[1]), DetectOn(waves()),
         ImputeOn(gappy()),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("smallest", [1, 2000])
+def test_tasks_train_together_where_only_some_of_their_batches_are_large(smallest, monkeypatch):
+    monkeypatch.setattr(paths, "SMALLEST", smallest)
+    assert np.isfinite(list(make().fit(tasks()).validation_errors_.values())).all()
 
 
 def answers(model: UniversalModel) -> dict[str, np.ndarray]:
