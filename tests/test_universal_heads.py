@@ -16,6 +16,7 @@ from prismts.layers.normalize import InstanceNorm
 from prismts.layers.token_heads import CaseHead, RecentHead
 from prismts.models.convtimenet import ConvTimeNet, ConvTimeNetConfig
 from prismts.models.multitask import CaseReader, MultiTask, WithHead, n_tokens_of, stretched
+from prismts.models.patchtst import PatchTST, PatchTSTConfig
 from prismts.models.universal import UniversalEncoder, UniversalEncoderConfig
 
 TINY = ConvTimeNetConfig(width=8, feed_forward=8, kernel_sizes=(3,), patch_length=8, stride=4)
@@ -243,14 +244,29 @@ def test_a_straight_line_stays_straight_however_far_it_is_drawn_out(n, factor):
     assert n - 1 - 1 / factor - 1e-6 <= float(y[0, 0, -1]) <= n - 1 + 1e-6
 
 
-def test_what_is_said_of_a_short_case_does_not_depend_on_the_padding_behind_it():
+ENCODERS = {
+    "universal": UniversalEncoder(UniversalEncoderConfig(width=16, kernel_sizes=(3,)), context_length=64),
+    "convtimenet": ConvTimeNet(TINY, n_channels=1, context_length=64),
+    "patchtst": PatchTST(
+        PatchTSTConfig(width=8, feed_forward=8, n_heads=2, n_layers=1), n_channels=1, context_length=64
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_what_is_said_of_a_case_does_not_depend_on_the_padding_behind_it(name, factor):
     torch.manual_seed(0)
-    encoder = UniversalEncoder(UniversalEncoderConfig(width=16, kernel_sizes=(3,), exchange=False), context_length=64)
-    reader = CaseReader(encoder, CaseHead(16, 2, n_channels=1, pooling="mean"), context_length=20, factor=3.0).eval()
-    x = torch.randn(1, 1, 20)
-    padded = torch.cat([x, torch.zeros(1, 1, 10)], dim=-1)
-    observed = torch.arange(30).expand(1, 1, 30) < 20
-    alone, beside = reader.encode(x), reader.encode(padded, observed)
-    torch.testing.assert_close(beside.stats.mean, alone.stats.mean)
-    torch.testing.assert_close(beside.stats.scale, alone.stats.scale)
-    assert reader.context_length == 58
+    encoder = ENCODERS[name]
+    for weight in encoder.parameters():  # near the identity nothing would be seen
+        torch.nn.init.normal_(weight, std=0.3)
+    head = CaseHead(encoder.width, 2, n_channels=2, pooling="both")
+    reader = CaseReader(encoder, head, context_length=20, factor=factor).eval()
+    lengths = torch.tensor([20, 13, 20, 30, 9])
+    x, ends = torch.randn(5, 2, 30), torch.arange(30) < lengths[:, None]
+    gap = torch.ones_like(x, dtype=torch.bool)
+    gap[0, 1, 3:6] = False
+    together = reader(x, ends[:, None] & gap)
+    alone = [reader(x[[i], :, :n], gap[[i], :, :n]) for i, n in enumerate(lengths.tolist())]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    assert reader.context_length == int(19 * factor) + 1
