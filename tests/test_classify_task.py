@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
+from torch import nn
+from torch.nn import functional as F
 
 from prismts.cases import CaseBatch
 from prismts.errors import SettingsError
+from prismts.models import MODELS
+from prismts.models.language import LanguageEncoder
 from prismts.tasks.classify import Augmentation, Classify
 
 SMALL = {"patch_length": 8, "stride": 4, "width": 6, "feed_forward": 12, "kernel_sizes": (5,), "channels": "mixed"}
@@ -103,6 +107,52 @@ def test_padding_at_the_end_changes_no_score(pooling):
             padded = torch.cat([x, torch.full((5, 2, more), 7.0)], dim=2)
             observed = torch.arange(length + more).expand_as(padded) < length
             torch.testing.assert_close(model(padded.masked_fill(~observed, 0.0), observed), alone, atol=1e-5, rtol=1e-5)
+
+
+READERS = [name for name, one in MODELS.items() if one.is_encoder and not issubclass(one.build, LanguageEncoder)]
+READERS.remove("itransformer")  # bound to one length
+FORMS = [(name, {}) for name in READERS] + [
+    ("convtimenet", {"channels": "mixed"}),
+    ("lwconvtimenet", {"channels": "mixed"}),
+]
+
+
+def shaken(name: str, settings: dict) -> nn.Module:
+    """A classifier whose weights are far from where they begin, where little would be seen."""
+    torch.manual_seed(0)
+    model = Classify(3).build(name, {"dropout": 0.0, **settings}, n_channels=2, context_length=64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize(("name", "settings"), FORMS)
+def test_a_case_is_learned_from_in_company_as_it_is_answered_alone(name, settings):
+    model = shaken(name, settings).eval()
+    lengths = torch.tensor([40, 23, 64, 40, 33])
+    x, seen = torch.randn(5, 2, 64), (torch.arange(64) < lengths[:, None])[:, None].expand(5, 2, 64).clone()
+    seen[2, 1, 5:9] = False
+    label = torch.tensor([0, 1, 2, 1, 0])
+    together, n = Classify(3).errors(model, CaseBatch(x.masked_fill(~seen, 0.0), seen, label))
+    alone = [model(x[[i], :, :n].masked_fill(~seen[[i], :, :n], 0.0), seen[[i], :, :n]) for i, n in enumerate(lengths)]
+    torch.testing.assert_close(
+        together, F.cross_entropy(torch.cat(alone), label, reduction="sum"), atol=1e-4, rtol=1e-4
+    )
+    assert n == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["convtimenet", "lwconvtimenet", "cross_learner", "formertime", "moderntcn", "timemae"]
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_model_that_claims_to_heed_the_end_sees_nothing_behind_it(name, training):
+    model = shaken(name, {"channels": "mixed"} if name.endswith("convtimenet") else {}).train(training)
+    assert model.heeds_end
+    for length in (9, 23, 40, 63):
+        x, seen = torch.randn(6, 2, 64), (torch.arange(64) < length).expand(6, 2, 64)
+        padded = model(x.masked_fill(~seen, 0.0), seen)
+        torch.testing.assert_close(padded, model(x[..., :length]), atol=2e-5, rtol=1e-4)
 
 
 def test_padding_does_not_count_in_the_statistics_of_training():

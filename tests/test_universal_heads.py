@@ -18,6 +18,7 @@ from prismts.models.convtimenet import ConvTimeNet, ConvTimeNetConfig
 from prismts.models.multitask import CaseReader, MultiTask, WithHead, n_tokens_of, stretched
 from prismts.models.patchtst import PatchTST, PatchTSTConfig
 from prismts.models.universal import UniversalEncoder, UniversalEncoderConfig
+from prismts.tasks.classify import scores_of
 
 TINY = ConvTimeNetConfig(width=8, feed_forward=8, kernel_sizes=(3,), patch_length=8, stride=4)
 
@@ -266,7 +267,7 @@ def test_what_is_said_of_a_case_does_not_depend_on_the_padding_behind_it(name, f
     x, ends = torch.randn(5, 2, 30), torch.arange(30) < lengths[:, None]
     gap = torch.ones_like(x, dtype=torch.bool)
     gap[0, 1, 3:6] = False
-    together = reader(x, ends[:, None] & gap)
+    together = scores_of(reader, x, ends[:, None] & gap)
     alone = [reader(x[[i], :, :n], gap[[i], :, :n]) for i, n in enumerate(lengths.tolist())]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
     assert reader.context_length == int(19 * factor) + 1

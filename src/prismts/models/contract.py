@@ -48,6 +48,7 @@ class Encoder(nn.Module):
     patch_length: int  # steps of a token
     stride: int  # from token to token
     stacks: bool = True  # whether the weights of several can run as one, see training.together
+    heeds_end: bool = False  # whether steps behind the last observed one change nothing, in training either
 
     head: nn.Module
 

@@ -277,6 +277,7 @@ class ConvTimeNet(Encoder):
         self.mixed = config.channels == "mixed"
         self.n_channels = n_channels if self.mixed else None
         self.n_groups_of = "window" if self.mixed else "channels"
+        self.heeds_end = self.mixed
         self.n_tokens = config.n_tokens(context_length)
         together = n_channels if self.mixed else 1
         length, stride = (1, 1) if config.patches == "points" else (config.patch_length, config.stride)

@@ -217,6 +217,8 @@ class CrossLearner(Encoder):
     ``fusion="none"``, the mean of the two paths. All channels share them (G = 1).
     """
 
+    heeds_end = True
+
     n_groups_of = "window"
     stacks = False  # torch cannot stack the weights of a GRU
 

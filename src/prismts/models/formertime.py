@@ -182,6 +182,8 @@ class Stage(nn.Module):
 class FormerTime(Encoder):
     """slice -> attend, stage by stage -> head. All channels are sliced together: G = 1."""
 
+    heeds_end = True
+
     n_groups_of = "window"
 
     def __init__(self, config: FormerTimeConfig, *, n_channels: int, context_length: int) -> None:

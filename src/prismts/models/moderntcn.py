@@ -209,6 +209,8 @@ class Downsample(nn.Module):
 class ModernTCN(Encoder):
     """normalize -> patch each variable -> stages of blocks -> head. Tokens keep their variable, or join all."""
 
+    heeds_end = True
+
     def __init__(self, config: ModernTCNConfig, *, n_channels: int, context_length: int) -> None:
         super().__init__()
         self.config, self.context_length = config, context_length

@@ -9,11 +9,9 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from prismts.errors import SettingsError, unknown_name
 from prismts.layers.features import Features
-from prismts.layers.normalize import Stats
 from prismts.models.contract import Encoder
 
 __all__ = ["CaseReader", "MultiTask", "WithHead", "n_tokens_of", "stretched"]
@@ -97,7 +95,7 @@ class WithHead(Encoder):
         super().__init__()
         self.encoder, self.head = encoder, head
         self.n_channels, self.n_groups_of, self.width = encoder.n_channels, encoder.n_groups_of, encoder.width
-        self.patch_length, self.stride = encoder.patch_length, encoder.stride
+        self.patch_length, self.stride, self.heeds_end = encoder.patch_length, encoder.stride, encoder.heeds_end
         self.context_length = encoder.context_length if context_length is None else context_length
         self.n_tokens = n_tokens_of(encoder, self.context_length)
 
@@ -115,10 +113,6 @@ class CaseReader(WithHead):
     A patch of an encoder that was trained on long windows may be longer than a whole case. Cases are drawn out by
     straight lines between observed neighbors, as Mantis (Feofanov et al., arXiv 2502.15637) does to one fixed length;
     by one factor for all of them, so that longer cases stay longer.
-
-    Cases of a batch that end at different steps are read in groups of equal length, without what pads them: an encoder
-    that keeps channels apart sees what lies behind the end of a window, and would say of a case in long company what it
-    does not say of the case alone.
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, *, context_length: int, factor: float = 1.0) -> None:
@@ -128,31 +122,7 @@ class CaseReader(WithHead):
         self.factor = factor
 
     def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
-        """[B, C, T], stretched, to Features; tokens behind the end of a case are 0 and not valid."""
-        if observed is None or torch.compiler.is_compiling():  # an exported graph is given cases of one length
-            return self._stretched(x, observed)
-        step = torch.arange(1, x.shape[-1] + 1, device=x.device)
-        ends = (observed.any(1) * step).amax(-1).clamp(min=1)  # [B] steps up to the last observed one
-        groups = [(ends == end).nonzero()[:, 0] for end in ends.unique()]
-        if len(groups) == 1 and int(ends[0]) == x.shape[-1]:
-            return self._stretched(x, observed)
-        parts: list[Features] = []
-        for rows in groups:
-            end = int(ends[rows[0]])
-            seen = observed[rows, :, :end]
-            parts.append(self._stretched(x[rows, :, :end], None if bool(seen.all()) else seen))
-        back = torch.argsort(torch.cat(groups))
-        n_tokens, n_steps = (
-            max(one.shape[2] for one in of) for of in zip(*((p.tokens, p.window) for p in parts), strict=True)
-        )
-        return Features(
-            torch.cat([F.pad(p.tokens, (0, 0, 0, n_tokens - p.tokens.shape[2])) for p in parts])[back],
-            torch.cat([F.pad(p.valid, (0, n_tokens - p.valid.shape[2])) for p in parts])[back],
-            torch.cat([F.pad(p.window, (0, n_steps - p.window.shape[2])) for p in parts])[back],
-            Stats(torch.cat([p.stats.mean for p in parts])[back], torch.cat([p.stats.scale for p in parts])[back]),
-        )
-
-    def _stretched(self, x: Tensor, observed: Tensor | None) -> Features:
+        """[B, C, T], stretched, to Features."""
         return super().encode(*stretched(x, observed, self.factor))
 
 

@@ -64,6 +64,8 @@ class TimeMAEConfig:
 class TimeMAE(Encoder):
     """slice -> add positions -> attend -> head. All channels are sliced together: G = 1."""
 
+    heeds_end = True
+
     n_groups_of = "window"
 
     def __init__(self, config: TimeMAEConfig, *, n_channels: int, context_length: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,7 @@ from prismts.layers.paths import is_written_out
 from prismts.models import find_model, make_settings
 from prismts.models.contract import Encoder
 
-__all__ = ["Augmentation", "Classify", "Judge"]
+__all__ = ["Augmentation", "Classify", "Judge", "by_length", "scores_of"]
 
 Judge = Literal["loss", "accuracy"]
 
@@ -86,12 +86,13 @@ class Classify:
         model = architecture.build(config, n_channels=n_channels, context_length=context_length)
         assert isinstance(model, Encoder)
         model.head = PoolHead(model.width, self.n_classes, pooling=self.pooling, dropout=self.head_dropout)
+        model.stacks = model.stacks and model.heeds_end  # else how its cases are grouped depends on the batch
         return model
 
     def loss(self, model: nn.Module, batch: CaseBatch) -> Tensor:
         """Mean cross entropy of a batch, varied."""
         x, other, share = self._varied(batch)
-        scores = model(x, batch.context_observed)
+        scores = scores_of(model, x, batch.context_observed)
         loss = self._entropy(scores, batch.label, self.label_smoothing)
         if share is not None:
             loss = share * loss + (1 - share) * self._entropy(scores, batch.label[other], self.label_smoothing)
@@ -99,7 +100,7 @@ class Classify:
 
     def errors(self, model: nn.Module, batch: CaseBatch) -> tuple[Tensor, Tensor]:
         """Sum of cross entropies, or of mistakes, each class by its weight, and the sum of the weights."""
-        scores = model(batch.context, batch.context_observed)
+        scores = scores_of(model, batch.context, batch.context_observed)
         if self.judge == "accuracy":
             return (scores.argmax(1) != batch.label).sum(), torch.tensor(float(len(scores)))
         weight = None if self.class_weight is None else self.class_weight.to(scores.device)
@@ -134,6 +135,35 @@ class Classify:
         if observed is not None:
             x = x.masked_fill(~observed, 0.0)
         return x, order, share
+
+
+def scores_of(model: nn.Module, x: Tensor, observed: Tensor | None) -> Tensor:
+    """Class scores [B, K] of cases x [B, C, T]: what the model says of each alone, whatever the others are."""
+    if getattr(model, "heeds_end", False):
+        return model(x, observed)  # type: ignore[no-any-return]
+    return by_length(lambda *cases: (model(*cases),), x, observed)[0]
+
+
+def by_length(
+    ask: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]], x: Tensor, observed: Tensor | None
+) -> tuple[Tensor, ...]:
+    """What ``ask`` answers of cases x [B, C, T], those of one length at a time and without what pads them.
+
+    So are cases read when a model answers. A model that sees what lies behind the end of a case (``Encoder.heeds_end``)
+    would else learn from cases in longer company what does not hold for them alone.
+    """
+    if observed is None:
+        return ask(x, None)
+    step = torch.arange(1, x.shape[-1] + 1, device=x.device)
+    ends = (observed.any(1) * step).amax(-1)  # [B] steps up to the last observed one
+    groups = [(ends == end).nonzero()[:, 0] for end in ends.unique()]
+    parts: list[tuple[Tensor, ...]] = []
+    for rows in groups:
+        end = int(ends[rows[0]])
+        seen = observed[rows, :, :end]
+        parts.append(ask(x[rows, :, :end], None if bool(seen.all()) else seen))
+    back = torch.argsort(torch.cat(groups))
+    return tuple(torch.cat(one)[back] for one in zip(*parts, strict=True))
 
 
 def _beta(concentration: float) -> Tensor:

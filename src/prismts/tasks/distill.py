@@ -37,8 +37,8 @@ from prismts.cases import CaseBatch
 from prismts.errors import SavedModelError, SettingsError, ShapeError
 from prismts.layers.heads import pooled
 from prismts.models.contract import Encoder
-from prismts.tasks.classify import Classify
-from prismts.tasks.forecast import Forecast, answer, answer_batch
+from prismts.tasks.classify import Classify, by_length, scores_of
+from prismts.tasks.forecast import Forecast, answer_batch
 from prismts.windows import Batch
 
 __all__ = ["AnswerCache", "Distill", "Projecting", "Taught", "TaughtBatch", "soft_entropy"]
@@ -110,6 +110,11 @@ class Projecting(nn.Module):
         """C the student is bound to, or None where any number will do."""
         return self.student.n_channels
 
+    @property
+    def heeds_end(self) -> bool:
+        """As of the student."""
+        return self.student.heeds_end
+
     def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """What the student says."""
         return self.student(x, observed)
@@ -178,9 +183,9 @@ class Distill:
             features = taught.features
             if share is not None and features is not None:
                 features = share * features + (1 - share) * features[other]
-            told, distance = self._with_features(model, x, batch.context_observed, features)
+            told, distance = self._with_features(model, x, batch.context_observed, features, cases=True)
         else:
-            told, distance = answer(model, x, batch.context_observed, None), x.new_zeros(())
+            told, distance = scores_of(model, x, batch.context_observed), x.new_zeros(())
         hard = task._entropy(told, batch.label, task.label_smoothing)
         said = (taught.said / self.temperature).softmax(1)
         if share is not None:  # mixed cases have a mixed truth, and a mixed answer
@@ -191,12 +196,13 @@ class Distill:
 
     @staticmethod
     def _with_features(
-        model: nn.Module, x: Tensor, observed: Tensor | None, features: Tensor | None
+        model: nn.Module, x: Tensor, observed: Tensor | None, features: Tensor | None, *, cases: bool = False
     ) -> tuple[Tensor, Tensor]:
         """What the student says, and how far its features are from the teacher's."""
         if not isinstance(model, Projecting) or features is None:
             raise SettingsError("Features are compared of a Projecting student with a teacher that gives features.")
-        told, own = model.both(x, observed)
+        apart = cases and not model.heeds_end
+        told, own = by_length(model.both, x, observed) if apart else model.both(x, observed)
         return told, (own - features).square().mean()
 
 
