@@ -68,7 +68,7 @@ class Embedder(TransformerMixin, Estimator):
     Attributes:
         model_: the encoder with the head it was trained with.
         fit_result_: best epoch and losses by epoch.
-        n_channels_: what was learned from; None in an encoder that was not bound to any number.
+        n_channels_: what was learned from; 0 where no cases were, and any number will do.
         n_features_: d.
     """
 
@@ -116,7 +116,7 @@ class Embedder(TransformerMixin, Estimator):
         scaler = StandardScaler.fit(data)
         self.level_ = _statistics(scaler).mean((0, 1))  # [2]
         self.spread_ = np.maximum(_statistics(scaler).std((0, 1)), 1e-12)
-        self.n_channels_: int | None = data.n_channels
+        self.n_channels_ = data.n_channels
         shortest = int(data.lengths.min())
         self.context_length_ = min(192, max(16, shortest)) if self.context_length is None else self.context_length
         if not isinstance(self.context_length_, Integral) or self.context_length_ < _SHORTEST:
@@ -150,7 +150,7 @@ class Embedder(TransformerMixin, Estimator):
         """One vector for each case: [n, d]."""
         self._check_fitted()
         data = self.read_(X)
-        if self.channels == "apart" and self.n_channels_ not in (data.n_channels, None):
+        if self.channels == "apart" and self.n_channels_ not in (data.n_channels, 0):
             raise ShapeError(
                 f"With channels='apart' this embedder is bound to {self.n_channels_} channels, but these cases have "
                 f"{data.n_channels}. Fit with channels='pooled' to embed any number."
@@ -241,7 +241,6 @@ class Embedder(TransformerMixin, Estimator):
         return StandardScaler(mean, scale)
 
     def _network(self) -> Any:
-        assert self.n_channels_ is not None
         return Reconstruct().build(
             self.model, self.settings_, n_channels=self.n_channels_, context_length=self.context_length_
         )
