@@ -4,7 +4,7 @@ python benchmarks/step.py --setting ETTh2                       float32, the all
 python benchmarks/step.py --setting AWR --dtype bf16            under autocast
 python benchmarks/step.py --setting ETTh2 --default-allocator   glibc as it comes: what a bare loop gets
 python benchmarks/step.py --setting ETTh2 --memory ours         the peak of one side, in a process of its own
-python benchmarks/step.py --setting ETTh2 --profile             where the time of our step goes
+python benchmarks/step.py --setting ETTh2 --profile             where the time of a step goes, theirs and ours
 
 Both networks begin at the same weights and read the same random walks; a step is forward, backward and AdamW:
 on a CPU theirs as torch has it by default, which is how sktime builds its own, ours fused, as ``fit`` builds it.
@@ -124,6 +124,37 @@ def settle(place: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+KINDS = {  # of operations, by what their names hold; the first that fits counts
+    "matrix products": ("::mm", "::addmm", "::bmm", "::baddbmm"),
+    "convolutions": ("conv",),
+    "normalization": ("batch_norm", "layer_norm"),
+    "GELU": ("gelu",),
+    "dropout": ("dropout", "bernoulli"),
+    "sampling of patches": ("grid_sampler",),
+    "copies between layouts": ("copy_", "::cat", "index", "gather", "scatter"),
+    "sums and element-wise passes": (
+        "::add", "::mul", "::div", "::sum", "::sub", "::neg", "::sqrt", "::fill_", "::lerp", "_foreach", "_fused_adam",
+    ),
+}  # fmt: skip
+REST = "rest: Python, random bytes of ours, allocation"
+
+
+def profiled(step: Callable[[], object], place: torch.device, times: int = 5) -> dict[str, float]:
+    """Milliseconds of a step by kind of operation, as torch's profiler counts them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = place.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as told:
+        for _ in range(times):
+            step()
+    found = dict.fromkeys([*KINDS, REST], 0.0)
+    for one in told.key_averages():
+        kind = next((kind for kind, parts in KINDS.items() if any(part in one.key for part in parts)), REST)
+        spent = one.self_device_time_total if cuda else one.self_cpu_time_total
+        found[kind] += spent / 1000 / times
+    return found
+
+
 def ratio(theirs: list[float], ours: list[float]) -> str:
     found = sorted(t / o for t, o in zip(theirs, ours, strict=True))
     low, high = np.quantile(found, [0.25, 0.75])
@@ -182,14 +213,15 @@ def main() -> None:
         losses[name] = [side.step(feed[name], y) for _ in range(20)][-1]
 
     if args.profile:
-        from torch.profiler import ProfilerActivity, profile
-
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if place.type == "cuda" else [])]
-        with profile(activities=activities) as told:
-            for _ in range(5):
-                sides["ours"].step(feed["ours"], y)
-        by = "self_cuda_time_total" if place.type == "cuda" else "self_cpu_time_total"
-        print(told.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=40))
+        spent = {name: profiled(lambda side=side, name=name: side.step(feed[name], y), place)
+                 for name, side in sides.items()}  # fmt: skip
+        total = {name: sum(found.values()) for name, found in spent.items()}
+        print(f"| milliseconds of a step, {args.setting} | theirs | share | ours | share |\n|---|---|---|---|---|")
+        for kind in [*KINDS, REST]:
+            cells = [f"{spent[name][kind]:.1f} | {spent[name][kind] / total[name]:.0%}" for name in sides]
+            print(f"| {kind} | {' | '.join(cells)} |")
+        print(f"| sum | {total['theirs']:.1f} | | {total['ours']:.1f} | |")
+        return
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():  # without gradients every product is counted
         sides["ours"].model(feed["ours"])
