@@ -27,14 +27,17 @@ slow: .venv/dev
 gpu: .venv/dev
 	$(BIN)/python -m pytest -m gpu
 
-# speed: ours beside sktime's network, the loop, many at once, growth with the size of the data; half an hour on a quiet machine
-bench: .venv/dev
+# speed: ours beside sktime's network, the loop, many at once, growth with the size of the data, and fits beside
+# neuralforecast and darts, which get an environment of their own; three quarters of an hour on a quiet machine
+bench: .venv/dev .venv-peers/ready
 	for setting in ETTh2 Weather Electricity Traffic AWR EP long; do $(BIN)/python benchmarks/step.py --setting $$setting || exit 1; done
 	for setting in ETTh2 AWR EP; do $(BIN)/python benchmarks/step.py --setting $$setting --dtype bf16 || exit 1; done
 	$(BIN)/python benchmarks/cross_step.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/many.py
 	$(BIN)/python benchmarks/scaling.py run && $(BIN)/python benchmarks/scaling.py table
+	.venv-peers/bin/python benchmarks/peers.py --data ETTh2
+	.venv-peers/bin/python benchmarks/peers.py --data Weather --rows 4000 --rounds 1
 
 # the guide as a site, with the reference from the docstrings: open site/index.html
 docs: .venv/dev
@@ -55,5 +58,11 @@ docs: .venv/dev
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@ .venv/demo
 
+.venv-peers/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q -c constraints.txt torch
+	.venv-peers/bin/python -m pip install -q -e . neuralforecast==3.3.0 darts==0.48.1
+	touch $@
+
 clean:
-	rm -rf .venv demo dist site .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers demo dist site .pytest_cache .ruff_cache .hypothesis
