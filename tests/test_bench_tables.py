@@ -1,11 +1,8 @@
 """Tables and comparisons of a benchmark, on cells whose scores are made up so that every number can be checked."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from prismts import cli
 from prismts.benchmark.cells import Record
 from prismts.benchmark.compare import compare
 from prismts.benchmark.published import Published, read_published
@@ -433,48 +430,33 @@ def test_a_single_model_cannot_be_compared(tmp_path):
 # ---- the command
 
 
-@pytest.fixture
-def prism(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["prism", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-def test_the_command_prints_a_table_and_writes_one(tmp_path, prism):
+def test_the_command_prints_a_table_and_writes_one(tmp_path, run):
     made_up(tmp_path, forecasts(), by_seed)
-    code, out, _ = prism("bench", "table", tmp_path, "--format", "markdown", "--by", "data")
+    code, out, _ = run("bench", "table", tmp_path, "--format", "markdown", "--by", "data")
     assert code == 0 and "| ETTh1 | **0.450 ± 0.010** |" in out
-    code, out, _ = prism("bench", "table", tmp_path, "--format", "latex", "--out", tmp_path / "t" / "table.tex")
+    code, out, _ = run("bench", "table", tmp_path, "--format", "latex", "--out", tmp_path / "t" / "table.tex")
     assert code == 0 and out == "" and r"\toprule" in (tmp_path / "t" / "table.tex").read_text()
-    code, _, err = prism("bench", "table", tmp_path, "--measure", "maee")
+    code, _, err = run("bench", "table", tmp_path, "--measure", "maee")
     assert code == 2 and "There is no measure named 'maee'" in err
 
 
-def test_the_command_compares_and_writes_the_page(tmp_path, prism):
+def test_the_command_compares_and_writes_the_page(tmp_path, run):
     made_up(tmp_path, forecasts(), by_seed)
-    code, out, err = prism("bench", "compare", tmp_path)
+    code, out, err = run("bench", "compare", tmp_path)
     assert code == 0 and "convtimenet against ridge" in out and "Nemenyi" in out
     assert "compare.html" in err.replace("\n", "")
     page = (tmp_path / "compare.html").read_text()
     assert "critical difference" in page and "convtimenet" in page
 
 
-def test_a_dry_run_prints_the_cells_and_runs_nothing(tmp_path, prism):
+def test_a_dry_run_prints_the_cells_and_runs_nothing(tmp_path, run):
     (tmp_path / "s.yaml").write_text("task: forecast\ndata: [ETTh1]\nhorizons: [96]\nmodels: [ridge]\n")
-    code, out, _ = prism("bench", "run", tmp_path / "s.yaml", "--dry-run", "--jobs", "2")
+    code, out, _ = run("bench", "run", tmp_path / "s.yaml", "--dry-run", "--jobs", "2")
     assert code == 0 and out.startswith("3 cells, 0 done, 3 to run in 3 trainings") and "ETTh1-ridge-c336-h96" in out
     assert not (tmp_path / "s.results").exists()
-    code, _, err = prism("bench", "run", tmp_path / "s.yaml", "--dry-run", "--jobs", "0")
+    code, _, err = run("bench", "run", tmp_path / "s.yaml", "--dry-run", "--jobs", "0")
     assert code == 2 and "--jobs counts processes" in err
-    code, _, err = prism("bench", "table", tmp_path)
+    code, _, err = run("bench", "table", tmp_path)
     assert code == 2 and "holds no benchmark" in err
 
 

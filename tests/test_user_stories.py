@@ -160,23 +160,16 @@ def test_a_saved_model_may_be_read_by_whom_the_umask_allows(tmp_path):
 
 
 @pytest.fixture
-def prism(tmp_path, monkeypatch, capsys):
+def prism(run, tmp_path, monkeypatch):
     """The command in an empty folder with data.csv: exit code and error lines but for notes."""
-    from prismts import cli
-
     monkeypatch.chdir(tmp_path)
     table().to_csv("data.csv", index=False)
 
-    def run(*arguments: object) -> tuple[int, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["prism", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, capsys.readouterr().err.splitlines()
+    def told(*arguments: object) -> tuple[int, list[str]]:
+        code, _, err = run(*arguments)
+        return code, err.splitlines()
 
-    return run
+    return told
 
 
 FIT = ("fit", "forecast", "data.csv", "--horizon", 6, "--context-length", 24, "--quiet", "--out")
