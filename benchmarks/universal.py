@@ -24,7 +24,8 @@ is the official one and whole, as there. MSE is on values standardized by the wh
 Zero-shot: a head for any channel is trained on the corpus alone, reads 256 steps of a series it has never seen, and is
 judged by MASE (scaled by the seasonal naive error within the training part) on at most 800 evenly spaced test windows.
 Detection: of each collection, the first two series by name of the evaluation part of benchmarks/detection.py that have
-at most 20,000 steps; VUS-PR as there, but the detector may look back at the training part.
+at most 20,000 steps; VUS-PR as there, but the detector may look back at the training part. Of a series of more than 8
+channels an epoch holds fewer windows, so that it holds as many numbers as of one of 8.
 """
 
 import argparse
@@ -59,6 +60,7 @@ FEW = ("ETTh1", "ETTh2")
 UNSEEN = {"ETTh1": 96, "ETTh2": 96, "ETTm1": 96, "ETTm2": 96, "Exchange": 96, "ILI": 24}  # and the horizon
 MOST_WINDOWS = 800
 PER_COLLECTION, LONGEST = 2, 20_000
+FULL_CHANNELS = 8  # up to which an epoch of detection holds all its windows
 WAYS = {"frozen": "frozen", "tuned": "trained", "scratch": "from scratch", "random": "random, frozen"}
 VARIANTS = {
     "full": {},
@@ -312,6 +314,7 @@ def detect(cell: dict, budget: str) -> dict:
     if not 0 < labels.sum() < len(labels):
         return {"skipped": "the part behind the training part has no anomaly, or nothing else"}
     model = begin(cell["variant"], cell["seed"], budget)
+    model.set_params(items_per_epoch=BUDGETS[budget]["items"] * FULL_CHANNELS // max(series.n_channels, FULL_CHANNELS))
     try:
         model.fit(DetectOn(series.part(0, series.borders.train_end)), freeze=cell["way"] == "frozen")
     except DataError as error:

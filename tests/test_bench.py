@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from prismts.benchmark import cells as running
+from prismts.benchmark.lines import read_lined
 from prismts.benchmark.predictions import Forecasts, read_predictions, write_predictions
 from prismts.benchmark.results import cell_file, failed_file, frame, gather, read_results
 from prismts.benchmark.runner import estimate, pending, plan, run_bench
@@ -90,6 +92,15 @@ def test_a_collection_stands_for_its_series_and_an_alias_for_its_name(tmp_path):
     spec = read_spec(written(tmp_path, text))
     assert spec.made_with(spec.cells[0])["setting"] == "published/EP"
     assert spec.cells[0].data == "Epilepsy"
+
+
+def test_numbers_with_an_exponent_are_numbers_however_they_are_written(tmp_path):
+    text = "a: [1e-4, 1.0e-4, 1E+3, .5e1, -2e0, 12, 0x10]\nb: ['1e-4', 1e, e4, 1-e4, 2026-11-20]\n"
+    (tmp_path / "spec.yaml").write_text(text)
+    content = read_lined(tmp_path / "spec.yaml").content
+    assert content["a"] == [1e-4, 1e-4, 1000.0, 5.0, -2.0, 12, 16]
+    assert isinstance(content["a"][5], int)
+    assert content["b"] == ["1e-4", "1e", "e4", "1-e4", date(2026, 11, 20)]
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_hidden_points_are_told_by_straight_lines_before_training_and_by_every_t
         (DeformableTSTConfig, {"n_groups": (3, 4, 8, 16)}, "A width of 16 cannot be shared out among 4 heads in 3"),
         (DeformableTSTConfig, {"stem_ratio": 3}, "stem_ratio is 1 or even.* but got 3"),
         (DeformableTSTConfig, {"offset_kernels": (9, 7, 5, 2)}, "offset_kernels are odd"),
-        (DeformableTSTConfig, {"drop_path": 1.0}, "shares from 0 to below 1"),
+        (DeformableTSTConfig, {"drop_path": 1.0}, "drop_path is a share from 0 to below 1"),
         (FormerTimeConfig, {"slices": (16, 2)}, "one number per stage, but their lengths differ"),
         (FormerTimeConfig, {"strides": (8, 2, 2)}, "strides are named, but not slices"),
         (FormerTimeConfig, {"slices": (4, 2, 2), "strides": (8, 2, 2)}, "leave out what lies between slices"),

@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
-from prismts.errors import SettingsError, ShapeError
+from prismts.errors import ShapeError
 
-__all__ = ["expect", "expect_heads"]
+__all__ = ["expect"]
 
 _NAMES = {
     "B": "batch", "C": "channel", "T": "time", "H": "horizon", "N": "patch", "P": "step", "D": "width", "K": "class",
@@ -40,12 +40,3 @@ def expect(x: _Shaped, axes: str, *, who: str = "This function", **sizes: int | 
     if len(shape) == len(letters) >= 2 and fits((*shape[:-2], shape[-1], shape[-2])):
         message += " The last two axes look exchanged: pass x.swapaxes(-1, -2)."
     raise ShapeError(message)
-
-
-def expect_heads(width: int, n_heads: int) -> None:
-    """Raise a SettingsError unless the heads of an attention share its width out evenly."""
-    if width % n_heads:
-        raise SettingsError(
-            f"n_heads={n_heads} heads share the width out evenly, but {width} is no multiple of it. "
-            "Change width or n_heads."
-        )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from prismts.errors import SettingsError
 
+if TYPE_CHECKING:
+    import yaml
+
 __all__ = ["Lined", "read_lined"]
+
+_WITH_EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,10 @@ class Lined:
         return f"{self.path.name}, line {self.line(place)}"
 
 
-def read_lined(path: str | Path) -> Lined:
-    """Read a YAML file with safe types only.
+def read_lined(path: str | Path, what: str = "of a benchmark") -> Lined:
+    """Read a YAML file with safe types only. ``what`` ends the sentence that says which file is missing.
+
+    A number may be written as 1e-4, which YAML 1.1 takes for text where no point stands in it.
 
     Raises:
         SettingsError: there is no such file, it is no YAML, or a name stands twice in one mapping, where YAML would
@@ -47,15 +56,26 @@ def read_lined(path: str | Path) -> Lined:
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_loader())
     except FileNotFoundError as error:
-        raise SettingsError(f"There is no file {path}. Pass the YAML file of a benchmark.") from error
+        raise SettingsError(f"There is no file {path}. Pass the YAML file {what}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     lines: dict[tuple[str | int, ...], int] = {}
     if root is not None:
         _walk(root, (), lines, path)
     return Lined(path, content, lines)
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Safe types, and numbers with an exponent."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _WITH_EXPONENT, list("-+.0123456789"))
+    return Loader
 
 
 def _walk(node: Any, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], path: Path) -> None:

@@ -93,10 +93,11 @@ class PretrainSpec(_Entry):
 
     @field_validator("fit_settings", "draws", mode="before")
     @classmethod
-    def _numbers(cls, value: Any) -> Any:
+    def _tuples(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: _number(one) for name, one in cast(dict[str, Any], value).items()}
+        return {name: tuple(cast(list[Any], one)) if isinstance(one, list) else one
+                for name, one in cast(dict[str, Any], value).items()}  # fmt: skip
 
     @property
     def fit(self) -> FitConfig:
@@ -124,7 +125,7 @@ def read_pretrain(path: str | Path) -> PretrainSpec:
     Raises:
         SettingsError: for whatever in it cannot work, with the line and what stands nearest to a name that is unknown.
     """
-    read = read_lined(path)
+    read = read_lined(path, "of a pre-training")
     if not isinstance(read.content, dict):
         raise SettingsError(f"{read.path.name} holds names and values (name: value), such as corpus: [ETTh2].")
     try:
@@ -263,15 +264,3 @@ def _known_at(place: Sequence[str | int]) -> Iterable[str]:
     for part in place:
         kind = {"corpus": CorpusEntry, "generated": GeneratedEntry}.get(str(part), kind)
     return [name for name in kind.model_fields if name != "folder"]
-
-
-def _number(value: Any) -> Any:
-    """YAML reads 1e-4 as text, and a list of numbers is a tuple here."""
-    if isinstance(value, list):
-        return tuple(_number(one) for one in cast(list[Any], value))
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

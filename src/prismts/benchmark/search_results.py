@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prismts.analysis.shape import TapUse
+from prismts.benchmark.lines import read_lined
 from prismts.benchmark.search import count_trials, open_study, shown, storage_url
 from prismts.benchmark.search_space import Candidate
 from prismts.benchmark.search_spec import SearchSpec
@@ -188,18 +189,10 @@ def write_best(path: str | Path, found: Found, *, folder: str | Path) -> Path:
 
 def estimator_of(path: str | Path, **changes: Any) -> Forecaster | Classifier:
     """The unfitted estimator that a file of best settings describes, with some arguments replaced."""
-    import yaml
-
     from prismts.estimators.classifier import Classifier
     from prismts.estimators.forecaster import Forecaster
 
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(f"There is no file {path}. Pass the best.yaml that a search wrote.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    content = read_lined(path, "that a search wrote, best.yaml").content
     kinds: dict[str, Any] = {"Forecaster": Forecaster, "Classifier": Classifier}
     if not isinstance(content, Mapping) or content.get("estimator") not in kinds or "arguments" not in content:
         raise SettingsError(f"{path} holds no settings of a search: it needs the entries estimator and arguments.")

@@ -119,7 +119,7 @@ def dimension(name: str, content: Any) -> Dimension:
         raise unknown_name("dimension of a space", name, DIMENSIONS)
     kind = DIMENSIONS[name]
     if isinstance(content, list):
-        options = tuple(_number(one) if not isinstance(one, list) else one for one in cast(list[Any], content))
+        options = tuple(cast(list[Any], content))
         if len(options) < 2:
             raise SettingsError(f"{name} lists {len(options)} value; list several, or fix it under model: or fit:.")
         return Choice(options=options)
@@ -128,7 +128,7 @@ def dimension(name: str, content: Any) -> Dimension:
             f"{name} is a range such as {{low: 1, high: 4}} or a list such as [1, 2, 4], but got {content!r}. A value "
             "that stays fixed stands under model: or fit:."
         )
-    given = {str(key): _number(value) for key, value in cast(Mapping[Any, Any], content).items()}
+    given = {str(key): value for key, value in cast(Mapping[Any, Any], content).items()}
     for key in given:
         if key not in ("low", "high", "log", "step"):
             raise unknown_name(f"entry of the range of {name}", key, ("low", "high", "log", "step"))
@@ -271,17 +271,6 @@ def _candidate(model: dict[str, Any], values: Mapping[str, Any], place: Place, c
         model=model, fit=changed, n_tokens=n_tokens, macs=macs_of(config, place.site),
         taps=tap_use(config.kernel_sizes, n_tokens), cost=cost,
     )  # fmt: skip
-
-
-def _number(value: Any) -> Any:
-    """YAML reads 1e-4 as text: it needs 1.0e-4 to see a number."""
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return number if math.isfinite(number) else value
-    return value
 
 
 def _is_number(value: Any) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from prismts.benchmark.lines import read_lined
 from prismts.benchmark.search_space import DEFAULT_SPACE, FILL, Dimension, check_space, dimension
 from prismts.data.catalog import dataset
 from prismts.errors import SettingsError, unknown_name
@@ -150,16 +151,8 @@ def read_search(path: str | Path) -> SearchSpec:
 
     Files are named relative to the file.
     """
-    import yaml
-
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(f"There is no file {path}. Pass the YAML file of a search.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    known = _mapping(content, str(path))
+    known = _mapping(read_lined(path, "of a search").content, str(path))
     names = [one.name for one in fields(SearchSpec)]
     for name in known:
         if name not in names:
@@ -173,14 +166,13 @@ def read_search(path: str | Path) -> SearchSpec:
     space = _mapping(known.get("space") or {}, "space")
     known["space"] = {name: dimension(name, one) for name, one in space.items()}
     for name in ("model", "fit"):
-        given = _mapping(known.get(name) or {}, name)
-        known[name] = {key: _plain_number(value) for key, value in given.items()}
+        known[name] = _mapping(known.get(name) or {}, name)
     if known.get("budget") is not None:
         budget = _mapping(known["budget"], "budget")
         for name in budget:
             if name not in ("macs", "milliseconds"):
                 raise unknown_name("budget", name, ("macs", "milliseconds"))
-        known["budget"] = Budget(**{name: _plain_number(value) for name, value in budget.items()})
+        known["budget"] = Budget(**budget)
     if isinstance(known.get("values"), list):
         known["values"] = tuple(known["values"])
     spec = SearchSpec(**known)
@@ -199,13 +191,3 @@ def _mapping(content: Any, where: str) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise SettingsError(f"{where} holds names and values (name: value), but got {type(content).__name__}.")
     return {str(name): value for name, value in cast(Mapping[Any, Any], content).items()}
-
-
-def _plain_number(value: Any) -> Any:
-    """YAML reads 1e-4 as text."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from prismts.benchmark.lines import read_lined
 from prismts.data.catalog import dataset
 from prismts.errors import SettingsError, unknown_name
 from prismts.models import MODELS, make_settings
@@ -158,16 +159,7 @@ class StudySpec:
 
 def read_spec(path: str | Path) -> StudySpec:
     """The study that a YAML file describes; whatever in it cannot work is an error that names it."""
-    import yaml
-
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(f"There is no file {path}. Pass the YAML file of a study.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    known = _known(content, StudySpec, str(path))
+    known = _known(read_lined(path, "of a study").content, StudySpec, str(path))
     known["grids"] = tuple(Grid(**_complete(one, Grid)) for one in _listed(known.get("grids"), "grids"))
     also = known.get("also") or {}
     known["also"] = {str(name): Arrangement(**_known(one or {}, Arrangement, f"also: {name}"))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prismts.data.cells import constant, mark_missing
+from prismts.data.cells import constant, is_number, mark_missing
 from prismts.data.files import as_utf8, read_bytes, stem
 from prismts.data.frequency import infer_grid
 from prismts.data.series import Collection, Finding, Series, storage_dtype
@@ -74,7 +74,7 @@ def read_numbers(path: Path, missing_codes: Sequence[float] | None = None, *, ma
     try:
         values = np.array(cells, dtype=np.float64)
     except ValueError as error:
-        row = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+        row = next(i for i, cell in enumerate(cells) if not is_number(cell))
         raise DataError(f"{path.name}: row {row} holds {cells[row].decode()!r}, where a number is expected.") from error
     checked, noted = _checked(values[None, :], ("value",), path.name, missing_codes, may_be_empty)
     return Series(checked, ("value",), name=stem(path), findings=(*findings, *noted))
@@ -210,11 +210,3 @@ def _floating(x: NDArray, source: str) -> NDArray[np.floating]:
     if x.dtype.kind not in "fiub":
         raise DataError(f"{source} holds {x.dtype}, where numbers are expected.")
     return x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
-
-
-def _is_number(cell: bytes) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prismts.data.series import Finding
 from prismts.errors import DataError
 
-__all__ = ["MISSING_SPELLINGS", "MISSING_CODES", "channel_of", "mark_missing", "constant"]
+__all__ = ["MISSING_SPELLINGS", "MISSING_CODES", "channel_of", "mark_missing", "constant", "is_number"]
 
 # what people write where a number is missing, in lower case
 MISSING_SPELLINGS = (
@@ -179,3 +179,12 @@ def _stands_apart(values: NDArray[np.floating], hits: NDArray[np.bool_], code: f
 
 def _count(n: int, what: str) -> str:
     return f"{n:,} {what}" + "s" * (n != 1)
+
+
+def is_number(cell: bytes) -> bool:
+    """Whether a cell of a text file reads as a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 from numpy.typing import NDArray
 
+from prismts.data.cells import is_number
 from prismts.data.files import as_utf8, read_bytes, stem
 from prismts.data.series import Collection, Finding, storage_dtype
 from prismts.errors import DataError
@@ -141,20 +142,12 @@ def _parse_numbers(cases: _Cases, source: str) -> NDArray[np.float64]:
             try:
                 parts.append(np.array(cells, dtype=np.float64))
             except ValueError:
-                cell = next(cell for cell in cells if not _is_number(cell)).decode()
+                cell = next(cell for cell in cells if not is_number(cell)).decode()
                 raise DataError(
                     f"{source}: line {line} holds {cell!r}, where a number is expected. Write ? where nothing was "
                     "observed."
                 ) from error
         return np.concatenate(parts)
-
-
-def _is_number(cell: bytes) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _says(header: Mapping[str, str], key: str) -> bool:
@@ -167,7 +160,7 @@ def _labels(header: Mapping[str, str], cases: _Cases, source: str) -> NDArray | 
     if not _says(header, "targetlabel"):
         return np.array(cases.labels)
     for line, label in zip(cases.lines, cases.labels, strict=True):
-        if not _is_number(label.encode()):
+        if not is_number(label.encode()):
             raise DataError(
                 f"{source}: line {line} has the target {label!r}, which is not a number (@targetLabel true)."
             )

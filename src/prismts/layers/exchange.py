@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from prismts.shapes import expect_heads
+from prismts.ranges import expect_heads
 
 __all__ = ["ChannelExchange"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prismts.errors import unknown_name
+from prismts.errors import SettingsError, unknown_name
 
-__all__ = ["DePatch", "PatchBounds", "UniformPatch", "n_patches", "pad_end", "sample_linear"]
+__all__ = ["DePatch", "PatchBounds", "UniformPatch", "n_patches", "n_patches_within", "pad_end", "sample_linear"]
 
 
 class PatchBounds(NamedTuple):
@@ -23,6 +23,17 @@ class PatchBounds(NamedTuple):
 def n_patches(n_timepoints: int, patch_length: int, stride: int) -> int:
     """How many patches lie wholly within a window."""
     return (n_timepoints - patch_length) // stride + 1
+
+
+def n_patches_within(n_timepoints: int, patch_length: int, stride: int, *, padding: int = 0) -> int:
+    """The same for a window with ``padding`` steps more; that there is none is an error for who sets the lengths."""
+    n = n_patches(n_timepoints + padding, patch_length, stride)
+    if n < 1:
+        raise SettingsError(
+            f"A window of {n_timepoints} steps has no room for a patch of {patch_length}. Shorten patch_length, or "
+            "lengthen context_length."
+        )
+    return n
 
 
 def pad_end(x: Tensor, n: int) -> Tensor:

@@ -39,10 +39,11 @@ from prismts.layers.fused_conv import fused_conv_branch, worth_fusing
 from prismts.layers.heads import FlattenHead, PoolHead
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats
-from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches, pad_end
+from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches_within, pad_end
 from prismts.layers.paths import worth_slicing
 from prismts.layers.residual import conv_branch, pair_branch
 from prismts.models.contract import Encoder
+from prismts.ranges import expect_shares
 from prismts.shapes import expect
 
 __all__ = ["Block", "ConvTimeNet", "ConvTimeNetConfig", "from_reference"]
@@ -83,8 +84,7 @@ class ConvTimeNetConfig:
             )
         if self.patches == "deformable" and self.patch_length < 2:
             raise SettingsError("A deformable patch needs patch_length >= 2; use patches='points' for single points.")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_shares(self, "dropout")
         object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
 
     def n_padding(self, n_timepoints: int) -> int:
@@ -100,13 +100,7 @@ class ConvTimeNetConfig:
     def n_tokens(self, n_timepoints: int) -> int:
         """N for windows of this length."""
         length, stride = self._patch()
-        n = n_patches(n_timepoints + self.n_padding(n_timepoints), length, stride)
-        if n < 1:
-            raise SettingsError(
-                f"A window of {n_timepoints} steps has no room for a patch of {length}. Shorten patch_length, or "
-                "lengthen context_length."
-            )
-        return n
+        return n_patches_within(n_timepoints, length, stride, padding=self.n_padding(n_timepoints))
 
     def _patch(self) -> tuple[int, int]:
         return (1, 1) if self.patches == "points" else (self.patch_length, self.stride)

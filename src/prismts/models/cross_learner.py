@@ -37,7 +37,8 @@ from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
-from prismts.shapes import expect, expect_heads
+from prismts.ranges import expect_counts, expect_heads, expect_shares
+from prismts.shapes import expect
 
 __all__ = ["HP2", "HP2_CONTEXT_LENGTH", "BlockTrace", "CrossLearner", "CrossLearnerConfig"]
 
@@ -68,9 +69,7 @@ class CrossLearnerConfig:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
-        for name in ("patch_length", "width", "n_blocks", "kernel_size", "n_heads"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is at least 1, but got {getattr(self, name)}.")
+        expect_counts(self, "patch_length", "width", "n_blocks", "kernel_size", "n_heads")
         if self.kernel_size % 2 == 0:
             raise SettingsError(
                 f"kernel_size is odd, so that a token stands in the middle of its kernel, but got {self.kernel_size}. "
@@ -91,8 +90,7 @@ class CrossLearnerConfig:
                 f"kernel_per='token' says how often kernels are generated, but kernels={self.kernels!r} are not. "
                 "Use kernels='dynamic' or kernel_per='window'."
             )
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_shares(self, "dropout")
 
     @property
     def token_length(self) -> int:

@@ -31,9 +31,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prismts.errors import SettingsError, unknown_name
+from prismts.errors import unknown_name
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm
+from prismts.ranges import expect_counts
 from prismts.shapes import expect
 
 __all__ = ["CycleNet", "CycleNetConfig", "RecurrentCycle"]
@@ -54,8 +55,7 @@ class CycleNetConfig:
     def __post_init__(self) -> None:
         if self.backbone not in ("linear", "mlp"):
             raise unknown_name("backbone", self.backbone, ("linear", "mlp"))
-        if self.cycle < 1 or self.width < 1:
-            raise SettingsError(f"cycle and width are at least 1, but got {self.cycle} and {self.width}.")
+        expect_counts(self, "cycle", "width")
 
 
 class RecurrentCycle(nn.Module):

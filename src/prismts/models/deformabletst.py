@@ -39,6 +39,7 @@ from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm
 from prismts.layers.patch import pad_end, sample_linear
 from prismts.models.contract import Encoder
+from prismts.ranges import expect_shares, expect_stages
 from prismts.shapes import expect
 
 __all__ = ["Block", "DeformableAttention", "DeformableTST", "DeformableTSTConfig"]
@@ -61,12 +62,7 @@ class DeformableTSTConfig:
     drop_path: float = 0.3  # share of windows for which a branch of the last block is left out; 0 at the first block
 
     def __post_init__(self) -> None:
-        stages = ("widths", "n_blocks", "n_heads", "n_groups", "offset_kernels", "offset_strides")
-        for name in stages:
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len({len(getattr(self, name)) for name in stages}) != 1 or not self.widths:
-            found = ", ".join(f"{name}={getattr(self, name)}" for name in stages)
-            raise SettingsError(f"{', '.join(stages)} hold one number per stage, but their lengths differ: {found}.")
+        expect_stages(self, "widths", "n_blocks", "n_heads", "n_groups", "offset_kernels", "offset_strides")
         for width, heads, groups in zip(self.widths, self.n_heads, self.n_groups, strict=True):
             if min(width, heads, groups) < 1 or width % heads or heads % groups:
                 raise SettingsError(
@@ -81,10 +77,7 @@ class DeformableTSTConfig:
             raise SettingsError(
                 f"stem_ratio is 1 or even, since the stem halves the steps first, but got {self.stem_ratio}."
             )
-        if not (0 <= self.dropout < 1 and 0 <= self.drop_path < 1):
-            raise SettingsError(
-                f"dropout and drop_path are shares from 0 to below 1, but got {self.dropout} and {self.drop_path}."
-            )
+        expect_shares(self, "dropout", "drop_path")
 
     def sized(self, context_length: int) -> DeformableTSTConfig:
         """These settings with the ratio of the stem that suits windows of this length."""

@@ -37,7 +37,8 @@ from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
 from prismts.models.convtimenet import Residual
-from prismts.shapes import expect, expect_heads
+from prismts.ranges import expect_heads, expect_shares, expect_stages
+from prismts.shapes import expect
 
 __all__ = ["AttentionBlock", "FormerTime", "FormerTimeConfig", "ReducedAttention"]
 
@@ -59,11 +60,7 @@ class FormerTimeConfig:
 
     def __post_init__(self) -> None:
         stages = [name for name in ("n_layers", "reductions", "slices", "strides") if getattr(self, name) is not None]
-        for name in stages:
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len({len(getattr(self, name)) for name in stages}) != 1 or not self.n_layers:
-            found = ", ".join(f"{name}={getattr(self, name)}" for name in stages)
-            raise SettingsError(f"{', '.join(stages)} hold one number per stage, but their lengths differ: {found}.")
+        expect_stages(self, *stages)
         if min(min(getattr(self, name)) for name in stages) < 1 or min(self.width, self.n_heads, self.expansion) < 1:
             raise SettingsError("All lengths, strides, layers, heads and widths are at least 1.")
         expect_heads(self.width, self.n_heads)
@@ -75,8 +72,7 @@ class FormerTimeConfig:
                     f"strides {self.strides} leave out what lies between slices of {self.slices}. Set each to at most "
                     "its slice."
                 )
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_shares(self, "dropout")
 
     def sized(self, context_length: int) -> FormerTimeConfig:
         """These settings with slices and strides that suit windows of this length, where none are named."""

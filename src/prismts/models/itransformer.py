@@ -29,13 +29,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prismts.errors import SettingsError
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm
 from prismts.models.contract import Encoder
-from prismts.shapes import expect, expect_heads
+from prismts.ranges import expect_counts, expect_heads, expect_shares
+from prismts.shapes import expect
 
 __all__ = ["LARGE", "ITransformer", "ITransformerConfig"]
 
@@ -51,12 +51,9 @@ class ITransformerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("width", "n_heads", "feed_forward", "n_layers"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is at least 1, but got {getattr(self, name)}.")
+        expect_counts(self, "width", "n_heads", "feed_forward", "n_layers")
         expect_heads(self.width, self.n_heads)
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_shares(self, "dropout")
 
 
 # the authors' setting for Electricity (and, with a layer more, Traffic)

@@ -36,9 +36,10 @@ from prismts.errors import SettingsError, ShapeError, unknown_name
 from prismts.layers.features import Features
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm
-from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches, pad_end, sample_linear
+from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches, n_patches_within, pad_end, sample_linear
 from prismts.models.contract import Encoder
 from prismts.models.language_backbone import Backbone, BackboneConfig, make_backbone, n_trained
+from prismts.ranges import expect_counts
 from prismts.shapes import expect
 
 __all__ = ["LanguageConfig", "LanguageEncoder", "PatchTokens", "readable_by"]
@@ -55,10 +56,7 @@ class LanguageConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.patch_length, self.stride) < 1:
-            raise SettingsError(
-                f"patch_length and stride are at least 1, but got {self.patch_length} and {self.stride}."
-            )
+        expect_counts(self, "patch_length", "stride")
         if self.patches not in ("uniform", "deformable"):
             raise unknown_name("patches", self.patches, ("uniform", "deformable"))
         if (self.patches == "deformable" or tuple(self.scales) != (1,)) and self.patch_length < 2:
@@ -69,13 +67,7 @@ class LanguageConfig(BackboneConfig):
 
     def n_tokens(self, n_timepoints: int) -> int:
         """N for windows of this length, with one stride more at the end."""
-        n = n_patches(n_timepoints + self.stride, self.patch_length, self.stride)
-        if n < 1:
-            raise SettingsError(
-                f"A window of {n_timepoints} steps has no room for a patch of {self.patch_length}. Shorten "
-                "patch_length, or lengthen context_length."
-            )
-        return n
+        return n_patches_within(n_timepoints, self.patch_length, self.stride, padding=self.stride)
 
 
 class PatchTokens(nn.Module):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from prismts.errors import MissingExtraError, SavedModelError, SettingsError, unknown_name
 from prismts.layers.dropout import Dropout
 from prismts.models.language_hub import from_hub, quiet, transformers
-from prismts.shapes import expect_heads
+from prismts.ranges import expect_counts, expect_heads, expect_shares
 
 __all__ = [
     "CONTROLS",
@@ -69,13 +69,9 @@ class BackboneConfig:
             raise unknown_name("part to train", self.train, TRAIN)
         if self.weights not in ("pretrained", "random"):
             raise unknown_name("weights", self.weights, ("pretrained", "random"))
-        for name in ("n_layers", "lora_rank", "width", "n_heads", "feed_forward", "max_tokens", "n_words"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} is at least 1, but got {value}.")
+        expect_counts(self, "n_layers", "lora_rank", "width", "n_heads", "feed_forward", "max_tokens", "n_words")
         expect_heads(self.width, self.n_heads)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_shares(self, "dropout")
 
 
 class Backbone(nn.Module):

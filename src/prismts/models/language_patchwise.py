@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from prismts.errors import SavedModelError, SettingsError
 from prismts.layers.decode import fold
 from prismts.layers.missing import bridge
-from prismts.layers.patch import n_patches
+from prismts.layers.patch import n_patches_within
 from prismts.models.language import LanguageConfig, LanguageEncoder, readable_by
 from prismts.models.language_backbone import PretrainedBackbone
 from prismts.shapes import expect
@@ -101,18 +101,14 @@ class PatchwiseForecaster(nn.Module):
         self.context_length, self.horizon = context_length, horizon
         self.encoder = PatchwiseEncoder(config, n_channels=n_channels, context_length=context_length)
         length, stride = config.patch_length, config.stride
-        if context_length < length:
-            raise SettingsError(
-                f"A window of {context_length} steps has no room for a patch of {length}. Shorten patch_length, or "
-                "lengthen context_length."
-            )
+        n = n_patches_within(context_length, length, stride)
         if stride > length:
             raise SettingsError(
                 f"Patches of {length} steps that begin every {stride} leave steps of the future that none writes. Set "
                 f"stride to at most {length}."
             )
         self.n_anchors = -(-max(0, horizon - length) // stride) + 1
-        self.encoder.check_room(n_patches(context_length, length, stride) + self.n_anchors)
+        self.encoder.check_room(n + self.n_anchors)
 
     @property
     def trained_share(self) -> str:

@@ -40,6 +40,7 @@ from prismts.layers.patch import pad_end
 from prismts.models.language import LanguageConfig, LanguageEncoder, readable_by
 from prismts.models.language_backbone import Backbone, NoBackbone
 from prismts.models.language_hub import from_hub
+from prismts.ranges import expect_counts, expect_shares
 
 __all__ = ["NumbersPrompt", "ReprogrammedEncoder", "Reprogram", "TextPrompt", "TimeLLMConfig", "window_statistics"]
 
@@ -68,19 +69,10 @@ class TimeLLMConfig(LanguageConfig):
         for name, known in (("prototypes", ("mapped", "drawn")), ("prompt", ("numbers", "text", "none"))):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
-        for name in (
-            "n_prototypes",
-            "patch_width",
-            "ask_width",
-            "ask_heads",
-            "token_width",
-            "n_prompt",
-            "longest_text",
-        ):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is at least 1, but got {getattr(self, name)}.")
-        if not 0 <= self.ask_dropout < 1:
-            raise SettingsError(f"ask_dropout is a share from 0 to below 1, but got {self.ask_dropout}.")
+        expect_counts(
+            self, "n_prototypes", "patch_width", "ask_width", "ask_heads", "token_width", "n_prompt", "longest_text"
+        )
+        expect_shares(self, "ask_dropout")
         if self.prompt == "text" and (self.backbone in ("none", "attention") or self.weights == "random"):
             raise SettingsError(
                 "prompt='text' is read by the tokenizer that belongs to a pretrained backbone, and this one has none. "

@@ -40,6 +40,7 @@ from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
+from prismts.ranges import expect_shares, expect_stages
 from prismts.shapes import expect
 
 __all__ = ["Block", "GroupedPair", "LargeKernel", "ModernTCN", "ModernTCNConfig"]
@@ -62,12 +63,7 @@ class ModernTCNConfig:
     joined: bool = False  # one token for all variables of a time, side by side
 
     def __post_init__(self) -> None:
-        stages = ("widths", "n_blocks", "kernel_sizes", "small_kernels")
-        for name in stages:
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len({len(getattr(self, name)) for name in stages}) != 1 or not self.widths:
-            found = ", ".join(f"{name}={getattr(self, name)}" for name in stages)
-            raise SettingsError(f"{', '.join(stages)} hold one number per stage, but their lengths differ: {found}.")
+        expect_stages(self, "widths", "n_blocks", "kernel_sizes", "small_kernels")
         if min(*self.widths, *self.n_blocks, *self.kernel_sizes, self.expansion, self.downsampling, self.stride) < 1:
             raise SettingsError("widths, n_blocks, kernel_sizes, expansion, downsampling and stride are at least 1.")
         for large, small in zip(self.kernel_sizes, self.small_kernels, strict=True):
@@ -80,8 +76,7 @@ class ModernTCNConfig:
             raise SettingsError(
                 f"stride={self.stride} leaves out steps between patches of {self.patch_length}. Set it to at most that."
             )
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_shares(self, "dropout")
 
     @property
     def total_stride(self) -> int:

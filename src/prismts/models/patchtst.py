@@ -28,15 +28,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prismts.errors import SettingsError, ShapeError
+from prismts.errors import ShapeError
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, norm_weighed
-from prismts.layers.patch import n_patches, pad_end
+from prismts.layers.patch import n_patches_within, pad_end
 from prismts.layers.paths import is_written_out
 from prismts.models.contract import Encoder
-from prismts.shapes import expect, expect_heads
+from prismts.ranges import expect_counts, expect_heads, expect_shares
+from prismts.shapes import expect
 
 __all__ = ["LARGE", "PatchTST", "PatchTSTConfig"]
 
@@ -54,22 +55,13 @@ class PatchTSTConfig:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("patch_length", "stride", "width", "n_heads", "feed_forward", "n_layers"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is at least 1, but got {getattr(self, name)}.")
+        expect_counts(self, "patch_length", "stride", "width", "n_heads", "feed_forward", "n_layers")
         expect_heads(self.width, self.n_heads)
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_shares(self, "dropout")
 
     def n_tokens(self, n_timepoints: int) -> int:
         """N for windows of this length, with one stride more at the end."""
-        n = n_patches(n_timepoints + self.stride, self.patch_length, self.stride)
-        if n < 1:
-            raise SettingsError(
-                f"A window of {n_timepoints} steps has no room for a patch of {self.patch_length}. Shorten "
-                "patch_length, or lengthen context_length."
-            )
-        return n
+        return n_patches_within(n_timepoints, self.patch_length, self.stride, padding=self.stride)
 
 
 # the authors' setting for ETTm, Weather, Electricity and Traffic

@@ -22,14 +22,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from prismts.errors import SettingsError
 from prismts.layers.ends import n_slices, n_steps
 from prismts.layers.features import Features
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
 from prismts.models.formertime import AttentionBlock, as_features, read_window
-from prismts.shapes import expect, expect_heads
+from prismts.ranges import expect_counts, expect_heads, expect_shares
+from prismts.shapes import expect
 
 __all__ = ["TimeMAE", "TimeMAEConfig"]
 
@@ -48,13 +48,9 @@ class TimeMAEConfig:
     normalize: bool = True  # take each window's level and scale away; not where classes are told apart
 
     def __post_init__(self) -> None:
-        for name in ("slice_length", "width", "n_layers", "n_heads", "expansion"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} is at least 1, but got {value}.")
+        expect_counts(self, "slice_length", "width", "n_layers", "n_heads", "expansion")
         expect_heads(self.width, self.n_heads)
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_shares(self, "dropout")
 
     def sized(self, context_length: int) -> TimeMAEConfig:
         """These settings with slices that suit windows of this length, where none are named."""

@@ -43,6 +43,7 @@ from prismts.layers.features import Features
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.models.contract import Encoder
+from prismts.ranges import expect_counts, expect_shares
 from prismts.shapes import expect
 
 __all__ = ["TimesNet", "TimesNetConfig", "TimesNetForecaster", "strongest_periods"]
@@ -60,11 +61,8 @@ class TimesNetConfig:
     dropout: float = 0.1  # behind the embedding
 
     def __post_init__(self) -> None:
-        for name in ("width", "feed_forward", "n_layers", "n_periods", "n_kernels"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is at least 1, but got {getattr(self, name)}.")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is a share from 0 to below 1, but got {self.dropout}.")
+        expect_counts(self, "width", "feed_forward", "n_layers", "n_periods", "n_kernels")
+        expect_shares(self, "dropout")
 
 
 def strongest_periods(x: Tensor, n_periods: int) -> tuple[Tensor, Tensor]:

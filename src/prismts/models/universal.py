@@ -58,7 +58,8 @@ from prismts.layers.patch import PatchBounds
 from prismts.layers.spectral import SpectrumBranch
 from prismts.models import convtimenet, patchtst
 from prismts.models.contract import Encoder
-from prismts.shapes import expect, expect_heads
+from prismts.ranges import expect_counts, expect_heads
+from prismts.shapes import expect
 
 __all__ = ["UniversalEncoder", "UniversalEncoderConfig"]
 
@@ -101,8 +102,7 @@ class UniversalEncoderConfig:
             )
         if self.patches == "deformable" and lengths[0] < 2:
             raise SettingsError(f"A deformable patch has 2 steps or more, but patch_lengths is {lengths}.")
-        if self.stride < 1:
-            raise SettingsError(f"stride is at least 1, but got {self.stride}.")
+        expect_counts(self, "stride")
         if self.n_bands == 1 or self.n_bands < 0:
             raise SettingsError(f"n_bands shares the spectrum out among 2 bands or more, or 0, but got {self.n_bands}.")
         object.__setattr__(self, "patch_lengths", lengths)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from prismts.errors import PrismError, SavedModelError, SettingsError, unknown_name
+from prismts.ranges import expect_counts
 from prismts.training.batches import EpochBatches, Source, Stream, batches_of
 from prismts.training.checkpoint import SafeCheckpointIO, read_tree, write_tree
 from prismts.training.memory import keep_pages
@@ -89,9 +90,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             make_schedule(self.schedule, 1, 1)
-        for name in ("max_epochs", "patience", "batch_size", "channels_at_once", "n_nodes"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is at least 1, but got {getattr(self, name)}.")
+        expect_counts(self, "max_epochs", "patience", "batch_size", "channels_at_once", "n_nodes")
         if self.learning_rate <= 0:
             raise SettingsError(f"learning_rate is above 0, but got {self.learning_rate}.")
         if self.averaging is not None and not 0 < self.averaging < 1:

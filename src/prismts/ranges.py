@@ -1,0 +1,42 @@
+"""What numbers settings may be: counts from 1, shares below 1, one per stage, heads that share a width out evenly."""
+
+from prismts.errors import SettingsError
+
+__all__ = ["expect_counts", "expect_heads", "expect_shares", "expect_stages"]
+
+
+def expect_counts(settings: object, *names: str) -> None:
+    """Raise a SettingsError unless each of these settings is at least 1, or None."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise SettingsError(f"{name} is at least 1, but got {value}.")
+
+
+def expect_shares(settings: object, *names: str) -> None:
+    """Raise a SettingsError unless each of these settings is a share from 0 to below 1, or None."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 <= value < 1:
+            raise SettingsError(f"{name} is a share from 0 to below 1, but got {value}.")
+
+
+def expect_stages(settings: object, *names: str) -> None:
+    """Turn these settings into tuples, and raise a SettingsError unless they hold equally many numbers, one or more."""
+    for name in names:
+        object.__setattr__(settings, name, tuple(getattr(settings, name)))  # settings are frozen
+    found = ", ".join(f"{name}={getattr(settings, name)}" for name in names)
+    lengths = {len(getattr(settings, name)) for name in names}
+    if len(lengths) > 1:
+        raise SettingsError(f"{', '.join(names)} hold one number per stage, but their lengths differ: {found}.")
+    if 0 in lengths:
+        raise SettingsError(f"{', '.join(names)} hold one number per stage, and at least one, but got {found}.")
+
+
+def expect_heads(width: int, n_heads: int) -> None:
+    """Raise a SettingsError unless the heads of an attention share its width out evenly."""
+    if width % n_heads:
+        raise SettingsError(
+            f"n_heads={n_heads} heads share the width out evenly, but {width} is no multiple of it. "
+            "Change width or n_heads."
+        )
