@@ -40,7 +40,6 @@ from prismts.data.corpus import Corpus
 from prismts.evaluation.protocols import score
 from prismts.models.language import LanguageConfig
 from prismts.models.language_patchwise import PatchwiseEncoder, write_stage
-from prismts.tasks.causal_patch import CausalPatch
 from prismts.training.fit import FitConfig
 from prismts.training.pretrain import pretrain
 
@@ -141,7 +140,7 @@ class Bench:
         epochs, steps = (1, 5) if self.tiny else (STAGE_EPOCHS[self.size], 100)
         began = time.perf_counter()
         result = pretrain(
-            encoder, corpus, tasks=CausalPatch(), seed=seed, folder=self.runs / f"stage-{seed}.run", progress=False,
+            encoder, corpus, tasks="causal_patch", seed=seed, folder=self.runs / f"stage-{seed}.run", progress=False,
             config=FitConfig(
                 max_epochs=epochs, patience=epochs, batch_size=256, learning_rate=1e-3, schedule="one_cycle",
                 gradient_clip=1.0,

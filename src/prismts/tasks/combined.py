@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prismts.errors import SettingsError, unknown_name
 from prismts.models.contract import Encoder
+from prismts.tasks.causal_patch import CausalPatch
 from prismts.tasks.contrast import Contrast
 from prismts.tasks.hidden_tokens import HiddenTokens
 from prismts.tasks.next_patch import NextPatch
@@ -24,6 +25,7 @@ PRETRAIN_TASKS: dict[str, Callable[..., PretrainTask]] = {
     "decoupled": HiddenTokens,
     "contrastive": Contrast,
     "next_patch": NextPatch,
+    "causal_patch": CausalPatch,  # of encoders that do not look ahead
 }
 
 Tasks = str | PretrainTask | Sequence[str | PretrainTask] | Mapping[str, Any]
