@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prismts.adapters import seed_of
+from prismts.adapters.arguments import ClassifierArguments, DetectorArguments, EmbedderArguments
 from prismts.errors import MissingExtraError, SettingsError
-from prismts.estimators.classifier import Classifier
-from prismts.estimators.detector import AnomalyDetector, ScoreKind, ThresholdKind
-from prismts.estimators.embedder import Channels, Embedder
 from prismts.estimators.forecaster import Forecaster
 
 try:
@@ -52,7 +50,7 @@ _COLLECTION: dict[str, Any] = {
 }
 
 
-class PrismClassifier(BaseClassifier):
+class PrismClassifier(ClassifierArguments, BaseClassifier):
     """``prismts.estimators.classifier.Classifier`` as a classifier of aeon.
 
     Args:
@@ -76,38 +74,8 @@ class PrismClassifier(BaseClassifier):
 
     _tags = _COLLECTION
 
-    def __init__(
-        self,
-        model: str = "convtimenet",
-        *,
-        setting: str = "default",
-        model_settings: Mapping[str, Any] | None = None,
-        fit_settings: Mapping[str, Any] | None = None,
-        n_members: int | None = None,
-        class_weight: str | Mapping[Any, float] | None = None,
-        validation: float | str | None = "auto",
-        refit: bool = False,
-        random_state: Any = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.setting = setting
-        self.model_settings = model_settings
-        self.fit_settings = fit_settings
-        self.n_members = n_members
-        self.class_weight = class_weight
-        self.validation = validation
-        self.refit = refit
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
-
     def _fit(self, X: Any, y: NDArray) -> PrismClassifier:
-        self.estimator_ = Classifier(
-            self.model, setting=self.setting, model_settings=self.model_settings, fit_settings=self.fit_settings,
-            n_members=self.n_members, class_weight=self.class_weight, validation=self.validation, refit=self.refit,
-            random_state=seed_of(self.random_state), progress=self.verbose,
-        ).fit(X, y)  # fmt: skip
+        self.estimator_ = self._new().fit(X, y)
         return self
 
     def _predict(self, X: Any) -> NDArray:
@@ -122,7 +90,7 @@ class PrismClassifier(BaseClassifier):
         return [{**_TINY, "setting": "network", "validation": None}, {**_TINY, "validation": 2}]
 
 
-class PrismAnomalyDetector(BaseSeriesAnomalyDetector):
+class PrismAnomalyDetector(DetectorArguments, BaseSeriesAnomalyDetector):
     """``prismts.estimators.detector.AnomalyDetector`` as an anomaly detector of aeon, of one series of any channels.
 
     ``predict`` is the score of each step, 0 where it is usual; ``estimator_.predict`` raises alarms above a threshold
@@ -160,44 +128,10 @@ class PrismAnomalyDetector(BaseSeriesAnomalyDetector):
         "algorithm_type": "deeplearning",
         "python_dependencies": "torch",
     }
-
-    def __init__(
-        self,
-        model: str = "convtimenet",
-        *,
-        setting: str = "default",
-        context_length: int | None = None,
-        score: ScoreKind = "both",
-        threshold: ThresholdKind = "tail",
-        false_alarm_rate: float = 0.001,
-        model_settings: Mapping[str, Any] | None = None,
-        fit_settings: Mapping[str, Any] | None = None,
-        n_members: int | None = None,
-        validation: float | None = 0.2,
-        random_state: Any = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.setting = setting
-        self.context_length = context_length
-        self.score: ScoreKind = score
-        self.threshold: ThresholdKind = threshold
-        self.false_alarm_rate = false_alarm_rate
-        self.model_settings = model_settings
-        self.fit_settings = fit_settings
-        self.n_members = n_members
-        self.validation = validation
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__(axis=1)
+    _base = {"axis": 1}  # noqa: RUF012
 
     def _fit(self, X: NDArray, y: Any = None) -> PrismAnomalyDetector:
-        self.estimator_ = AnomalyDetector(
-            self.model, setting=self.setting, context_length=self.context_length, score=self.score,
-            threshold=self.threshold, false_alarm_rate=self.false_alarm_rate, model_settings=self.model_settings,
-            fit_settings=self.fit_settings, n_members=self.n_members, random_state=seed_of(self.random_state),
-            progress=self.verbose,
-        ).fit(X, validation=self.validation)  # fmt: skip
+        self.estimator_ = self._new().fit(X, validation=self.validation)
         return self
 
     def _predict(self, X: NDArray) -> NDArray[np.float64]:
@@ -210,7 +144,7 @@ class PrismAnomalyDetector(BaseSeriesAnomalyDetector):
         return [tiny, {"model": "sub_pca", "model_settings": {"window": 5}, "validation": None}]
 
 
-class PrismEmbedder(BaseCollectionTransformer):
+class PrismEmbedder(EmbedderArguments, BaseCollectionTransformer):
     """``prismts.estimators.embedder.Embedder`` as a transformer of aeon from collections to tables.
 
     aeon wants as many channels as in training; the estimator itself embeds any number.
@@ -240,34 +174,8 @@ class PrismEmbedder(BaseCollectionTransformer):
         "removes_missing_values": True,
     }
 
-    def __init__(
-        self,
-        model: str = "convtimenet",
-        *,
-        context_length: int | None = None,
-        pooling: str = "both",
-        channels: Channels = "pooled",
-        model_settings: Mapping[str, Any] | None = None,
-        fit_settings: Mapping[str, Any] | None = None,
-        random_state: Any = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.context_length = context_length
-        self.pooling = pooling
-        self.channels: Channels = channels
-        self.model_settings = model_settings
-        self.fit_settings = fit_settings
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
-
     def _fit(self, X: Any, y: Any = None) -> PrismEmbedder:
-        self.estimator_ = Embedder(
-            self.model, context_length=self.context_length, pooling=self.pooling, channels=self.channels,
-            model_settings=self.model_settings, fit_settings=self.fit_settings,
-            random_state=seed_of(self.random_state), progress=self.verbose,
-        ).fit(X)  # fmt: skip
+        self.estimator_ = self._new().fit(X)
         return self
 
     def _transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:

@@ -18,10 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prismts.adapters import seed_of
+from prismts.adapters.arguments import ClassifierArguments, DetectorArguments, EmbedderArguments
 from prismts.errors import MissingExtraError, SettingsError
-from prismts.estimators.classifier import Classifier
-from prismts.estimators.detector import AnomalyDetector, ScoreKind, ThresholdKind
-from prismts.estimators.embedder import Channels, Embedder
 from prismts.estimators.forecaster import Forecaster
 
 try:
@@ -59,7 +57,7 @@ def _arrays(tables: Sequence[pd.DataFrame]) -> list[NDArray[np.float64]]:
     return [table.to_numpy(dtype=np.float64).T for table in tables]
 
 
-class PrismClassifier(BaseClassifier):
+class PrismClassifier(ClassifierArguments, BaseClassifier):
     """``prismts.estimators.classifier.Classifier`` as a classifier of sktime.
 
     Args:
@@ -83,38 +81,8 @@ class PrismClassifier(BaseClassifier):
 
     _tags = {**_COMMON, "X_inner_mtype": "df-list", "capability:predict_proba": True}  # noqa: RUF012
 
-    def __init__(
-        self,
-        model: str = "convtimenet",
-        *,
-        setting: str = "default",
-        model_settings: Mapping[str, Any] | None = None,
-        fit_settings: Mapping[str, Any] | None = None,
-        n_members: int | None = None,
-        class_weight: str | Mapping[Any, float] | None = None,
-        validation: float | str | None = "auto",
-        refit: bool = False,
-        random_state: Any = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.setting = setting
-        self.model_settings = model_settings
-        self.fit_settings = fit_settings
-        self.n_members = n_members
-        self.class_weight = class_weight
-        self.validation = validation
-        self.refit = refit
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
-
     def _fit(self, X: list[pd.DataFrame], y: NDArray) -> PrismClassifier:
-        self.estimator_ = Classifier(
-            self.model, setting=self.setting, model_settings=self.model_settings, fit_settings=self.fit_settings,
-            n_members=self.n_members, class_weight=self.class_weight, validation=self.validation, refit=self.refit,
-            random_state=seed_of(self.random_state), progress=self.verbose,
-        ).fit(_arrays(X), y)  # fmt: skip
+        self.estimator_ = self._new().fit(_arrays(X), y)
         return self
 
     def _predict(self, X: list[pd.DataFrame]) -> NDArray:
@@ -297,7 +265,7 @@ class PrismForecaster(BaseForecaster):
         return [tiny, {**tiny, "horizon": 5, "quantiles": (0.05, 0.25, 0.5, 0.75, 0.95)}]
 
 
-class PrismDetector(BaseDetector):
+class PrismDetector(DetectorArguments, BaseDetector):
     """``prismts.estimators.detector.AnomalyDetector`` as a detector of sktime, of one series of any channels.
 
     ``predict`` tells the places of alarms, ``transform_scores`` the score of each step, ``predict_scores`` those of the
@@ -332,43 +300,8 @@ class PrismDetector(BaseDetector):
         "fit_is_empty": False,
     }
 
-    def __init__(
-        self,
-        model: str = "convtimenet",
-        *,
-        setting: str = "default",
-        context_length: int | None = None,
-        score: ScoreKind = "both",
-        threshold: ThresholdKind = "tail",
-        false_alarm_rate: float = 0.001,
-        model_settings: Mapping[str, Any] | None = None,
-        fit_settings: Mapping[str, Any] | None = None,
-        n_members: int | None = None,
-        validation: float | None = 0.2,
-        random_state: Any = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.setting = setting
-        self.context_length = context_length
-        self.score: ScoreKind = score
-        self.threshold: ThresholdKind = threshold
-        self.false_alarm_rate = false_alarm_rate
-        self.model_settings = model_settings
-        self.fit_settings = fit_settings
-        self.n_members = n_members
-        self.validation = validation
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
-
     def _fit(self, X: pd.DataFrame, y: Any = None) -> PrismDetector:
-        self.estimator_ = AnomalyDetector(
-            self.model, setting=self.setting, context_length=self.context_length, score=self.score,
-            threshold=self.threshold, false_alarm_rate=self.false_alarm_rate, model_settings=self.model_settings,
-            fit_settings=self.fit_settings, n_members=self.n_members, random_state=seed_of(self.random_state),
-            progress=self.verbose,
-        ).fit(_arrays([X])[0], validation=self.validation)  # fmt: skip
+        self.estimator_ = self._new().fit(_arrays([X])[0], validation=self.validation)
         return self
 
     def _predict(self, X: pd.DataFrame | pd.Series) -> pd.DataFrame:
@@ -389,7 +322,7 @@ class PrismDetector(BaseDetector):
         return [tiny, {"model": "sub_pca", "model_settings": {"window": 5}, "validation": None, **often}]
 
 
-class PrismEmbedder(BaseTransformer):
+class PrismEmbedder(EmbedderArguments, BaseTransformer):
     """``prismts.estimators.embedder.Embedder`` as a transformer of sktime from series to one row of numbers each.
 
     Args:
@@ -421,34 +354,8 @@ class PrismEmbedder(BaseTransformer):
         "capability:categorical_in_X": False,
     }
 
-    def __init__(
-        self,
-        model: str = "convtimenet",
-        *,
-        context_length: int | None = None,
-        pooling: str = "both",
-        channels: Channels = "pooled",
-        model_settings: Mapping[str, Any] | None = None,
-        fit_settings: Mapping[str, Any] | None = None,
-        random_state: Any = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.context_length = context_length
-        self.pooling = pooling
-        self.channels: Channels = channels
-        self.model_settings = model_settings
-        self.fit_settings = fit_settings
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
-
     def _fit(self, X: list[pd.DataFrame], y: Any = None) -> PrismEmbedder:
-        self.estimator_ = Embedder(
-            self.model, context_length=self.context_length, pooling=self.pooling, channels=self.channels,
-            model_settings=self.model_settings, fit_settings=self.fit_settings,
-            random_state=seed_of(self.random_state), progress=self.verbose,
-        ).fit(_arrays(X))  # fmt: skip
+        self.estimator_ = self._new().fit(_arrays(X))
         return self
 
     def _transform(self, X: list[pd.DataFrame], y: Any = None) -> pd.DataFrame:
