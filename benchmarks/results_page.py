@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 TABLES = {  # mark: folder of results, and how each of its tables is made
     "forecasting": ("forecasting", [{"by": ["data"]}, {"by": ["data", "horizon"]}, {"measure": "mae"}]),
     "costs": ("forecasting", [{"by": ["data"], "measure": "fit_seconds", "digits": 0}]),
+    "contexts": ("contexts", [{"by": ["data"]}, {"by": ["data", "horizon"]}]),
     "ablations": ("ablations", [{}, {"by": ["data", "share"], "measure": "mse_whole_scale"}]),
 }
 
