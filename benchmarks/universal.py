@@ -420,7 +420,9 @@ def table(budget: str) -> str:
             key = f"{cell['data']}"
             rows.setdefault(key, {}).setdefault(names[cell["way"]], []).append(cell["scores"]["vus_pr"])
     lines += _grid(
-        "**(d) Detection**: VUS-PR by what the model makes of hidden steps.", _with_mean(rows),
+        f"**(d) Detection**: VUS-PR by what the model makes of hidden steps. An epoch holds {BUDGETS[budget]['items']} "
+        f"windows of a series of up to {FULL_CHANNELS} channels and fewer of wider ones; in (e) it holds all.",
+        _with_mean(rows),
         [names["tuned"], names["frozen"], names["scratch"]],
     )  # fmt: skip
     found = [row for cell in cells(budget, "joint") for row in cell["rows"]]
