@@ -1,7 +1,7 @@
 """Students of at most a tenth of their teacher: taught and alone, one file per data set and seed; a killed run resumes.
 
 python benchmarks/distill.py run            # what is missing; see --only
-python benchmarks/distill.py table          # Markdown from the cells
+python benchmarks/distill.py table          # Markdown from the cells; --write puts it into docs/adapting.md
 python benchmarks/distill.py run --tiny     # seconds instead of minutes, to see that it works; written elsewhere
 
 A cell trains a teacher (the default forecaster with five networks, or the default classifier), then students of the
@@ -13,9 +13,8 @@ Skill is what a model takes off the error of the last value, 1 - MSE / MSE of th
 misses, (accuracy - 1 / K) / (1 - 1 / K). What a student keeps is its skill over that of its teacher. The goal: a taught
 student keeps 97 % and is ahead of the same student alone.
 
-Expected on two CPU cores: about 25 minutes for a cell of ETTh1 or ETTh2 (teacher 8, each student 1 to 3), 15 for AWR
-and 8 for EP; a quarter of that on a GPU. The trainings of a cell resume after their last epoch, and a teacher's answers
-are kept, in runs/distill/.
+Expected on one CPU core: about 15 minutes for a cell of ETTh1 or ETTh2, 5 for AWR and 4 for EP. The trainings of a cell
+resume after their last epoch, and a teacher's answers are kept, in runs/distill/.
 """
 
 import argparse
@@ -34,6 +33,7 @@ from prismts.estimators.distilling import Measured, distill, measured, n_numbers
 
 RESULTS = Path(__file__).parent / "results" / "distill"
 RUNS = Path(__file__).parents[1] / "runs"
+PAGE = Path(__file__).parents[1] / "docs" / "adapting.md"
 SEEDS = (0, 1, 2)
 HORIZON, CONTEXT = 96, 512
 SHARE = 0.1
@@ -172,6 +172,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--only", default="", help="run only cells whose file name contains this text")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/adapting.md")
     parser.add_argument("--tiny", action="store_true", help="one epoch, few windows: only to see that it works")
     arguments = parser.parse_args()
     place = RESULTS.with_name("distill-tiny") if arguments.tiny else RESULTS
@@ -180,5 +181,9 @@ if __name__ == "__main__":
         for one in specification():
             if arguments.only in name_of(one):
                 run(one, place, tiny=arguments.tiny)
+    elif arguments.write:
+        from results_page import put  # the script beside this one
+
+        put(PAGE, "distilled", table(place))
     else:
         print(table(place))
