@@ -145,8 +145,9 @@ def table(home: Path) -> str:
         cell = json.loads(file.read_text())
         groups.setdefault(cell["data"], []).append(cell)
     lines = [
-        "| data | seeds | measure | teacher | taught | alone | taught keeps | alone keeps | numbers | latency |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data | seeds | measure | teacher | taught | alone | taught keeps | alone keeps | numbers: teacher / student "
+        "| ms for one answer | kilobytes on disk |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for data, cells in sorted(groups.items()):
         kinds = ("teacher", "taught", "alone")
@@ -156,9 +157,9 @@ def table(home: Path) -> str:
         shown = error if forecasts else {kind: 1 - one for kind, one in error.items()}
         columns = [_spread(shown[kind], ".4f") for kind in kinds]
         columns += [_spread(skill[kind] / skill["teacher"], ".1%") for kind in kinds[1:]]
-        costs = [np.mean([cell["measured"]["taught"][name] / cell["measured"]["teacher"][name] for cell in cells])
-                 for name in ("numbers", "latency")]  # fmt: skip
-        columns += [f"{cost:.1%}" for cost in costs]
+        for name, form, unit in (("numbers", ",.0f", 1.0), ("latency", ".1f", 1e-3), ("bytes", ",.0f", 1e3)):
+            costs = [np.mean([cell["measured"][kind][name] for cell in cells]) / unit for kind in ("teacher", "taught")]
+            columns.append(" / ".join(format(cost, form) for cost in costs))
         lines.append(f"| {data} | {len(cells)} | {'MSE' if forecasts else 'accuracy'} | {' | '.join(columns)} |")
     return "\n".join(lines)
 
