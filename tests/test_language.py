@@ -423,7 +423,7 @@ def test_weights_that_are_not_here_are_not_fetched_unasked():
         ({"width": 9}, "9 is no multiple of it"),
         ({"n_layers": 0}, "n_layers is at least 1"),
         ({"dropout": 1.0}, "dropout is a share"),
-        ({"stride": 0}, "is at least 1, but got 0"),
+        ({"stride": 0}, "stride is at least 1, but got 0"),
         ({"patch_length": 60}, "no room for a patch of 60"),
         ({"backbone": "gtp2"}, "there is none named 'gtp2'"),
         ({"backbone": "t5"}, "has an encoder and a decoder"),

@@ -18,15 +18,22 @@ class Settings:
 
 def test_counts_begin_at_one_and_may_be_left_open():
     expect_counts(Settings(), "n_layers")
-    expect_counts(Settings(n_layers=None), "n_layers")
+    expect_counts(Settings(n_layers=None), or_none=("n_layers",))
     with pytest.raises(SettingsError, match=r"^n_layers is at least 1, but got 0\.$"):
         expect_counts(Settings(n_layers=0), "n_layers")
+
+
+def test_nothing_is_no_number_where_it_is_not_allowed():
+    with pytest.raises(TypeError):
+        expect_counts(Settings(n_layers=None), "n_layers")
+    with pytest.raises(TypeError):
+        expect_shares(Settings(dropout=None), "dropout")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_a_share_lies_between_zero_and_below_one(share):
     expect_shares(Settings(dropout=0.999), "dropout")
-    expect_shares(Settings(dropout=None), "dropout")
+    expect_shares(Settings(dropout=None), or_none=("dropout",))
     with pytest.raises(SettingsError, match=f"dropout is a share from 0 to below 1, but got {share}"):
         expect_shares(Settings(dropout=share), "dropout")
 

@@ -1,23 +1,25 @@
 """What numbers settings may be: counts from 1, shares below 1, one per stage, heads that share a width out evenly."""
 
+from collections.abc import Sequence
+
 from prismts.errors import SettingsError
 
 __all__ = ["expect_counts", "expect_heads", "expect_shares", "expect_stages"]
 
 
-def expect_counts(settings: object, *names: str) -> None:
-    """Raise a SettingsError unless each of these settings is at least 1, or None."""
-    for name in names:
+def expect_counts(settings: object, *names: str, or_none: Sequence[str] = ()) -> None:
+    """Raise a SettingsError unless each of these settings is at least 1; those of ``or_none`` may be left open."""
+    for name in (*names, *_given(settings, or_none)):
         value = getattr(settings, name)
-        if value is not None and value < 1:
+        if value < 1:
             raise SettingsError(f"{name} is at least 1, but got {value}.")
 
 
-def expect_shares(settings: object, *names: str) -> None:
-    """Raise a SettingsError unless each of these settings is a share from 0 to below 1, or None."""
-    for name in names:
+def expect_shares(settings: object, *names: str, or_none: Sequence[str] = ()) -> None:
+    """Raise a SettingsError unless each of these settings is a share from 0 to below 1; ``or_none`` as above."""
+    for name in (*names, *_given(settings, or_none)):
         value = getattr(settings, name)
-        if value is not None and not 0 <= value < 1:
+        if not 0 <= value < 1:
             raise SettingsError(f"{name} is a share from 0 to below 1, but got {value}.")
 
 
@@ -40,3 +42,7 @@ def expect_heads(width: int, n_heads: int) -> None:
             f"n_heads={n_heads} heads share the width out evenly, but {width} is no multiple of it. "
             "Change width or n_heads."
         )
+
+
+def _given(settings: object, names: Sequence[str]) -> list[str]:
+    return [name for name in names if getattr(settings, name) is not None]

@@ -69,9 +69,11 @@ class BackboneConfig:
             raise unknown_name("part to train", self.train, TRAIN)
         if self.weights not in ("pretrained", "random"):
             raise unknown_name("weights", self.weights, ("pretrained", "random"))
-        expect_counts(self, "n_layers", "lora_rank", "width", "n_heads", "feed_forward", "max_tokens", "n_words")
+        expect_counts(
+            self, "lora_rank", "width", "n_heads", "feed_forward", "max_tokens", "n_words", or_none=("n_layers",)
+        )
         expect_heads(self.width, self.n_heads)
-        expect_shares(self, "dropout")
+        expect_shares(self, or_none=("dropout",))
 
 
 class Backbone(nn.Module):

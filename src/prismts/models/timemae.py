@@ -48,7 +48,7 @@ class TimeMAEConfig:
     normalize: bool = True  # take each window's level and scale away; not where classes are told apart
 
     def __post_init__(self) -> None:
-        expect_counts(self, "slice_length", "width", "n_layers", "n_heads", "expansion")
+        expect_counts(self, "width", "n_layers", "n_heads", "expansion", or_none=("slice_length",))
         expect_heads(self.width, self.n_heads)
         expect_shares(self, "dropout")
 
