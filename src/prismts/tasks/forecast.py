@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prismts.errors import SettingsError, unknown_name
@@ -30,7 +31,7 @@ Loss = Literal["mse", "mae", "huber", "relative_mse", "soft_dtw"]
 _ROWS_TO_WEIGH = 100_000  # windows times channels from which the share of the network is computed
 _ROWS_PER_PASS = 256
 _CHANNELS_TO_WEIGH = 64
-_TRUST = 0.5  # of the share of the network that validation would take
+_STRETCHES = 6  # of validation: how far they disagree about the network is how little its share is known
 LINES = {"ridge": RidgeMap, "chosen": ChosenLine, "reverting": RevertingLine}
 
 
@@ -154,41 +155,48 @@ class Forecast:
     def finish(
         self, model: nn.Module, validation: Windows | None, *, channels_at_once: int = _CHANNELS_TO_WEIGH
     ) -> float | None:
-        """Let half as much of the network count beside its line as lowers the validation error most.
+        """Let as much of the network count beside its line as validation is sure of.
 
-        The share is half of the least-squares one over the validation windows (every k-th of very many), from none to
-        half of the network: the windows that chose the epoch flatter it, and half of it was never far from the best on
-        a stretch that came later, on eight series where all of it cost up to 2 % (``docs/log.md``). Returns the share,
-        or None where there is nothing to weigh: no line, no validation, or quantiles. The share is of the network as it
-        was trained, so finishing twice is finishing once. ``channels_at_once`` is that of training, for channels that
-        exchange.
+        Validation has a share of the network that lowers its squared error most, and each of six stretches of it would
+        move that share: the standard error is the jackknife's over the stretches, and what counts is the share less
+        its standard error, from none to all of the network. A network on which all stretches agree counts almost as
+        much as validation says; one that helps here and harms there does not count (``docs/log.md``: on eleven
+        stretches of other years it gained more than half of the share did, and was never behind the line by more).
+
+        Of many windows every k-th is read; of a single one, half of its share counts. Of quantiles the middle one is
+        judged, by squared errors too, and the others follow it. Returns the share, or None where there is nothing to
+        weigh: no line, or no validation. The share is of the network as it was trained, so finishing twice is finishing
+        once. ``channels_at_once`` is that of training, for channels that exchange.
         """
         head = _weighed(model)
-        if validation is None or self.quantiles is not None or head is None:
+        if validation is None or head is None:
             return None
         assert isinstance(model, Encoder)
         model.eval()
+        middle = None if self.quantiles is None else len(self.quantiles) // 2
         device = next(model.parameters()).device
         n_channels = validation.n_channels
         # models that read channels apart need not see them all at once, and so many rows tell the share well enough
         groups = channel_groups(model, n_channels, channels_at_once, apart=_CHANNELS_TO_WEIGH)
         n_together = groups[0].stop
         index = np.arange(0, len(validation), max(1, len(validation) * n_channels // _ROWS_TO_WEIGH))
-        agree = power = 0.0
-        for part in np.array_split(index, max(1, len(index) * n_together // _ROWS_PER_PASS)):
-            for group in groups:
-                batch = validation.batch(part, group)
-                features = _encoded(model, batch, device)
-                network = (head.network(features)[:, 0] * features.stats.scale).cpu()  # [B, C, H]
-                missed = batch.target - (head(features).cpu() - network)  # by the line alone
-                if batch.target_observed is not None:
-                    network = network.masked_fill(~batch.target_observed, 0.0)
-                agree += float((missed * network).sum(dtype=torch.float64))
-                power += float(network.square().sum(dtype=torch.float64))
-        best = 1.0 if head.kept else 0.0  # of a network that says nothing, or of which nothing was kept
-        if power > 0:
-            best = min(1.0, max(0.0, agree * head.kept / power))
-        share = _TRUST * best
+        stretches = np.array_split(index, min(_STRETCHES, len(index)))
+        agree, power = np.zeros((2, len(stretches)))
+        for k, stretch in enumerate(stretches):
+            for part in np.array_split(stretch, max(1, len(stretch) * n_together // _ROWS_PER_PASS)):
+                for group in groups:
+                    batch = validation.batch(part, group)
+                    features = _encoded(model, batch, device)
+                    network = (head.beside_the_line(features) * features.stats.scale).cpu()  # [B, C, H]
+                    said = head(features).cpu() if middle is None else head(features)[:, middle].cpu()
+                    missed = batch.target - (said - network)  # by the line alone
+                    if batch.target_observed is not None:
+                        network = network.masked_fill(~batch.target_observed, 0.0)
+                    agree[k] += float((missed * network).sum(dtype=torch.float64))
+                    power[k] += float(network.square().sum(dtype=torch.float64))
+        share = 1.0 if head.kept else 0.0  # of a network that says nothing, or of which nothing was kept
+        if power.sum() > 0:
+            share = float(np.clip(_sure_share(agree, power) * head.kept, 0.0, 1.0))
         head.weaken(share)
         return share
 
@@ -275,6 +283,16 @@ class Forecast:
         model.train()
         levels = torch.tensor(self.quantiles)
         return torch.nanquantile(torch.cat(misses), levels, dim=0).nan_to_num(0.0)  # [Q, H]
+
+
+def _sure_share(agree: NDArray[np.float64], power: NDArray[np.float64]) -> float:
+    """The least-squares share over all stretches [K], less its jackknife standard error."""
+    share, k = agree.sum() / power.sum(), len(agree)
+    if k == 1:
+        return float(share / 2)
+    rest = power.sum() - power
+    without = np.where(rest > 0, (agree.sum() - agree) / np.where(rest > 0, rest, 1.0), 0.0)  # [K], each left out
+    return float(share - np.sqrt((k - 1) / k * ((without - without.mean()) ** 2).sum()))
 
 
 def _weighed(model: nn.Module) -> FlattenHead | None:
