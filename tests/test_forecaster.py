@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -193,6 +194,41 @@ def test_fitting_again_and_again_from_the_weights_does_not_wear_the_network_down
         assert one.network_shares_ == pytest.approx(shares, rel=0.4)
         for member, weight in zip(one.members_, weights, strict=True):
             assert float(member.head.linear.weight.detach().norm() / weight) == pytest.approx(1, rel=0.4)
+
+
+@pytest.mark.parametrize(
+    ("shares", "how", "expected"),
+    [
+        ([0.4], {}, ["member 0.001"]),
+        ([0.0, 0.2], {}, ["member 0.001", "gentle 0.0001"]),
+        ([0.0, 0.0], {"fit_settings": {"learning_rate": 0.01}}, ["member 0.01", "gentle 0.01"]),
+        ([0.0], {"fit_settings": {"max_epochs": 1}}, ["member 0.001"]),
+        ([0.3, 0.0, 0.1], {"n_members": 2}, ["member 0.001", "member 0.001", "gentle 0.0001"]),
+        ([None], {"validation": 0}, ["member 0.0001"]),
+    ],
+)
+def test_a_network_of_which_validation_wants_nothing_is_trained_once_more_and_gently(
+    monkeypatch, shares, how, expected
+):
+    """Where nothing can be validated it is trained gently at once, and who names the epochs gets no others."""
+    told, left, real = [], list(shares), Forecaster._train_one
+
+    def train_one(self, model, task, train, check, config, mark, title, part, *which):
+        told.append(f"{part} {config.learning_rate:g}")
+        return real(
+            self, model, task, train, check, replace(config, min_steps=0, max_epochs=1), mark, title, part, *which
+        )
+
+    monkeypatch.setattr(Forecaster, "_train_one", train_one)
+    monkeypatch.setattr(Forecast, "finish", lambda self, *_, **__: left.pop(0))
+    how = {"context_length": 48, "horizon": 12, "progress": False, "validation": 0.2} | how
+    validation = how.pop("validation")
+    forecaster = Forecaster(model_settings=TINY["model_settings"], **how).fit(
+        plant(300).values[:2], validation=validation
+    )
+    assert told == expected and not left
+    assert len(forecaster.members_) == how.get("n_members", 1) == len(forecaster.network_shares_)
+    assert forecaster.network_shares_[-1] == shares[-1]
 
 
 @pytest.mark.parametrize("fortune", ["well", "ill", "untrained"])

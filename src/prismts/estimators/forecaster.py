@@ -31,7 +31,7 @@ from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
 from prismts.estimators.match import by_name, in_steps_of, reordered, season_scales
-from prismts.estimators.recipes import NETWORK_FIT, Recipe, find_recipe, unchecked
+from prismts.estimators.recipes import NETWORK_FIT, Recipe, find_recipe, gentle
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
@@ -103,7 +103,8 @@ class Forecaster(Estimator):
     Attributes:
         model_: the trained network, or the ``Ensemble`` of them; ``members_`` are the networks in either case.
         scaler_: fitted on the training part.
-        fit_result_: best epoch and losses by epoch of the first network, seconds of all.
+        fit_result_: best epoch and losses by epoch of the first network, seconds of all. A network of which validation
+            wants nothing is trained once more, gently, and what is told is of that training.
         proposal_: what the rule of ``model="auto"`` proposed and why, in words when printed; None for other models.
         line_: which straight line was chosen to run beside the network, in words.
         network_shares_, network_share_: how much of each network counts beside it, and of all on average, from 0 to 1;
@@ -179,7 +180,7 @@ class Forecaster(Estimator):
         proposal = self._propose(collection, train_ends)
         recipe = self._recipe(collection, train_ends, proposal)
         if held_out is None:
-            recipe = unchecked(recipe, self.fit_settings)
+            recipe = gentle(recipe, self.fit_settings)
         scaler = StandardScaler.fit(collection, train_ends)
         train = self.windows_(collection, scaler, end=train_ends, measured=measured)
         check = None
@@ -200,31 +201,39 @@ class Forecaster(Estimator):
         members: list[nn.Module] = list(self.members_) if go_on else []
         results: list[FitResult] = []
         shares: list[float | None] = []
+        seconds = 0.0
         n_members = len(members) or (self._n_members(recipe) if is_trained else 1)
+        trainings = [("member", recipe.fit)]
+        if is_trained and not go_on and check is not None and (slower := gentle(recipe, self.fit_settings)) != recipe:
+            trainings.append(("gentle", slower.fit))  # for networks of which validation wants nothing
         for i in range(n_members):
-            with torch.random.fork_rng():
-                torch.manual_seed(self._seed(i))
-                if go_on:
-                    model = members[i].requires_grad_(True).train()
-                    task.begin_again(model)
-                else:
-                    model = task.build(
-                        self._architecture, recipe.model, n_channels=collection.n_channels,
-                        context_length=self.context_length,
-                    )  # fmt: skip
-                    if not members or recipe.fit.line_rate:
-                        self.line_ = task.prepare(model, train, check)
+            share: float | None = None
+            for part, config in trainings:
+                with torch.random.fork_rng():
+                    torch.manual_seed(self._seed(i))
+                    if go_on:
+                        model = members[i].requires_grad_(True).train()
+                        task.begin_again(model)
                     else:
-                        task.prepare(model, train, check, solved=members[0])
-                    members.append(model)
-                if is_trained:
-                    title = f"{self.model} on {collection.name}"
-                    results.append(
-                        self._train_one(model, task, train, check, recipe.fit, mark, title, "member", i, n_members)
-                    )
-                shares.append(task.finish(model, check, channels_at_once=recipe.fit.channels_at_once))
+                        model = task.build(
+                            self._architecture, recipe.model, n_channels=collection.n_channels,
+                            context_length=self.context_length,
+                        )  # fmt: skip
+                        if not members or config.line_rate:
+                            self.line_ = task.prepare(model, train, check)
+                        else:
+                            task.prepare(model, train, check, solved=members[0])
+                        members[i:] = [model]
+                    if is_trained:
+                        title = f"{self.model} on {collection.name}"
+                        result = self._train_one(model, task, train, check, config, mark, title, part, i, n_members)
+                        results[i:] = [result]
+                        seconds += result.seconds
+                    share = task.finish(model, check, channels_at_once=config.channels_at_once)
+                if share != 0:
+                    break
+            shares.append(share)
         self.model_ = joined(members)
-        seconds = sum(result.seconds for result in results)
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
         known = [share for share in shares if share is not None]
         self.network_shares_ = tuple(shares)
