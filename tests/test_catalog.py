@@ -33,8 +33,8 @@ def no_request(*_: object, **__: object) -> None:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_seven_forecasting_sets_are_there_under_their_usual_names():
-    assert tuple(entry.name for entry in list_datasets("forecast")) == FORECASTING
+def test_the_seven_forecasting_sets_are_there_under_their_usual_names_and_one_as_it_is_published():
+    assert tuple(entry.name for entry in list_datasets("forecast")) == (*FORECASTING, "Weather_raw")
 
 
 def test_the_paper_abbreviations_lead_to_the_archive_names():
@@ -259,6 +259,11 @@ def test_weather_keeps_every_row_of_the_file_and_says_where_the_clock_was_wrong(
     assert weather.future_timestamps(1)[0] == np.datetime64("2021-01-01T00:10")
     begin, end = weather.borders.test
     assert end - begin - 96 + 1 == 10444
+    raw = load_dataset("Weather_raw")  # as published results read it
+    assert raw.observed.all() and int((raw.values == -9999).sum()) == 81
+    np.testing.assert_array_equal(
+        np.where(weather.observed, raw.values, 0), np.where(weather.observed, weather.values, 0)
+    )
 
 
 def test_ili_counts_weeks(data_root):
