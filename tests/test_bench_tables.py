@@ -95,6 +95,18 @@ def test_a_mean_over_what_is_not_all_there_is_no_mean(tmp_path):
     assert f"{len(spec.cells) - 3} of {len(spec.cells)} cells are done." in view.notes
 
 
+def test_a_row_covers_what_the_specification_names_even_where_no_model_has_been_run(tmp_path):
+    """Else the mean over the one horizon that is done would stand beside published means over all of them."""
+    spec = forecasts()
+    skip = [cell for cell in spec.cells if cell.data == "ETTh2" and cell.horizon == 192]
+    results = made_up(tmp_path, spec, by_seed, skip=skip)
+    view = table(results, by=["data"])
+    assert {entry(view, ("ETTh2",), name).text for name in ("convtimenet", "ridge (floor)")} == {"1 of 2"}
+    assert entry(view, ("mean",), "ridge (floor)").text == "3 of 4"
+    assert entry(view, ("ETTh1",), "ridge (floor)").text == "0.455"
+    assert entry(table(results), ("ETTh2", "96"), "ridge (floor)").text == "0.405"
+
+
 def test_protocols_are_told_apart_by_a_column(tmp_path):
     spec = forecasts(protocols=["honest", "published"])
     view = table(made_up(tmp_path, spec, lambda cell: by_seed(cell) - (0.05 if cell.protocol == "published" else 0)))

@@ -228,7 +228,7 @@ def table(
     n_draws: set[tuple[int, str]] = set()
     for key, cells in rows:
         row_protocol = next(iter(cells)).protocol
-        units = {_unit(cell) for cell in cells}
+        units = {_unit(cell) for cell in cells} | _planned(key, by, row_protocol, results)
         entries = [_entry({c: values[c] for c in cells if c.model == name}, units, digits, n_draws) for name in ours]
         entries = _marked(entries, ours, floors if measure not in COSTS else [], upward, digits)
         entries += [
@@ -306,6 +306,18 @@ def _told(part: object) -> str:
 def _unit(cell: Cell) -> tuple[object, ...]:
     """What a row's mean is over; seeds are draws of the same unit."""
     return cell.data, cell.horizon, cell.resample, cell.train_share
+
+
+def _planned(key: Sequence[str], by: Sequence[str], protocol: str, results: Results) -> set[tuple[object, ...]]:
+    """What a row covers by its specification, done or not: a mean over a part of it is no mean of the row."""
+    return {
+        _unit(cell)
+        for cell in results.spec.cells
+        if cell.protocol == protocol
+        and ("share" in by or cell.train_share == 1)
+        and (key[0] != "mean" or results.spec.data_entry(cell.data).in_mean)
+        and all(part in ("avg", "mean", _told(_part(cell, name))) for part, name in zip(key, by, strict=False))
+    }
 
 
 def _entry(
