@@ -274,23 +274,28 @@ def test_stretches_of_validation_that_disagree_about_the_network_let_less_of_it_
     assert _sure_share(shares, np.ones(len(shares))) == pytest.approx(expected)
 
 
-def test_of_quantiles_the_middle_one_is_weighed_and_the_spread_around_the_line_stays():
-    windows, task = Windows(drifting(120), 40, HORIZON), Forecast(HORIZON, quantiles=LEVELS, line="chosen")
+@pytest.mark.parametrize(("levels", "judged"), [(LEVELS, 1), ((0.05, 0.1, 0.4), 2), ((0.6, 0.7, 0.9), 0), ((0.9,), 0)])
+def test_of_quantiles_the_one_nearest_to_the_median_is_weighed_and_the_spread_stays(levels, judged):
+    windows, task = Windows(drifting(120), 40, HORIZON), Forecast(HORIZON, quantiles=levels, line="chosen")
     torch.manual_seed(0)
     model = task.build("convtimenet", SMALL, n_channels=3, context_length=40)
     task.prepare(model, windows, windows)
     batch = windows.batch(np.arange(len(windows)))
     learn(task, model, batch)
-    silent = copy.deepcopy(model)
+    silent, bare = copy.deepcopy(model), copy.deepcopy(model)
     nn.init.zeros_(silent.head.linear.weight)  # what is left is the line and its spread
+    for weights in bare.head.linear.parameters():
+        nn.init.zeros_(weights)  # and here the line
     with torch.no_grad():
-        line, whole = (one(batch.context, batch.context_observed).numpy() for one in (silent, model))  # [B, Q, C, H]
+        line, spread, whole = (
+            one(batch.context, batch.context_observed).numpy() for one in (bare, silent, model)
+        )  # [B, Q, C, H]
     share = task.finish(model, windows)
-    middle, said = line[:, 1], (whole - line)[:, 1]
-    assert share == pytest.approx(share_of(windows, middle, said) - doubt_of(windows, middle, said), abs=1e-3)
-    assert 0 < share < 1
+    alone, said = line[:, judged], (whole - spread)[:, judged]
+    sure = share_of(windows, alone, said) - doubt_of(windows, alone, said)
+    assert share == pytest.approx(np.clip(sure, 0, 1), abs=1e-3)
     forecast = model(batch.context, batch.context_observed).detach().numpy()
-    np.testing.assert_allclose(forecast, line + share * (whole - line), rtol=1e-3, atol=1e-3 * line.std())
+    np.testing.assert_allclose(forecast, spread + share * (whole - spread), rtol=1e-3, atol=1e-3 * line.std())
 
 
 def test_the_share_of_the_network_does_not_depend_on_how_the_windows_are_batched(monkeypatch):

@@ -73,13 +73,15 @@ class FlattenHead(nn.Module):
             )
         return rearrange(self.linear(x), "b g (q c h) -> b q (g c) h", q=self.n_quantiles or 1, c=self.n_series)
 
-    def beside_the_line(self, features: Features) -> Tensor:
-        """What :meth:`weaken` weakens, in units of the normalized window: [B, C, H], of quantiles the middle one."""
-        said = self.network(features)
-        if self.n_quantiles is None:
-            return said[:, 0]
-        constant = rearrange(self.linear.bias, "(q c h) -> q c h", q=self.n_quantiles, c=self.n_series)
-        return (said - constant)[:, self.n_quantiles // 2]
+    def beside_the_line(self, features: Features, level: int = 0) -> tuple[Tensor, Tensor]:
+        """What :meth:`weaken` weakens of a point, or of one quantile, and the line alone: [B, C, H] each, own units."""
+        said, scale = self.network(features)[:, level], features.stats.scale
+        line = self(features) if self.n_quantiles is None else self(features)[:, level]
+        weakened = said
+        if self.n_quantiles is not None:
+            constants = rearrange(self.linear.bias, "(q c h) -> q c h", q=self.n_quantiles, c=self.n_series)
+            weakened = said - constants[level]
+        return weakened * scale, line - said * scale
 
     @torch.no_grad()
     def weaken(self, share: float) -> None:

@@ -161,19 +161,21 @@ class Forecast:
         move that share: the standard error is the jackknife's over the stretches, and what counts is the share less
         its standard error, from none to all of the network. A network on which all stretches agree counts almost as
         much as validation says; one that helps here and harms there does not count (``docs/log.md``: on eleven
-        stretches of other years it gained more than half of the share did, and was never behind the line by more).
+        stretches that came later it gained more than half of the share did, and none of them was behind the line).
 
-        Of many windows every k-th is read; of a single one, half of its share counts. Of quantiles the middle one is
-        judged, by squared errors too, and the others follow it. Returns the share, or None where there is nothing to
-        weigh: no line, or no validation. The share is of the network as it was trained, so finishing twice is finishing
-        once. ``channels_at_once`` is that of training, for channels that exchange.
+        Of many windows every k-th is read; of a single one, half of its share counts. Of quantiles the one nearest to
+        the median is judged, by how much its tokens say of what the line misses, and the others follow it. Returns the
+        share, or None where there is nothing to weigh: no line, or no validation. The share is of the network as it was
+        trained, so finishing twice is finishing once. ``channels_at_once`` is that of training, for channels that
+        exchange.
         """
         head = _weighed(model)
         if validation is None or head is None:
             return None
         assert isinstance(model, Encoder)
         model.eval()
-        middle = None if self.quantiles is None else len(self.quantiles) // 2
+        levels = self.quantiles or (0.5,)
+        middle = min(range(len(levels)), key=lambda k: abs(levels[k] - 0.5))
         device = next(model.parameters()).device
         n_channels = validation.n_channels
         # models that read channels apart need not see them all at once, and so many rows tell the share well enough
@@ -183,13 +185,12 @@ class Forecast:
         stretches = np.array_split(index, min(_STRETCHES, len(index)))
         agree, power = np.zeros((2, len(stretches)))
         for k, stretch in enumerate(stretches):
-            for part in np.array_split(stretch, max(1, len(stretch) * n_together // _ROWS_PER_PASS)):
+            for some in np.array_split(stretch, max(1, len(stretch) * n_together // _ROWS_PER_PASS)):
                 for group in groups:
-                    batch = validation.batch(part, group)
+                    batch = validation.batch(some, group)
                     features = _encoded(model, batch, device)
-                    network = (head.beside_the_line(features) * features.stats.scale).cpu()  # [B, C, H]
-                    said = head(features).cpu() if middle is None else head(features)[:, middle].cpu()
-                    missed = batch.target - (said - network)  # by the line alone
+                    network, line = (part.cpu() for part in head.beside_the_line(features, middle))  # [B, C, H]
+                    missed = batch.target - line
                     if batch.target_observed is not None:
                         network = network.masked_fill(~batch.target_observed, 0.0)
                     agree[k] += float((missed * network).sum(dtype=torch.float64))
