@@ -132,7 +132,8 @@ def test_settings_of_training_are_refused_where_nothing_is_trained(table, tmp_pa
 
 def test_datasets_lists_names(run):
     code, out, _ = run("datasets", "--task", "forecast", "--names")
-    assert code == 0 and set(out.split()) == {"ETTh1", "ETTh2", "ETTm1", "ETTm2", "Exchange", "ILI", "Weather"}
+    known = {"ETTh1", "ETTh2", "ETTm1", "ETTm2", "Exchange", "ILI", "Weather", "Weather_raw"}
+    assert code == 0 and set(out.split()) == known
 
 
 @pytest.mark.parametrize(
