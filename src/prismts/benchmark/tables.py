@@ -207,7 +207,9 @@ def table(
         notes.append("Only what learned from the whole training part is shown; --by data,share shows the rest.")
     digits = (0 if measure in ("n_parameters", "n_macs") else 3) if digits is None else digits
     protocols = list(dict.fromkeys(cell.protocol for cell in values))
-    rows = _rows(values, by, results)
+    rows = _rows(list(values), by, results)
+    planned = [cell for cell in results.spec.cells if "share" in by or cell.train_share == 1]
+    covered = dict(_rows(planned, by, results))  # done or not: a mean over a part of a row is no mean of it
     names = [one.name for one in results.spec.all_models]
     floors = [name for name in names if name in results.spec.floor_names]
     ours = [*(name for name in names if name not in floors), *floors]
@@ -228,7 +230,7 @@ def table(
     n_draws: set[tuple[int, str]] = set()
     for key, cells in rows:
         row_protocol = next(iter(cells)).protocol
-        units = {_unit(cell) for cell in cells} | _planned(key, by, row_protocol, results)
+        units = {_unit(cell) for cell in covered[key]}
         entries = [_entry({c: values[c] for c in cells if c.model == name}, units, digits, n_draws) for name in ours]
         entries = _marked(entries, ours, floors if measure not in COSTS else [], upward, digits)
         entries += [
@@ -255,13 +257,11 @@ def table(
     return TableView(title, keys, tuple(heads), tuple(made), tuple(notes), len(beside))
 
 
-def _rows(
-    values: Mapping[Cell, float], by: Sequence[str], results: Results
-) -> list[tuple[tuple[str, ...], list[Cell]]]:
+def _rows(done: Sequence[Cell], by: Sequence[str], results: Results) -> list[tuple[tuple[str, ...], list[Cell]]]:
     """Keys and cells of every row, in the order of the specification; the mean over horizons follows them."""
     place = {one.name: number for number, one in enumerate(results.spec.data)}
     rows: dict[tuple[object, ...], list[Cell]] = {}
-    for cell in values:
+    for cell in done:
         key = tuple(_part(cell, name) for name in by)
         rows.setdefault((*key, cell.protocol), []).append(cell)
     means: dict[tuple[object, ...], list[Cell]] = {}
@@ -276,9 +276,9 @@ def _rows(
         and len({key[0] for key in rows}) > 1
         and tuple(by) in (("data",), ("collection",))
     ):
-        for protocol in dict.fromkeys(cell.protocol for cell in values):
+        for protocol in dict.fromkeys(cell.protocol for cell in done):
             rows["mean", protocol] = [
-                cell for cell in values if cell.protocol == protocol and results.spec.data_entry(cell.data).in_mean
+                cell for cell in done if cell.protocol == protocol and results.spec.data_entry(cell.data).in_mean
             ]
         rows = {key: cells for key, cells in rows.items() if cells}
 
@@ -306,18 +306,6 @@ def _told(part: object) -> str:
 def _unit(cell: Cell) -> tuple[object, ...]:
     """What a row's mean is over; seeds are draws of the same unit."""
     return cell.data, cell.horizon, cell.resample, cell.train_share
-
-
-def _planned(key: Sequence[str], by: Sequence[str], protocol: str, results: Results) -> set[tuple[object, ...]]:
-    """What a row covers by its specification, done or not: a mean over a part of it is no mean of the row."""
-    return {
-        _unit(cell)
-        for cell in results.spec.cells
-        if cell.protocol == protocol
-        and ("share" in by or cell.train_share == 1)
-        and (key[0] != "mean" or results.spec.data_entry(cell.data).in_mean)
-        and all(part in ("avg", "mean", _told(_part(cell, name))) for part, name in zip(key, by, strict=False))
-    }
 
 
 def _entry(

@@ -204,7 +204,7 @@ class Forecaster(Estimator):
         seconds = 0.0
         n_members = len(members) or (self._n_members(recipe) if is_trained else 1)
         trainings = [("member", recipe.fit)]
-        if is_trained and not go_on and check is not None and (slower := gentle(recipe, self.fit_settings)) != recipe:
+        if not go_on and (slower := gentle(recipe, self.fit_settings)) != recipe:
             trainings.append(("gentle", slower.fit))  # for networks of which validation wants nothing
         for i in range(n_members):
             share: float | None = None
@@ -215,14 +215,8 @@ class Forecaster(Estimator):
                         model = members[i].requires_grad_(True).train()
                         task.begin_again(model)
                     else:
-                        model = task.build(
-                            self._architecture, recipe.model, n_channels=collection.n_channels,
-                            context_length=self.context_length,
-                        )  # fmt: skip
-                        if not members or config.line_rate:
-                            self.line_ = task.prepare(model, train, check)
-                        else:
-                            task.prepare(model, train, check, solved=members[0])
+                        solved = members[0] if members and not config.line_rate else None
+                        model = self._begun(task, recipe, train, check, solved)
                         members[i:] = [model]
                     if is_trained:
                         title = f"{self.model} on {collection.name}"
@@ -566,6 +560,18 @@ class Forecaster(Estimator):
         if self.head != "any_horizon" or self.setting != "default" or not architecture.is_trained or architecture.fit:
             return architecture
         return replace(architecture, fit=NETWORK_FIT)
+
+    def _begun(
+        self, task: Forecast, recipe: Recipe, train: Windows, check: Windows | None, solved: nn.Module | None
+    ) -> nn.Module:
+        """A network before its training, beside the line of another one, ``solved``, or one that is solved now."""
+        model = task.build(
+            self._architecture, recipe.model, n_channels=train.n_channels, context_length=self.context_length
+        )
+        said = task.prepare(model, train, check, solved=solved)
+        if solved is None:
+            self.line_ = said
+        return model
 
     def _task(self, recipe: Recipe) -> Forecast:
         return Forecast(

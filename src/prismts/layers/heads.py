@@ -51,13 +51,9 @@ class FlattenHead(nn.Module):
 
         ``n_series`` is C where one group of tokens answers for all channels, 1 where each channel has its own.
         """
-        y = self.network(features)
-        window, stats = features.window, features.stats
+        y, stats = self.network(features), features.stats
         if self.line is not None:
-            # whatever the model normalizes by, the line reads the window relative to its mean, as it was solved
-            middle = window.mean(-1, keepdim=True)
-            level = InstanceNorm.inverse(middle, stats)
-            y = y + (self.line(window - middle, stats.scale, level) + middle)[:, None]
+            y = y + self._along(self.line, features)[:, None]
         y = InstanceNorm.inverse(y, Stats(stats.mean[:, None], stats.scale[:, None]))  # [B, Q, C, H]
         return y if self.n_quantiles else y[:, 0]
 
@@ -75,13 +71,19 @@ class FlattenHead(nn.Module):
 
     def beside_the_line(self, features: Features, level: int = 0) -> tuple[Tensor, Tensor]:
         """What :meth:`weaken` weakens of a point, or of one quantile, and the line alone: [B, C, H] each, own units."""
-        said, scale = self.network(features)[:, level], features.stats.scale
-        line = self(features) if self.n_quantiles is None else self(features)[:, level]
-        weakened = said
+        assert self.line is not None
+        said, stats = self.network(features)[:, level], features.stats
         if self.n_quantiles is not None:
             constants = rearrange(self.linear.bias, "(q c h) -> q c h", q=self.n_quantiles, c=self.n_series)
-            weakened = said - constants[level]
-        return weakened * scale, line - said * scale
+            said = said - constants[level]
+        return said * stats.scale, InstanceNorm.inverse(self._along(self.line, features), stats)
+
+    def _along(self, line: RidgeMap, features: Features) -> Tensor:
+        """The line's answer in units of the normalized window: [B, C, H]."""
+        window, stats = features.window, features.stats
+        # whatever the model normalizes by, the line reads the window relative to its mean, as it was solved
+        middle = window.mean(-1, keepdim=True)
+        return line(window - middle, stats.scale, InstanceNorm.inverse(middle, stats)) + middle
 
     @torch.no_grad()
     def weaken(self, share: float) -> None:
