@@ -137,6 +137,15 @@ def test_over_32_tokens_the_rule_gives_the_kernels_of_the_default():
     assert (proposed.settings["width"], proposed.settings["feed_forward"]) == (64, 0)
 
 
+@pytest.mark.parametrize(
+    "base, pairs", [({}, [128, 256]), ({"feed_forward": 128}, [64, 128]), ({"width": 32, "feed_forward": 32}, [32, 64])]
+)
+def test_the_pair_keeps_the_proportion_it_has_in_the_recipe(base, pairs):
+    shapes = [propose(WINDOW, n, base=base).settings for n in (1000, 600_000)]
+    assert [shape["width"] for shape in shapes] == [32, 64]
+    assert [shape["feed_forward"] for shape in shapes] == pairs
+
+
 def test_a_tenfold_of_data_is_a_block_more():
     depths = [proportions(WINDOW, n).depth for n in (60_000, 600_000, 6_000_000, 60_000_000, 10**12)]
     assert depths == [3, 4, 5, 6, 6]

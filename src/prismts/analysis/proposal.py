@@ -90,8 +90,8 @@ def propose(
         site: what is read and answered.
         n_values: observed values of the training part, over all channels.
         period: steps after which the series repeats itself; None or 0 if it does not.
-        base: settings that the rule has no opinion on; ``feed_forward=0`` keeps the pointwise pair out, else it is four
-            times as wide as the tokens.
+        base: settings that the rule has no opinion on; its pointwise pair keeps its proportion
+            to the width, and ``feed_forward=0`` leaves the pair out.
         fixed: settings that stay whatever the rule says; the rest is proposed around them.
         max_macs: of one window; None takes 30,000 for each value of it, which only very deep or wide ones reach.
 
@@ -164,8 +164,8 @@ def proportions(site: Site, n_values: int, *, base: Mapping[str, Any] | None = N
     n_tokens = min(MOST_TOKENS, max(TOKENS, site.n_timepoints * TOKENS // LONG_WINDOW))
     n_learned = _tokens_to_learn_from(n_values, site, n_tokens)
     depth = min(MOST_DEPTH, max(LEAST_DEPTH, math.floor(math.log10(max(n_learned, 1)) - 0.5)))
-    expansion = 0 if (base or {}).get("feed_forward", 256) == 0 else 4
-    return Shape(n_tokens=n_tokens, depth=depth, width=_WIDTHS[depth], expansion=expansion)
+    like = make_settings(ConvTimeNetConfig, base or {})
+    return Shape(n_tokens=n_tokens, depth=depth, width=_WIDTHS[depth], expansion=like.feed_forward / like.width)
 
 
 def period_of(data: Collection, ends: NDArray[np.integer]) -> int | None:

@@ -95,6 +95,7 @@ DEFAULT_SPACE: dict[str, dict[str, Dimension]] = {
         "stages": Range(low=1, high=6, whole=True),
         "width": Range(low=16, high=128, log=True, whole=True),
         "reach": Range(low=0.1, high=1.5, log=True),
+        "expansion": Choice(options=(0, 2, 4)),
     },
     "classify": {
         "learning_rate": Range(low=1e-4, high=5e-3, log=True),
