@@ -10,7 +10,7 @@ the network and what a search may change besides, its learning rate and dropout:
 - ``authors``: patches, kernels, width, dropout and starting values of the ConvTimeNet authors' setting for the set;
 - ``default``: this package's default;
 - ``rule``: what ``model="auto"`` proposes, without any training;
-- ``search``: the best of a short search that begins with the rule and stays within the budget of the specification.
+- ``search``: the best of a short search that begins with the rule and the default, within the specification's budget.
 
 A search is judged by the seed it searched with and flatters itself; so all four are trained again with seeds the search
 has not seen. Whatever is compared is compared on validation; ``test`` scores each of the four once and nothing is
@@ -36,7 +36,7 @@ from prismts.benchmark.search_results import read_found
 from prismts.benchmark.search_space import Candidate, Place, rule_candidate
 from prismts.benchmark.search_spec import SearchSpec, read_search
 from prismts.benchmark.search_trial import Ground, ground
-from prismts.estimators.case_recipes import CLASSIFY_SETTINGS, patches_for
+from prismts.estimators.case_recipes import CLASSIFY_SETTINGS
 from prismts.estimators.recipes import FORECAST_SETTINGS
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNetConfig
@@ -55,7 +55,7 @@ def specification(name: str, trials: int | None = None) -> SearchSpec:
 
 
 def contestant(kind: str, spec: SearchSpec, data: Ground) -> Candidate:
-    """A candidate; the architecture of the authors and of the default is written out here."""
+    """A candidate; the architecture of the authors is written out here."""
     place = data.place
     if kind == "rule":
         return rule_candidate(place)
@@ -66,10 +66,7 @@ def contestant(kind: str, spec: SearchSpec, data: Ground) -> Candidate:
     if kind == "authors":
         settings = FORECAST_SETTINGS if spec.task == "forecast" else CLASSIFY_SETTINGS
         return made({**place.base, "feed_forward": 256, **settings[f"published/{spec.data}"].model}, {}, place)
-    if spec.task == "classify":
-        return made({**place.base, **patches_for(place.site.n_timepoints)}, {}, place)
-    length = min(32, max(2, spec.context_length // 6))  # as Forecaster does
-    return made({**place.base, "patch_length": length, "stride": max(1, length // 2)}, {}, place)
+    return made(dict(place.own), {}, place)
 
 
 def of_arguments(arguments: dict, spec: SearchSpec, place: Place) -> Candidate:

@@ -15,13 +15,22 @@ import yaml
 
 pytest.importorskip("optuna")
 
-from prismts.analysis.shape import Site
+from prismts.analysis.shape import Site, macs_of
 from prismts.benchmark import search as running
 from prismts.benchmark import search_results, search_trial
 from prismts.benchmark.search import count_trials, open_study, run_search
 from prismts.benchmark.search_results import estimator_of, importances, pareto, read_found, write_best
 from prismts.benchmark.search_results import test_best as score_the_test_part
-from prismts.benchmark.search_space import Choice, Place, Range, candidate, dimension, first_point, rule_candidate
+from prismts.benchmark.search_space import (
+    DEFAULT_SPACE,
+    Choice,
+    Place,
+    Range,
+    candidate,
+    dimension,
+    first_points,
+    rule_candidate,
+)
 from prismts.benchmark.search_spec import Budget, SearchSpec, read_search
 from prismts.benchmark.search_trial import Ground, Judged, ground, latency
 from prismts.cli.app import main
@@ -29,6 +38,7 @@ from prismts.data.synthetic import labeled_motions
 from prismts.errors import DataError, MissingExtraError, SettingsError
 from prismts.estimators.classifier import Classifier
 from prismts.estimators.forecaster import Forecaster
+from prismts.models.convtimenet import ConvTimeNetConfig
 from prismts.report.search import search_page
 from prismts.training.fit import FitConfig
 from prismts.training.watch import tell_watchers, watching
@@ -37,6 +47,7 @@ ROOT = Path(__file__).parent.parent
 PLACE = Place(
     site=Site(n_timepoints=96, n_channels=2, n_outputs=24), n_values=10_000, period=24,
     base={"feed_forward": 0, "dropout": 0.3}, fit=FitConfig(learning_rate=1e-3), fixed={},
+    own={"patch_length": 16, "stride": 8, "kernel_sizes": (3, 6), "width": 48, "feed_forward": 96},
 )  # fmt: skip
 SPACE = {
     "learning_rate": Range(low=1e-5, high=1e-1, log=True),
@@ -225,7 +236,7 @@ def test_the_milliseconds_of_a_window_are_measured():
     assert 0 < latency(rule_candidate(PLACE).model, PLACE.site) < 60_000
 
 
-def test_a_search_begins_as_near_to_the_rule_as_the_space_allows():
+def test_a_search_begins_as_near_to_the_rule_and_to_the_recipe_as_the_space_allows():
     space = {
         **SPACE,
         "dropout": Range(low=0.0, high=0.2),
@@ -233,15 +244,28 @@ def test_a_search_begins_as_near_to_the_rule_as_the_space_allows():
         "stages": dimension("stages", {"low": 4, "high": 6}),
         "residual": Choice(options=(None, 0.5)),
     }
-    point = first_point(space, PLACE)
-    assert point == {"learning_rate": 1e-3, "tokens": 32, "patches": '"deformable"', "dropout": 0.2, "width": "48",
-                     "stages": 4, "residual": "null"}  # fmt: skip
+    points = first_points(space, PLACE)
+    assert points["rule"] == {"learning_rate": 1e-3, "tokens": 32, "patches": '"deformable"', "dropout": 0.2,
+                              "width": "48", "stages": 4, "residual": "null"}  # fmt: skip
+    assert points["recipe"] == {**points["rule"], "tokens": 12, "dropout": 0.1}
+
+
+def test_the_recipes_own_network_is_a_point_of_the_default_space_and_comes_back_from_it():
+    config = ConvTimeNetConfig(**PLACE.own)
+    macs = macs_of(config, PLACE.site)
+    space = {**DEFAULT_SPACE["forecast"], "fill": Range(low=0.1, high=1.0, log=True)}
+    point = first_points(space, PLACE, 2 * macs)["recipe"]
+    assert point["fill"] == pytest.approx(0.5)
+    assert (point["stages"], point["width"], point["expansion"]) == (2, 48, "2")
+    back = candidate({**point, "expansion": 2}, PLACE, budget=2 * macs)
+    assert (back.model["width"], back.model["feed_forward"], len(back.model["kernel_sizes"])) == (48, 96, 2)
+    assert 0.7 * macs < back.macs <= macs
 
 
 # ---- running
 
 
-def test_every_trial_is_run_and_the_first_is_the_rules(tmp_path, pretended):
+def test_every_trial_is_run_and_the_first_two_are_the_rules_and_the_recipes(tmp_path, pretended):
     told = []
     spec = specification()
     study = run_search(spec, tmp_path, tell=told.append)
@@ -250,7 +274,8 @@ def test_every_trial_is_run_and_the_first_is_the_rules(tmp_path, pretended):
     assert [one.n_done for one in told] == [1, 2, 3, 4, 5, 6]
     found = read_found(spec, tmp_path)
     assert [trial.is_rule for trial in found.trials] == [True] + [False] * 5
-    assert found.trials[0].values["learning_rate"] == 1e-3
+    assert [trial.values["learning_rate"] for trial in found.trials[:2]] == [1e-3, 1e-3]
+    assert [trial.values["tokens"] for trial in found.trials[:2]] == [32, 12]
     assert found.best.value == min(trial.value for trial in found.complete) == told[-1].best
     assert pretended[0].tested == 0
 

@@ -19,7 +19,7 @@ from prismts.layers.patch import DePatch
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNetConfig
 
-__all__ = ["Shape", "Site", "TapUse", "fitted", "macs_of", "settings_of", "tap_use", "used_taps"]
+__all__ = ["Shape", "Site", "TapUse", "fitted", "macs_of", "settings_of", "shape_of", "tap_use", "used_taps"]
 
 DEEPER, WIDER, FINER = 1.2, 1.1, 1.15  # per step of scale: EfficientNet's depth, width and resolution
 DEEPEST, WIDEST, MOST_TOKENS = 12, 256, MAX_TOEPLITZ_TOKENS  # past which scaling up stops
@@ -104,6 +104,15 @@ class Shape:
             self, depth=self.depth * DEEPER**scale, width=self.width * WIDER**scale,
             n_tokens=self.n_tokens * FINER**scale,
         )  # fmt: skip
+
+
+def shape_of(config: ConvTimeNetConfig, site: Site) -> Shape:
+    """The proportions of a network that is there already."""
+    n = config.n_tokens(site.n_timepoints)
+    return Shape(
+        n_tokens=n, depth=len(config.kernel_sizes), width=config.width, reach=max(config.kernel_sizes) / n,
+        expansion=config.feed_forward / config.width,
+    )  # fmt: skip
 
 
 def settings_of(

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prismts.analysis.proposal import propose
-from prismts.benchmark.search_space import Candidate, Range, candidate, first_point
+from prismts.benchmark.search_space import Candidate, Range, candidate, first_points
 from prismts.benchmark.search_spec import SearchSpec
 from prismts.benchmark.search_trial import Ground, ground, latency
 from prismts.errors import MissingExtraError, PrismError, SavedModelError, SettingsError
@@ -188,7 +188,7 @@ def _work(spec: SearchSpec, folder: Path, study: Study, tell: Tell, tickets: Any
     if "://" in (spec.storage or "") and not str(spec.storage).startswith("sqlite"):
         salt = salt or uuid.uuid4().hex  # machines that share a server never draw the same
     with _alive(folder) as worker:
-        _begin_with_the_rule(study, spec, data)
+        _begin_with_what_is_known(study, spec, data)
         while True:
             if tickets is not None:
                 with tickets.get_lock():
@@ -295,12 +295,13 @@ class _Watch:
             raise _optuna().TrialPruned
 
 
-def _begin_with_the_rule(study: Study, spec: SearchSpec, data: Ground) -> None:
-    """The first trial is the point of the space that is nearest to the rule's proposal."""
+def _begin_with_what_is_known(study: Study, spec: SearchSpec, data: Ground) -> None:
+    """The first trials are the points of the space nearest to the rule's proposal and to the recipe's own network."""
     if "begun" in study.user_attrs:
         return
     macs = spec.budget.macs if spec.budget is not None else None
-    study.enqueue_trial(first_point(spec.space, data.place, macs), user_attrs={"from": "rule"}, skip_if_exists=True)
+    for name, point in first_points(spec.space, data.place, macs).items():
+        study.enqueue_trial(point, user_attrs={"from": name}, skip_if_exists=True)
     study.set_user_attr("begun", True)
 
 
@@ -324,7 +325,7 @@ def _share_out(spec: SearchSpec, folder: Path, study: Study, jobs: int, tell: Te
     context = multiprocessing.get_context("spawn")
     data = ground(spec)  # once here, so that mistakes are told before anything starts
     _same_data(study, data)
-    _begin_with_the_rule(study, spec, data)
+    _begin_with_what_is_known(study, spec, data)
     tickets = context.Value("i", len(_todo(study, spec)))
     errors = context.SimpleQueue()
 

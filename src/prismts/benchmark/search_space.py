@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from prismts.analysis.proposal import proportions, propose
-from prismts.analysis.shape import Shape, Site, TapUse, fitted, macs_of, settings_of, tap_use
+from prismts.analysis.shape import Shape, Site, TapUse, fitted, macs_of, settings_of, shape_of, tap_use
 from prismts.errors import SettingsError, unknown_name
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNetConfig
@@ -28,7 +28,7 @@ from prismts.training.fit import FitConfig
 
 __all__ = [
     "DEFAULT_SPACE", "DIMENSIONS", "Candidate", "Choice", "Dimension", "Place", "Range", "candidate", "dimension",
-    "first_point", "rule_candidate",
+    "first_points", "rule_candidate",
 ]  # fmt: skip
 
 SHAPE = {"tokens": "int", "stages": "int", "width": "int", "reach": "float", "expansion": "float", "fill": "float"}
@@ -177,6 +177,7 @@ class Place:
     base: Mapping[str, Any]  # model settings of the recipe that the search starts from
     fit: FitConfig  # its training settings
     fixed: Mapping[str, Any]  # model settings that the specification fixes
+    own: Mapping[str, Any]  # settings of the network that the recipe trains by itself: base, and its patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,19 +242,30 @@ def rule_candidate(place: Place) -> Candidate:
     return _candidate(dict(proposed.settings), {}, place, None)
 
 
-def first_point(space: Mapping[str, Dimension], place: Place, budget_macs: float | None = None) -> dict[str, Any]:
-    """The point of the space that is nearest to the rule and the recipe: where a search begins."""
-    shape = proportions(place.site, place.n_values, base=place.base)
-    config = make_settings(ConvTimeNetConfig, {**place.base, **place.fixed})
-    proposed = rule_candidate(place)
+def first_points(
+    space: Mapping[str, Dimension], place: Place, budget_macs: float | None = None
+) -> dict[str, dict[str, Any]]:
+    """Where a search begins: the points of the space that are nearest to the rule and to the recipe's own network."""
+    own = make_settings(ConvTimeNetConfig, {**place.own, **place.fixed})
+    shapes = {
+        "rule": (rule_candidate(place).model, proportions(place.site, place.n_values, base=place.base)),
+        "recipe": ({**place.own, **place.fixed}, shape_of(own, place.site)),
+    }
+    return {name: _nearest(space, place, *found, budget_macs) for name, found in shapes.items()}
+
+
+def _nearest(
+    space: Mapping[str, Dimension], place: Place, model: Mapping[str, Any], shape: Shape, budget_macs: float | None
+) -> dict[str, Any]:
+    config = make_settings(ConvTimeNetConfig, model)
     point: dict[str, Any] = {}
     for name, one in space.items():
         if name == "fill":
-            value: Any = 1.0 if budget_macs is None else proposed.macs / budget_macs
+            value: Any = 1.0 if budget_macs is None else macs_of(config, place.site) / budget_macs
         elif name in _FIELD_OF:
             value = getattr(shape, _FIELD_OF[name])
         elif name in _MODEL:
-            value = proposed.model.get(name, getattr(config, name))
+            value = getattr(config, name)
         else:
             value = getattr(place.fit, name)
         value = list(cast(Sequence[Any], value)) if isinstance(value, tuple) else value

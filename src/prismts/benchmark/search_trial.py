@@ -27,10 +27,10 @@ from prismts.data.readers import read
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders, by_fraction
 from prismts.errors import DataError, SettingsError
-from prismts.estimators.case_recipes import find_case_recipe
+from prismts.estimators.case_recipes import find_case_recipe, patches_for
 from prismts.estimators.classifier import Classifier
 from prismts.estimators.forecaster import Forecaster
-from prismts.estimators.recipes import find_recipe
+from prismts.estimators.recipes import find_recipe, patches_for_context
 from prismts.evaluation.protocols import data_hash
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNet, ConvTimeNetConfig
@@ -91,6 +91,7 @@ class _Forecasts(Ground):
         self.place = Place(
             site=site, n_values=int(ends.sum()) * self.data.n_channels, period=period_of(self.data, ends),
             base=recipe.model, fit=recipe.fit.changed(spec.fit), fixed=fixed,
+            own={**patches_for_context(spec.context_length), **recipe.model},
         )  # fmt: skip
 
     def arguments(self, one: Candidate) -> dict[str, Any]:
@@ -152,6 +153,7 @@ class _Classes(Ground):
         self.place = Place(
             site=site, n_values=int(cases.lengths.sum()) * self.data.n_channels, period=period_of_cases(self.data),
             base=recipe.model, fit=recipe.fit.changed(spec.fit), fixed=dict(spec.model),
+            own={**patches_for(int(cases.lengths.max())), **recipe.model},
         )  # fmt: skip
 
     def arguments(self, one: Candidate) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from prismts.errors import SettingsError, unknown_name
 from prismts.models import MODELS, Architecture
 from prismts.training.fit import FitConfig
 
-__all__ = ["FORECAST_SETTINGS", "NETWORK_FIT", "Recipe", "find_recipe", "gentle"]
+__all__ = ["FORECAST_SETTINGS", "NETWORK_FIT", "Recipe", "find_recipe", "gentle", "patches_for_context"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,12 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
     "published": replace(_PUBLISHED["ETTh1"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
 }
+
+
+def patches_for_context(context_length: int) -> dict[str, int]:
+    """Patch length and stride over windows of this length: at least eleven tokens, however short the context."""
+    length = min(32, max(2, context_length // 6))
+    return {"patch_length": length, "stride": max(1, length // 2)}
 
 
 def find_recipe(
