@@ -198,36 +198,10 @@ class Forecaster(Estimator):
             digest, train_ends.tolist(), test_begins.tolist(),
             "" if held_out is None or held_out is collection else data_hash(held_out), begun_with,
         ])  # fmt: skip
-        members: list[nn.Module] = list(self.members_) if go_on else []
-        results: list[FitResult] = []
-        shares: list[float | None] = []
-        seconds = 0.0
-        n_members = len(members) or (self._n_members(recipe) if is_trained else 1)
-        trainings = [("member", recipe.fit)]
-        if not go_on and (slower := gentle(recipe, self.fit_settings)) != recipe:
-            trainings.append(("gentle", slower.fit))  # for networks of which validation wants nothing
-        for i in range(n_members):
-            share: float | None = None
-            for part, config in trainings:
-                with torch.random.fork_rng():
-                    torch.manual_seed(self._seed(i))
-                    if go_on:
-                        model = members[i].requires_grad_(True).train()
-                        task.begin_again(model)
-                    else:
-                        solved = members[0] if members and not config.line_rate else None
-                        model = self._begun(task, recipe, train, check, solved)
-                        members[i:] = [model]
-                    if is_trained:
-                        title = f"{self.model} on {collection.name}"
-                        result = self._train_one(model, task, train, check, config, mark, title, part, i, n_members)
-                        results[i:] = [result]
-                        seconds += result.seconds
-                    share = task.finish(model, check, channels_at_once=config.channels_at_once)
-                if share != 0:
-                    break
-            shares.append(share)
+        before = list(self.members_) if go_on else None
+        members, results, shares = self._train_members(task, recipe, train, check, mark, collection.name, before)
         self.model_ = joined(members)
+        seconds = sum(result.seconds for result in results)
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
         known = [share for share in shares if share is not None]
         self.network_shares_ = tuple(shares)
@@ -559,6 +533,51 @@ class Forecaster(Estimator):
         if self.head != "any_horizon" or self.setting != "default" or not architecture.is_trained or architecture.fit:
             return architecture
         return replace(architecture, fit=NETWORK_FIT)
+
+    def _train_members(
+        self,
+        task: Forecast,
+        recipe: Recipe,
+        train: Windows,
+        check: Windows | None,
+        mark: str,
+        name: str,
+        before: list[nn.Module] | None,
+    ) -> tuple[list[nn.Module], list[FitResult], list[float | None]]:
+        """The networks, how each was trained (all its trainings in one), and the share that validation gives it.
+
+        A network of which validation wants nothing is begun anew and trained gently; ``before`` are networks to go on
+        with, once and as they were trained.
+        """
+        is_trained = find_model(self._architecture).is_trained
+        trainings = [("member", recipe.fit)]
+        if before is None and (slower := gentle(recipe, self.fit_settings)) != recipe:
+            trainings.append(("gentle", slower.fit))
+        members: list[nn.Module] = list(before or [])
+        results: list[FitResult] = []
+        shares: list[float | None] = []
+        n_members = len(members) or (self._n_members(recipe) if is_trained else 1)
+        for i in range(n_members):
+            seconds, share = 0.0, None
+            for part, config in trainings:
+                with torch.random.fork_rng():
+                    torch.manual_seed(self._seed(i))
+                    if before is not None:
+                        task.begin_again(members[i].requires_grad_(True).train())
+                    else:
+                        solved = members[0] if members and not config.line_rate else None
+                        members[i:] = [self._begun(task, recipe, train, check, solved)]
+                    model = members[i]
+                    if is_trained:
+                        title = f"{self.model} on {name}"
+                        result = self._train_one(model, task, train, check, config, mark, title, part, i, n_members)
+                        seconds += result.seconds
+                        results[i:] = [replace(result, seconds=seconds)]
+                    share = task.finish(model, check, channels_at_once=config.channels_at_once)
+                if share != 0:
+                    break
+            shares.append(share)
+        return members, results, shares
 
     def _begun(
         self, task: Forecast, recipe: Recipe, train: Windows, check: Windows | None, solved: nn.Module | None
