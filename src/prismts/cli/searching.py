@@ -32,9 +32,10 @@ def search(
 ) -> None:
     """Search for the settings of a ConvTimeNet on one data set, judged on validation alone.
 
-    The first trial is the rule's proposal (what model="auto" uses). A search that was stopped or killed goes on when
-    the same command is given again; others may join in through the same storage. At the end best.yaml holds the
-    arguments of the estimator and search.html shows history, importance, slices and score against cost.
+    It begins with the rule's proposal (what model="auto" uses) and with the network of the setting itself. A search
+    that was stopped or killed goes on when the same command is given again; others may join in through the same
+    storage. At the end best.yaml holds the arguments of the estimator and search.html shows history, importance,
+    slices and score against cost.
 
     Parameters
     ----------
