@@ -47,5 +47,5 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> SettingsError
     """An error for a name that is not in a list, which offers the nearest one that is."""
     options = sorted(known)
     near = difflib.get_close_matches(str(name), options, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(options)}."
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(options) or 'none'}."
     return SettingsError(f"There is no {kind} named {name!r}. {hint}")

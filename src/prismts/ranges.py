@@ -1,6 +1,7 @@
 """What numbers settings may be: counts from 1, shares below 1, one per stage, heads that share a width out evenly."""
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 from prismts.errors import SettingsError
 
@@ -8,9 +9,11 @@ __all__ = ["expect_counts", "expect_heads", "expect_shares", "expect_stages"]
 
 
 def expect_counts(settings: object, *names: str, or_none: Sequence[str] = ()) -> None:
-    """Raise a SettingsError unless each of these settings is at least 1; those of ``or_none`` may be left open."""
+    """Raise a SettingsError unless these settings are whole numbers from 1; those of ``or_none`` may be left open."""
     for name in (*names, *_given(settings, or_none)):
         value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise SettingsError(f"{name} is a whole number of at least 1, but got {value!r}.")
         if value < 1:
             raise SettingsError(f"{name} is at least 1, but got {value}.")
 
@@ -19,8 +22,8 @@ def expect_shares(settings: object, *names: str, or_none: Sequence[str] = ()) ->
     """Raise a SettingsError unless each of these settings is a share from 0 to below 1; ``or_none`` as above."""
     for name in (*names, *_given(settings, or_none)):
         value = getattr(settings, name)
-        if not 0 <= value < 1:
-            raise SettingsError(f"{name} is a share from 0 to below 1, but got {value}.")
+        if not isinstance(value, Real) or not 0 <= float(value) < 1:
+            raise SettingsError(f"{name} is a share from 0 to below 1, but got {value!r}.")
 
 
 def expect_stages(settings: object, *names: str) -> None:

@@ -72,12 +72,14 @@ def run_cells(
     scores = evaluate(watched, part, protocol=first.protocol, seed=first.seed, borders=borders)
     assert seen.fitted is not None
     spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    shares = spec.entry(first.model).train_shares or spec.train_shares
+    shared = min(shares) < 1
     common = {
         "format": FORMAT, "task": spec.task, "data_hash": data_hash(data), "n_channels": data.n_channels,
         "n_timepoints": int(np.max(data.lengths)) if isinstance(data, Collection) else len(data),
         "settings": _settings(seen.fitted), "chosen": _chosen(seen.fitted),
         "validation": _validated(seen.fitted, part, borders), **_size(seen.fitted),
-        "n_learned": _learned(seen.fitted), **_circumstances(),
+        "n_learned": _learned(seen.fitted), "resumed": _resumed(seen.fitted), **_circumstances(),
     }  # fmt: skip
     records: list[Record] = []
     for cell in cells:
@@ -87,7 +89,7 @@ def run_cells(
             spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
         content = {
             "cell": cell.name, **dataclasses.asdict(cell), "made_with": spec.made_with(cell),
-            "measures": {**scores.measures, **_on_all_of_train(scores, data, first)},
+            "measures": _measured(scores, part, data if shared else None),
             "n_scored": scores.n_scored, "counted": scores.counted,
             "per_step": {name: array.tolist() for name, array in scores.per_step.items()},
             "per_channel": {name: array.tolist() for name, array in scores.per_channel.items()},
@@ -100,7 +102,8 @@ def run_cells(
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(name: str, file: str | None, test_file: str | None, columns: str) -> Series | Collection:
+def _loaded(name: str, file: str | None, test_file: str | None, columns: str, state: str) -> Series | Collection:
+    """Read data; ``state`` tells one content of the files from another."""
     from prismts.data.catalog import load_dataset
     from prismts.data.readers import read
 
@@ -128,7 +131,8 @@ def load_data(spec: BenchSpec, name: str) -> Series | Collection:
     columns = {"time": entry.time, "values": entry.values, "frequency": entry.frequency}
     given = {key: value for key, value in columns.items() if value is not None}
     files = [None if file is None else str(Path(spec.folder) / file) for file in (entry.file, entry.test_file)]
-    return _loaded(name, files[0], files[1], json.dumps(given, default=list))
+    state = json.dumps(spec.digests(entry))
+    return _loaded(name, files[0], files[1], json.dumps(given, default=list), state)
 
 
 def build(spec: BenchSpec, cell: Cell, run_folder: Path | None = None) -> Any:
@@ -284,6 +288,11 @@ def _part(data: Series | Collection, cell: Cell, spec: BenchSpec) -> tuple[Serie
     skipped = round((1 - cell.train_share) * borders.train_end)
     if not skipped:
         return data, borders
+    if skipped >= borders.train_end:
+        raise DataError(
+            f"A share of {cell.train_share:g} of the {borders.train_end} training steps of {data.name!r} leaves none. "
+            "Give a larger one."
+        )
     borders = Borders(*(border - skipped for border in dataclasses.astuple(borders)))
     return replace(data.part(skipped, len(data)), borders=borders), borders
 
@@ -318,12 +327,27 @@ def _validated(fitted: Any, part: Series | Collection, borders: Borders | None) 
     return found
 
 
-def _on_all_of_train(scores: Scores, data: Series | Collection, cell: Cell) -> dict[str, float]:
-    """MSE and MAE on values standardized by the whole training part, where only a share of it was learned from.
+def _measured(scores: Scores, part: Series | Collection, whole: Series | Collection | None) -> dict[str, float]:
+    """The measures of a cell, and where shares of training are compared, those on the scale of the whole.
+
+    Raises:
+        DataError: nothing was there to be measured.
+    """
+    name, value = next(iter(scores.measures.items()))
+    if not np.isfinite(value):
+        raise DataError(
+            f"{name} is {value} over {scores.n_scored} {scores.counted}: the test part of {part.name!r} has nothing "
+            "observed to score by."
+        )
+    return {**scores.measures, **({} if whole is None else _on_all_of_train(scores, whole))}
+
+
+def _on_all_of_train(scores: Scores, data: Series | Collection) -> dict[str, float]:
+    """MSE and MAE on values standardized by the whole training part, whatever share of it was learned from.
 
     The mean over channels of squared own units over the variance: comparable over shares, which mse itself is not.
     """
-    if cell.train_share == 1 or not isinstance(data, Series) or "rmse_own" not in scores.per_channel:
+    if not isinstance(data, Series) or "rmse_own" not in scores.per_channel:
         return {}
     end = (data.borders or by_fraction(len(data))).train_end
     scale = StandardScaler.fit(Collection.of(data), np.array([end])).scale[0]
@@ -372,11 +396,21 @@ def _settings(fitted: Any) -> dict[str, Any]:
     return json.loads(json.dumps(found, default=_plain))
 
 
-def _chosen(fitted: Any) -> dict[str, Any]:
-    """What training and validation decided."""
+def _trainings(fitted: Any) -> list[Any]:
+    """How each of its networks was trained, as far as it is told."""
     results = getattr(fitted, "fit_results_", None)
     results = [fitted.fit_result_] if hasattr(fitted, "fit_result_") else results
-    results = list(results.values()) if isinstance(results, Mapping) else list(results or [])
+    return list(results.values()) if isinstance(results, Mapping) else list(results or [])
+
+
+def _resumed(fitted: Any) -> bool:
+    """Whether a training was broken off in between, so that its seconds are those of its rest."""
+    return any(getattr(result, "resumed_from", None) is not None for result in _trainings(fitted))
+
+
+def _chosen(fitted: Any) -> dict[str, Any]:
+    """What training and validation decided."""
+    results = _trainings(fitted)
     found: dict[str, Any] = {
         "best_epochs": [result.best_epoch for result in results],
         "best_losses": [result.best_loss for result in results],

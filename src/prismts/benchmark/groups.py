@@ -48,12 +48,12 @@ def run_group(spec: BenchSpec, group: Group, folder: Path, *, load: Load | None 
     unfinished = folder / "unfinished" / f"{group[0].name}-{mark}"
     try:
         records = run_cells(spec, group, load=load, run_folder=unfinished)
+        write_records(folder, records)
     except Exception as error:  # one cell that fails must not end the others
         told = f"{type(error).__name__}: {error}"
         shutil.rmtree(unfinished, ignore_errors=True)
         write_failed(folder, spec, group, told, traceback.format_exc())
         return Event(group, "failed", told, time.perf_counter() - began)
-    write_records(folder, records)
     shutil.rmtree(unfinished, ignore_errors=True)
     return Event(group, "done", scored(records[0].content), time.perf_counter() - began)
 

@@ -62,8 +62,11 @@ def read_lined(path: str | Path, what: str = "of a benchmark") -> Lined:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     lines: dict[tuple[str | int, ...], int] = {}
-    if root is not None:
-        _walk(root, (), lines, path)
+    try:
+        if root is not None:
+            _walk(root, (), lines, path)
+    except RecursionError as error:
+        raise SettingsError(f"{path}: an alias (*name) stands inside what it names, without end.") from error
     return Lined(path, content, lines)
 
 

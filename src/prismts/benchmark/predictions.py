@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prismts.errors import DataError
+from prismts.errors import DataError, SettingsError
 
 __all__ = ["CasePredictions", "Forecasts", "Kept", "StepScores", "read_predictions", "write_predictions"]
 
@@ -50,6 +51,8 @@ class Forecasts:
         """Every measure of a forecast over the first ``n_windows`` windows (None: all), as a cell tells them."""
         from prismts.evaluation.running import RunningForecastScores
 
+        if n_windows is not None and n_windows < 1:
+            raise SettingsError(f"n_windows counts windows, at least 1, but got {n_windows}.")
         n = len(self.forecasts) if n_windows is None else min(n_windows, len(self.forecasts))
         running = RunningForecastScores(len(self.values), self.forecasts.shape[-1], self.quantiles)
         mean, scale = self.mean.astype(np.float64), self.scale.astype(np.float64)
@@ -133,7 +136,7 @@ def read_predictions(path: str | Path) -> Kept:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         kind = _KINDS[str(arrays.pop("kind"))]
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged, or no file of predictions ({error}).") from error
     plain: dict[str, Any] = {name: array if array.ndim else array.item() for name, array in arrays.items()}
     if "quantiles" in plain:

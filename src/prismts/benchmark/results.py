@@ -11,6 +11,7 @@ logs/                        what worker processes said
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -35,6 +36,10 @@ __all__ = [
     "write_failed", "write_records",
 ]  # fmt: skip
 
+_ALWAYS = (  # what no cell is without
+    "task", "made_with", "measures", "n_scored", "counted", "n_parameters", "n_macs", "seconds", "cpu_seconds",
+    "chosen", "trained_with", "data_hash", "device", "threads", "versions", "settings", "finished",
+)  # fmt: skip
 _STALE = 3600  # seconds after which a half-written file is nobody's
 
 
@@ -45,8 +50,8 @@ class Results:
     spec: BenchSpec
     folder: Path
     cells: Mapping[Cell, Mapping[str, Any]]  # as they were written
-    failed: Mapping[Cell, str]  # the error
-    changed: Mapping[Cell, str]  # cells that other settings made: which, in words; not among ``cells``
+    failed: Mapping[Cell, str]  # the error of the last try; a cell that was there before it stays among the others
+    changed: Mapping[Cell, str]  # cells that other settings or data made, in words, or damaged; not among ``cells``
     foreign: tuple[str, ...]  # files of cells that the specification does not name
 
     @property
@@ -59,7 +64,10 @@ class Results:
         """Finished cells whose predictions the specification wants, but that were made without."""
         if not self.spec.keep_predictions:
             return ()
-        return tuple(cell for cell in self.cells if not predictions_file(self.folder, cell).exists())
+        return tuple(
+            cell for cell, content in self.cells.items()
+            if not content.get("predictions") or not predictions_file(self.folder, cell).exists()
+        )  # fmt: skip
 
 
 def cell_file(folder: Path, cell: Cell) -> Path:
@@ -84,6 +92,8 @@ def write_records(folder: Path, records: Sequence[Record]) -> None:
     for record in records:
         if record.kept is not None:
             write_predictions(predictions_file(folder, record.cell), record.kept)
+        else:  # those of another training are not this cell's
+            predictions_file(folder, record.cell).unlink(missing_ok=True)
         _write_json(cell_file(folder, record.cell), record.content)
         failed_file(folder, record.cell).unlink(missing_ok=True)
 
@@ -91,8 +101,9 @@ def write_records(folder: Path, records: Sequence[Record]) -> None:
 def write_failed(folder: Path, spec: BenchSpec, cells: Sequence[Cell], error: str, trace: str = "") -> None:
     """Record that cells failed, how often by now, and why."""
     for cell in cells:
-        file = failed_file(folder, cell)
-        times = int(_read_json(file).get("times", 0)) if file.exists() else 0
+        file, times = failed_file(folder, cell), 0
+        with contextlib.suppress(DataError):
+            times = int(_read_json(file).get("times", 0)) if file.exists() else 0
         _write_json(file, {
             "cell": cell.name, "error": error, "traceback": trace, "times": times + 1,
             "made_with": spec.made_with(cell), "finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -133,7 +144,12 @@ def read_results(folder: str | Path, spec: BenchSpec | None = None) -> Results:
         file = folder / "spec.json"
         if not file.exists():
             raise DataError(f"{folder} holds no benchmark. Run one first: prism bench run SPEC.yaml --out {folder}.")
-        spec = BenchSpec.model_validate_json(file.read_text(encoding="utf-8"))
+        try:
+            spec = BenchSpec.model_validate_json(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(
+                f"{file} is damaged. The next run writes it anew: prism bench run SPEC.yaml --out {folder}."
+            ) from error
     cells: dict[Cell, Mapping[str, Any]] = {}
     failed: dict[Cell, str] = {}
     changed: dict[Cell, str] = {}
@@ -141,13 +157,13 @@ def read_results(folder: str | Path, spec: BenchSpec | None = None) -> Results:
     for cell in spec.cells:
         known.add(cell.name)
         if (file := cell_file(folder, cell)).exists():
-            content = _read_json(file)
-            if told := _difference(content.get("made_with"), spec.made_with(cell)):
+            content, told = _read_cell(file, spec.made_with(cell))
+            if told:
                 changed[cell] = told
             else:
                 cells[cell] = content
-        elif (file := failed_file(folder, cell)).exists():
-            failed[cell] = str(_read_json(file).get("error", "unknown"))
+        if (file := failed_file(folder, cell)).exists():
+            failed[cell] = _error_in(file)
     there = {file.name.removesuffix(".json").removesuffix(".failed") for file in (folder / "cells").glob("*.json")
              if not file.name.startswith(".")}  # fmt: skip
     return Results(spec, folder, cells, failed, changed, tuple(sorted(there - known)))
@@ -162,6 +178,9 @@ def frame(results: Results) -> pd.DataFrame:
         made: Mapping[str, Any] = content["made_with"]
         validation: Mapping[str, float] = content.get("validation") or {}
         versions: Mapping[str, str] = content["versions"]
+        spent = (content["seconds"], content["cpu_seconds"], content["chosen"]["fit_seconds"])
+        # of a training that was broken off only the rest was timed
+        seconds, cpu_seconds, fit_seconds = (None, None, None) if content.get("resumed") else spent
         rows.append({
             "cell": cell.name, "task": content["task"], "data": cell.data, "model": cell.model,
             "architecture": made["model"], "is_floor": cell.model in results.spec.floor_names, "seed": cell.seed,
@@ -169,8 +188,8 @@ def frame(results: Results) -> pd.DataFrame:
             "resample": cell.resample, "train_share": cell.train_share, **content["measures"],
             **{f"validation_{name}": value for name, value in validation.items()},
             "n_scored": content["n_scored"], "counted": content["counted"], "n_parameters": content["n_parameters"],
-            "n_macs": content["n_macs"], "seconds": content["seconds"], "cpu_seconds": content["cpu_seconds"],
-            "fit_seconds": content["chosen"]["fit_seconds"], "trained_with": content["trained_with"],
+            "n_macs": content["n_macs"], "seconds": seconds, "cpu_seconds": cpu_seconds, "fit_seconds": fit_seconds,
+            "trained_with": content["trained_with"],
             "data_hash": content["data_hash"], "device": content["device"], "threads": content["threads"],
             "prismts": versions.get("prismts"), "prismts_files": versions.get("prismts_files"),
             "torch": versions.get("torch"), "finished": content["finished"], "made_with": json.dumps(made),
@@ -196,11 +215,31 @@ def gather(results: Results) -> Path:
     return path
 
 
+def _read_cell(file: Path, now: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """A cell, and why it does not count, in words; "" if it does."""
+    try:
+        content = _read_json(file)
+    except DataError as error:
+        return {}, f"its file is damaged ({error.__cause__})"
+    if absent := [name for name in _ALWAYS if name not in content]:
+        return {}, f"its file is damaged (it has no {absent[0]})"
+    return content, _difference(content["made_with"], now)
+
+
+def _error_in(file: Path) -> str:
+    try:
+        return str(_read_json(file).get("error", "unknown"))
+    except DataError:
+        return "unknown: what tells it is damaged"
+
+
 def _difference(there: Any, now: Mapping[str, Any]) -> str:
     """The first thing a cell was made with that is not so now, in words; "" where there is none."""
     before = cast(Mapping[str, Any], there) if isinstance(there, Mapping) else {}
     for name, value in now.items():
         if before.get(name) != value:
+            if name in ("file_digest", "test_file_digest"):
+                return f"the content of {now[name.removesuffix('_digest')]} is not what it was"
             return f"it was made with {name} {before.get(name)!r}, and the specification now says {value!r}"
     return ""
 

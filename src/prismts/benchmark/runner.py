@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +73,17 @@ def run_bench(
 
 def pending(results: Results, *, only: str = "", redo: bool = False) -> list[Group]:
     """What is to run, in the order of the specification, grouped by training."""
+    if not any(only in cell.name for cell in results.spec.cells):
+        near = difflib.get_close_matches(only, [part for cell in results.spec.cells for part in _parts(cell)], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise SettingsError(f"No name of a cell contains {only!r}; they read like {results.spec.cells[0].name}.{hint}")
     changed = {cell: told for cell, told in results.changed.items() if only in cell.name}
     if changed and not redo:
         cell, told = next(iter(changed.items()))
         raise SettingsError(
-            f"{len(changed)} finished cells in {results.folder} were made with other settings, so they cannot stand "
-            f"beside new ones. Of {cell.name}: {told}. Add --redo to make them anew, or give another folder (--out)."
+            f"{len(changed)} finished cells in {results.folder} were made with other settings or data, or are damaged, "
+            f"so they cannot stand beside new ones. Of {cell.name}: {told}. Add --redo to make them anew, or give "
+            "another folder (--out)."
         )
     wanted = {*results.missing, *results.without_predictions}
     groups: dict[Cell, list[Cell]] = {}
@@ -116,7 +122,7 @@ def estimate(results: Results, groups: Iterable[Group]) -> Estimate:
     """
     known: dict[tuple[Any, ...], list[float]] = {}
     for cell, content in results.cells.items():
-        if content.get("trained_with") == cell.name:
+        if content.get("trained_with") == cell.name and not content.get("resumed"):
             for key in _kinds(cell):
                 known.setdefault(key, []).append(float(content["seconds"]))
     total, n_known, n_unknown = 0.0, 0, 0
@@ -127,6 +133,11 @@ def estimate(results: Results, groups: Iterable[Group]) -> Estimate:
         else:
             total, n_known = total + float(np.mean(alike)), n_known + 1
     return Estimate(total, n_known, n_unknown)
+
+
+def _parts(cell: Cell) -> tuple[str, ...]:
+    """What somebody who looks for a cell may have meant to write."""
+    return cell.data, cell.model, f"{cell.data}-{cell.model}", cell.name
 
 
 def _kinds(cell: Cell) -> list[tuple[Any, ...]]:
@@ -172,6 +183,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def failures(results: Results) -> Sequence[str]:
-    """The errors of cells that failed, as sentences."""
-    return [f"{cell.name}: {told}" for cell, told in results.failed.items()]
+def failures(results: Results, only: str = "") -> Sequence[str]:
+    """The errors of cells that failed and whose name contains ``only``, as sentences."""
+    return [f"{cell.name}: {told}" for cell, told in results.failed.items() if only in cell.name]

@@ -11,9 +11,12 @@ line and the nearest name that exists, before anything is computed.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -28,6 +31,7 @@ Task = Literal["forecast", "classify", "detect"]
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Some = Field(default=None, min_length=1)  # a list of at least one, or left out
 
 # what stands in every table of a task, so that a reader sees what costs nothing
 FLOORS: dict[Task, tuple[str, ...]] = {
@@ -36,6 +40,7 @@ FLOORS: dict[Task, tuple[str, ...]] = {
     "detect": ("sub_pca",),
 }
 DEFAULT_CONTEXT = 336  # steps, of forecasting: the context most papers share
+LONGEST_NAME = 100  # of a data set, whose name becomes a file's
 _MOST_TOLD = 5  # mistakes of a file that are told at once
 
 
@@ -59,11 +64,11 @@ class ModelEntry(Change):
     name: str
     model: str = ""  # of the task's models; the name itself, if left out
     for_data: Mapping[str, Change] = Field(default_factory=dict)  # what differs on single data sets
-    data: Sequence[str] | None = None  # the sets it is run on; None: all
-    horizons: Sequence[Count] | None = None  # of those of the data; None: all
-    context_lengths: Sequence[Count] | None = None  # in place of those of the data
-    train_shares: Sequence[Share] | None = None  # in place of those of the file
-    seeds: Sequence[Number] | None = None  # in place of those of the file
+    data: Sequence[str] | None = Some  # the sets it is run on; None: all
+    horizons: Sequence[Count] | None = Some  # of those of the data; None: all
+    context_lengths: Sequence[Count] | None = Some  # in place of those of the data
+    train_shares: Sequence[Share] | None = Some  # in place of those of the file
+    seeds: Sequence[Number] | None = Some  # in place of those of the file
 
     @model_validator(mode="before")
     @classmethod
@@ -82,8 +87,8 @@ class DataEntry(_Entry):
     time: str | None = None
     values: Sequence[str] | None = None
     frequency: str | None = None
-    horizons: Sequence[Count] | None = None  # in place of those of the file
-    context_lengths: Sequence[Count] | None = None
+    horizons: Sequence[Count] | None = Some  # in place of those of the file
+    context_lengths: Sequence[Count] | None = Some
     in_mean: bool = True  # whether means and ranks over data sets count it; a set that cannot rank models should not
 
 
@@ -127,7 +132,7 @@ class BenchSpec(_Entry):
     data: Sequence[DataEntry] = Field(min_length=1)
     models: Sequence[ModelEntry] = Field(min_length=1)
     horizons: Sequence[Count] = ()
-    context_lengths: Sequence[Count] | None = None
+    context_lengths: Sequence[Count] | None = Some
     seeds: Sequence[Number] = Field(default=(0, 1, 2), min_length=1)
     protocols: Sequence[str] = Field(default=("honest",), min_length=1)
     resamples: Sequence[Number] = Field(default=(0,), min_length=1)  # of cases
@@ -209,7 +214,13 @@ class BenchSpec(_Entry):
             "train_share": cell.train_share, "seed": cell.seed, "protocol": cell.protocol,
             "file": data.file, "test_file": data.test_file, "time": data.time, "values": data.values,
             "frequency": data.frequency,
-        })  # fmt: skip
+        }) | self.digests(data)  # fmt: skip
+
+    def digests(self, data: DataEntry) -> dict[str, str]:
+        """Of the files of a data set; empty for the catalog, and where they are not at hand, as for a bare table."""
+        files = {"file_digest": data.file, "test_file_digest": data.test_file}
+        there = {name: Path(self.folder) / file for name, file in files.items() if file is not None and self.folder}
+        return {name: _digest(file, file.stat().st_mtime_ns) for name, file in there.items() if file.exists()}
 
     def _contexts(self, one: ModelEntry, data: DataEntry) -> Sequence[int | None]:
         if self.task == "classify":
@@ -264,8 +275,15 @@ class BenchSpec(_Entry):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise SettingsError(f"{read.path.name}: two cells would be called {twice!r}. Rename a data set or a model.")
-        if not names:
-            raise SettingsError(f"{read.path.name} describes no cell: no model shares a horizon with any data set.")
+        for number, one in enumerate(spec.models):
+            mine = [cell for cell in spec.cells if cell.model == one.name]
+            if not mine:
+                raise SettingsError(f"{read.at(('models', number))}: {one.name} shares no horizon with any data set.")
+            for name in dict.fromkeys(cell.data for cell in mine):
+                try:
+                    spec.made_with(next(cell for cell in mine if cell.data == name))
+                except DataError as error:
+                    raise SettingsError(f"{read.at(('models', number))}: {one.name}: {error}") from error
         return spec
 
 
@@ -370,9 +388,20 @@ class _Check:
         names = [one.name for one in spec.data]
         for number, one in enumerate(spec.data):
             place = ("data", number)
+            if not one.name.strip() or len(one.name) > LONGEST_NAME or not one.name.isprintable():
+                raise self._fail(
+                    place, f"a data set is called something of at most {LONGEST_NAME} letters in one line, but got "
+                    f"{one.name!r}."
+                )  # fmt: skip
             if names.index(one.name) != number:
                 raise self._fail(place, f"{one.name!r} stands among the data twice. Keep one of them.")
             if one.file is None:
+                for name in ("time", "values", "frequency", "test_file"):
+                    if getattr(one, name) is not None:
+                        raise self._fail(
+                            place, f"{name} tells how a file is read, and {one.name} is a data set of the catalog, "
+                            "which is read as it is. Leave it out, or give a file."
+                        )  # fmt: skip
                 entry = dataset(one.name)
                 series = {"classify": entry.task == "classify", "detect": entry.task == "detect"}
                 if not series.get(spec.task, entry.task in ("forecast", "other")):
@@ -436,6 +465,11 @@ class _Check:
         allowed = _arguments_of(spec.task, model)
         for name in change.arguments:
             self._known((*place, "arguments", name), "argument", name, allowed)
+        if spec.task == "forecast" and (arguments := {**whole.arguments, **change.arguments}):
+            try:
+                estimator_of(spec.task)(model, **arguments)._check_settings()
+            except PrismError as error:
+                raise self._fail((*place, "arguments"), error) from error
 
     def _fit_settings(self, place: tuple[str | int, ...], settings: Mapping[str, Any]) -> None:
         from prismts.training.fit import FitConfig
@@ -548,4 +582,13 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in cast(Sequence[Any], value)]
     if value is not None and not isinstance(value, str | int | float | bool):
         raise DataError(f"A setting is text, a number, a truth value, or a list of such, but got {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"A setting is a finite number, but got {value}. Leave it out, or write null for none.")
     return value
+
+
+@cache
+def _digest(file: Path, changed: int) -> str:
+    """Twelve hexadecimal digits of a file's bytes, read once for as long as it does not change."""
+    with file.open("rb") as bytes_:
+        return hashlib.file_digest(bytes_, "sha256").hexdigest()[:12]

@@ -71,7 +71,7 @@ def bench_run(
         f"cells: {len(results.cells)} of {len(specification.cells)} done   results: {out / 'results.parquet'}   "
         f"next: prism bench table {out}", highlight=False, soft_wrap=True,
     )  # fmt: skip
-    told = [one for one in failures(results) if only in one]
+    told = failures(results, only)
     for one in told[:10]:
         console.print(f"failed: {escape(one)}", highlight=False, soft_wrap=True)
     if told:

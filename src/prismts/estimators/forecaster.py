@@ -430,6 +430,7 @@ class Forecaster(Estimator):
             )
         if self.head not in HEADS:
             raise unknown_name("head", self.head, HEADS)
+        Forecast(self.horizon, quantiles=self.quantiles, loss=self.loss or "mse")  # type: ignore[arg-type]
         if not find_model(self._architecture).is_trained:
             for name, value in (
                 ("setting", None if self.setting == "default" else self.setting),

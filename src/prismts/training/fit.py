@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
@@ -46,6 +47,7 @@ __all__ = [
 
 _LAST = "last.safetensors"
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+PRECISIONS = ("float32", "bf16")
 
 
 class Task(Protocol):
@@ -91,8 +93,14 @@ class FitConfig:
         if self.schedule not in SCHEDULES:
             make_schedule(self.schedule, 1, 1)
         expect_counts(self, "max_epochs", "patience", "batch_size", "channels_at_once", "n_nodes")
+        for name in ("learning_rate", "weight_decay", "line_rate", "min_steps", "gradient_clip"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) and not (value is None and name == "gradient_clip"):
+                raise SettingsError(f"{name} is a number, but got {value!r}.")
         if self.learning_rate <= 0:
             raise SettingsError(f"learning_rate is above 0, but got {self.learning_rate}.")
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
         if self.averaging is not None and not 0 < self.averaging < 1:
             raise SettingsError(f"averaging is a decay between 0 and 1, or None, but got {self.averaging}.")
         if self.compile_mode not in (None, *COMPILE_MODES):

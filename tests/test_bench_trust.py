@@ -1,0 +1,243 @@
+"""What a folder of results notices by itself: changed files, damage, failures, and settings that cannot be."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prismts.benchmark import groups
+from prismts.benchmark.lines import read_lined
+from prismts.benchmark.predictions import read_predictions
+from prismts.benchmark.results import cell_file, failed_file, frame, predictions_file, read_results
+from prismts.benchmark.runner import estimate, failures, pending, plan, run_bench
+from prismts.benchmark.spec import BenchSpec, read_spec
+from prismts.cli.app import main
+from prismts.data.synthetic import simulated_plant
+from prismts.errors import DataError, SettingsError, unknown_name
+from prismts.training.fit import FitConfig
+
+OWN = """
+task: forecast
+data: [{name: mine, file: mine.csv, time: date}]
+horizons: [12]
+context_lengths: [48]
+seeds: [0]
+floors: [last_value]
+models: [ridge]
+"""
+DLINEAR = "models: [{{name: dlinear, fit_settings: {{{}}}}}]"
+PART = "data: [{name: mine, file: mine.csv, time: date}]"
+
+
+def table(seed=0, n=400):
+    times = pd.date_range("2026-01-01", periods=n, freq="h", name="date")
+    values = np.sin(np.arange(n)[:, None] / 4) + np.random.default_rng(seed).normal(size=(n, 2))
+    return pd.DataFrame(values, index=times, columns=["a", "b"])
+
+
+@pytest.fixture
+def own(tmp_path):
+    table().to_csv(tmp_path / "mine.csv")
+    (tmp_path / "spec.yaml").write_text(OWN)
+    return tmp_path / "spec.yaml"
+
+
+def changed(file, before, after):
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+
+
+def small(**changes):
+    content = {"task": "forecast", "data": ["ETTh1"], "horizons": [12], "context_lengths": [48], "seeds": [0],
+               "models": ["ridge"], "floors": [], **changes}  # fmt: skip
+    return BenchSpec.of(**content)
+
+
+def plant(name):
+    return simulated_plant(700, seed=len(name))
+
+
+# ---- other data, other settings, damage
+
+
+def test_a_file_whose_content_changes_makes_its_cells_stale_and_redo_makes_them_anew(own):
+    out = own.parent / "out"
+    before = run_bench(read_spec(own), out, jobs=0)
+    assert len(before.cells) == 2
+    table(seed=1).to_csv(own.parent / "mine.csv")
+    spec = read_spec(own)
+    with pytest.raises(SettingsError, match=r"2 finished cells .* the content of mine.csv is not what it was"):
+        run_bench(spec, out, jobs=0)
+    after = run_bench(spec, out, jobs=0, redo=True)
+    assert len(after.cells) == 2 and not after.changed
+    scores = [{cell.name: content["measures"]["mse"] for cell, content in one.cells.items()} for one in (before, after)]
+    assert all(scores[0][name] != scores[1][name] for name in scores[0])
+
+
+def test_a_table_needs_no_file_of_the_data(own):
+    out = own.parent / "out"
+    run_bench(read_spec(own), out, jobs=0)
+    (own.parent / "mine.csv").unlink()
+    assert len(read_results(out).cells) == 2
+
+
+def test_a_damaged_cell_counts_as_missing_says_so_and_is_made_anew_on_request(tmp_path):
+    spec = small()
+    run_bench(spec, tmp_path, load=plant)
+    whole = json.loads(cell_file(tmp_path, spec.cells[0]).read_text())
+    for text in ('{"half": ', json.dumps({name: value for name, value in whole.items() if name != "versions"})):
+        cell_file(tmp_path, spec.cells[0]).write_text(text)
+        found = read_results(tmp_path)
+        assert not found.cells and "its file is damaged" in found.changed[spec.cells[0]]
+        with pytest.raises(SettingsError, match=r"its file is damaged .* Add --redo"):
+            run_bench(spec, tmp_path, load=plant)
+        assert len(run_bench(spec, tmp_path, load=plant, redo=True).cells) == 1
+
+
+def test_a_damaged_record_of_the_run_says_what_writes_it_anew(tmp_path):
+    run_bench(small(), tmp_path, load=plant)
+    (tmp_path / "spec.json").write_text("{")
+    with pytest.raises(DataError, match=r"spec.json is damaged. The next run writes it anew"):
+        read_results(tmp_path)
+
+
+def test_predictions_of_another_training_do_not_pass_for_those_of_a_cell(tmp_path):
+    first = small(models=[{"name": "dlinear", "fit_settings": {"max_epochs": 1}}], keep_predictions=True)
+    run_bench(first, tmp_path, load=plant)
+    longer = [{"name": "dlinear", "fit_settings": {"max_epochs": 2}}]
+    run_bench(small(models=longer), tmp_path, load=plant, redo=True)
+    assert not predictions_file(tmp_path, first.cells[0]).exists()
+    wants = small(models=longer, keep_predictions=True)
+    assert len(pending(read_results(tmp_path, wants))) == 1
+    results = run_bench(wants, tmp_path, load=plant)
+    kept = read_predictions(predictions_file(tmp_path, wants.cells[0]))
+    assert kept.measures()["mse"] == pytest.approx(results.cells[wants.cells[0]]["measures"]["mse"], rel=1e-5)
+    with pytest.raises(SettingsError, match="n_windows counts windows, at least 1, but got 0"):
+        kept.measures(0)
+
+
+@pytest.mark.parametrize("size", [0, 300])
+def test_broken_predictions_are_called_damaged(tmp_path, size):
+    run_bench(small(keep_predictions=True), tmp_path, load=plant)
+    file = predictions_file(tmp_path, small().cells[0])
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(DataError, match="is damaged"):
+        read_predictions(file)
+
+
+# ---- failures
+
+
+def test_a_cell_that_fails_when_it_is_made_anew_is_told_and_ends_the_command_with_1(own, capsys, monkeypatch):
+    out = own.parent / "out"
+    run_bench(read_spec(own), out, jobs=0)
+    changed(own, "horizons: [12]", "horizons: [12]\nprotocols: [honest]")
+    changed(own, PART, "data: [{name: mine, file: mine.csv, time: date, values: [zz]}]")
+    words = ["prism", "bench", "run", str(own), "--out", str(out), "--redo", "--only", "ridge", "-q"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "1 cells failed" in capsys.readouterr().err
+    spec = read_spec(own)
+    cell = next(one for one in spec.cells if one.model == "ridge")
+    assert cell_file(out, cell).exists() and failed_file(out, cell).exists()
+    assert cell in read_results(out, spec).failed
+    assert failures(read_results(out, spec), "last_value") == []
+
+
+def test_what_cannot_be_written_fails_alone(tmp_path, monkeypatch):
+    written = groups.write_records
+
+    def full(folder, records):
+        if records[0].cell.data == "ETTh1":
+            raise OSError("no space left")
+        written(folder, records)
+
+    monkeypatch.setattr(groups, "write_records", full)
+    results = run_bench(small(data=["ETTh1", "ETTh2"]), tmp_path, load=plant)
+    assert [cell.data for cell in results.cells] == ["ETTh2"]
+    assert list(results.failed.values()) == ["OSError: no space left"]
+
+
+def test_a_test_part_without_an_observed_value_fails_instead_of_scoring_nan(own):
+    data = table()
+    data.iloc[300:] = np.nan
+    data.to_csv(own.parent / "mine.csv")
+    results = run_bench(read_spec(own), own.parent / "out", jobs=0)
+    assert not results.cells and len(results.failed) == 2
+    assert all("nothing observed to score by" in told for told in results.failed.values())
+
+
+def test_a_share_that_leaves_no_step_is_refused_in_words(tmp_path):
+    results = run_bench(small(train_shares=[0.0001]), tmp_path, load=plant)
+    assert "leaves none. Give a larger one" in next(iter(results.failed.values()))
+
+
+def test_seconds_of_a_training_that_was_broken_off_are_no_cost(tmp_path):
+    spec = small(data=["ETTh1", "ETTh2"])
+    results = run_bench(spec, tmp_path, load=plant)
+    file = cell_file(tmp_path, spec.cells[0])
+    file.write_text(json.dumps({**json.loads(file.read_text()), "resumed": True}))
+    results = read_results(tmp_path)
+    costs = frame(results)[["seconds", "cpu_seconds", "fit_seconds"]]
+    assert costs.iloc[0].isna().all() and costs.iloc[1].notna().all()
+    assert estimate(results, [(spec.cells[0],)]).seconds == results.cells[spec.cells[1]]["seconds"]
+
+
+# ---- what is refused before anything runs
+
+
+@pytest.mark.parametrize(
+    ("only", "hint"), [("ridgge", "Did you mean 'ridge'"), ("nothing at all", "they read like ETTh1")]
+)
+def test_a_text_that_no_cell_contains_is_an_error(tmp_path, only, hint):
+    for how in (run_bench, plan):
+        with pytest.raises(SettingsError, match=hint):
+            how(small(), tmp_path, only=only)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (PART, "data: [{name: ILI, values: [OT]}]", "line 3: values tells how a file is read, and ILI is a data set"),
+        (PART, "data: [{name: ILI, time: date}]", "line 3: time tells how a file is read"),
+        (PART, "data: [{name: ' ', file: mine.csv}]", "line 3: a data set is called something of at most 100"),
+        (PART, f"data: [{{name: {'x' * 101}, file: mine.csv}}]", "line 3: a data set is called something of at most"),
+        (PART, 'data: [{name: "a\\nb", file: mine.csv}]', "line 3: a data set is called something of at most 100"),
+        ("models: [ridge]", "models: [{name: ridge, horizons: [24]}]", "line 8: ridge shares no horizon with any data"),
+        ("models: [ridge]", "models: [{name: ridge, seeds: []}]", "line 8: models.0.seeds: .*at least 1 item"),
+        ("models: [ridge]", "models: [{name: ridge, data: []}]", "line 8: models.0.data: .*at least 1 item"),
+        ("context_lengths: [48]", "context_lengths: []", "line 5: context_lengths: .*at least 1 item"),
+        ("models: [ridge]", "models: [{name: dlinear, arguments: {loss: maee}}]", "line 8: .*maee"),
+        ("models: [ridge]", "models: [{name: dlinear, arguments: {quantiles: [0.1, 2]}}]", "line 8: .*quantile"),
+        ("models: [ridge]", DLINEAR.format("gradient_clip: .inf"), "line 8: .* a finite number"),
+        ("models: [ridge]", "models: [{name: dlinear, arguments: {loss: 2020-01-01}}]", "line 8: .*2020"),
+        ("models: [ridge]", DLINEAR.format("max_epochs: 2.5"), "max_epochs is a whole number"),
+        ("models: [ridge]", DLINEAR.format("max_epochs: ten"), "max_epochs is a whole number"),
+        ("models: [ridge]", DLINEAR.format("precision: flot32"), "Did you mean 'float32'"),
+        ("models: [ridge]", "models: &m [*m]", "an alias .* stands inside what it names"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told_with_its_line_before_anything_runs(own, before, after, words):
+    changed(own, before, after)
+    with pytest.raises(SettingsError, match=words):
+        read_spec(own)
+
+
+def test_an_alias_that_is_used_twice_is_no_circle(tmp_path):
+    (tmp_path / "spec.yaml").write_text("a: &x [1, 2]\nb: *x\n")
+    assert read_lined(tmp_path / "spec.yaml").content == {"a": [1, 2], "b": [1, 2]}
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": "fast"}, {"gradient_clip": "hard"}, {"min_steps": None}])
+def test_settings_of_training_are_numbers(settings):
+    with pytest.raises(SettingsError, match="is a number, but got"):
+        FitConfig().changed(settings)
+
+
+def test_where_nothing_is_known_the_list_says_none():
+    assert str(unknown_name("setting", "a", [])).endswith("Known: none.")
