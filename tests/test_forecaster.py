@@ -68,6 +68,19 @@ def fitted() -> Forecaster:
 # ---- what comes back
 
 
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [({"patch_length": 8}, (8, 4)), ({"patch_length": 2}, (2, 1)), ({"patch_length": 8, "stride": 3}, (8, 3)),
+     ({}, (16, 8))],
+)  # fmt: skip
+def test_a_patch_without_a_stride_overlaps_by_half_and_skips_no_step(named, expected):
+    settings = {"width": 8, "feed_forward": 0, "kernel_sizes": (3,), **named}
+    forecaster = Forecaster(context_length=96, horizon=4, model_settings=settings, fit_settings={"max_epochs": 1},
+                            progress=False).fit(simulated_plant(400))  # fmt: skip
+    config = forecaster.members_[0].config
+    assert (config.patch_length, config.stride) == expected
+
+
 def test_a_wide_table_is_continued_with_the_right_times_and_the_same_columns(fitted):
     forecast = fitted.predict(wide())
     assert list(forecast.columns) == list(wide().columns)

@@ -156,7 +156,14 @@ def test_short_cases_keep_kernels_that_meet_tokens():
     site = Site(n_timepoints=50, n_channels=28, channels="mixed", n_outputs=2, n_pooled=2)
     proposed = propose(site, 316 * 50 * 28, base={"channels": "mixed"})  # the size of FM
     assert proposed.taps.used == proposed.taps.total
-    assert proposed.n_tokens == 25
+    assert proposed.n_tokens == 16
+
+
+@pytest.mark.parametrize(("n_timepoints", "patch_and_stride"), [(144, (18, 9)), (512, (64, 32)), (640, (64, 32))])
+def test_cases_have_about_16_tokens_or_one_for_32_steps(n_timepoints, patch_and_stride):
+    site = Site(n_timepoints=n_timepoints, n_channels=9, channels="mixed", n_outputs=25, n_pooled=2)
+    proposed = propose(site, 300_000, base={"channels": "mixed"}).settings
+    assert (proposed["patch_length"], proposed["stride"]) == patch_and_stride
 
 
 def test_what_the_user_fixes_stays_and_the_rest_is_proposed_around_it():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,10 @@ SPACE = {
     "tokens": Range(low=4, high=32, log=True, whole=True),
     "patches": Choice(options=("deformable", "uniform")),
 }
+
+
+def plain(model):
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in model.items()}
 
 
 class Pretended(Ground):
@@ -244,22 +249,39 @@ def test_a_search_begins_as_near_to_the_rule_and_to_the_recipe_as_the_space_allo
         "stages": dimension("stages", {"low": 4, "high": 6}),
         "residual": Choice(options=(None, 0.5)),
     }
-    points = first_points(space, PLACE)
+    points = {name: point for name, (point, _) in first_points(space, PLACE).items()}
     assert points["rule"] == {"learning_rate": 1e-3, "tokens": 32, "patches": '"deformable"', "dropout": 0.2,
                               "width": "48", "stages": 4, "residual": "null"}  # fmt: skip
     assert points["recipe"] == {**points["rule"], "tokens": 12, "dropout": 0.1}
 
 
-def test_the_recipes_own_network_is_a_point_of_the_default_space_and_comes_back_from_it():
-    config = ConvTimeNetConfig(**PLACE.own)
-    macs = macs_of(config, PLACE.site)
+def test_what_the_space_holds_begins_exactly_as_it_is_and_the_rest_as_near_as_can_be():
     space = {**DEFAULT_SPACE["forecast"], "fill": Range(low=0.1, high=1.0, log=True)}
-    point = first_points(space, PLACE, 2 * macs)["recipe"]
-    assert point["fill"] == pytest.approx(0.5)
+    macs = macs_of(ConvTimeNetConfig(**PLACE.own), PLACE.site)
+    point, model = first_points(space, PLACE, 2 * macs)["recipe"]
+    assert model == PLACE.own and point["fill"] == pytest.approx(0.5)
     assert (point["stages"], point["width"], point["expansion"]) == (2, 48, "2")
-    back = candidate({**point, "expansion": 2}, PLACE, budget=2 * macs)
-    assert (back.model["width"], back.model["feed_forward"], len(back.model["kernel_sizes"])) == (48, 96, 2)
-    assert 0.7 * macs < back.macs <= macs
+    assert first_points(space, PLACE, macs / 2)["recipe"][1] is None  # it costs more than there is
+    narrow = {**space, "width": Range(low=8, high=32, whole=True)}
+    assert first_points(narrow, PLACE, 2 * macs)["recipe"][1] is None  # nobody wanted networks of this width
+    rule = rule_candidate(PLACE)
+    assert first_points(DEFAULT_SPACE["forecast"], PLACE)["rule"][1] == dict(rule.model)
+
+
+def test_a_recipe_that_windows_have_no_room_for_is_no_beginning():
+    tight = replace(PLACE, own={**PLACE.own, "patch_length": 200})
+    assert list(first_points(SPACE, tight)) == ["rule"]
+
+
+@pytest.mark.parametrize("name", ["ETTh2", "ILI", "AWR", "EP"])
+def test_searches_of_the_benchmark_begin_with_the_very_networks_they_are_compared_with(name):
+    if not os.environ.get("PRISMTS_DATA"):
+        pytest.skip("needs the data")
+    spec = read_search(ROOT / "benchmarks" / "specs" / f"search_{name}.yaml")
+    data = ground(spec)
+    points = first_points(spec.space, data.place, spec.budget.macs)
+    assert points["recipe"][1] == dict(data.place.own)
+    assert points["rule"][1] == dict(rule_candidate(data.place).model)
 
 
 # ---- running
@@ -276,6 +298,8 @@ def test_every_trial_is_run_and_the_first_two_are_the_rules_and_the_recipes(tmp_
     assert [trial.is_rule for trial in found.trials] == [True] + [False] * 5
     assert [trial.values["learning_rate"] for trial in found.trials[:2]] == [1e-3, 1e-3]
     assert [trial.values["tokens"] for trial in found.trials[:2]] == [32, 12]
+    begun = [trial.arguments["model_settings"] for trial in found.trials[:2]]
+    assert begun[0] == plain(rule_candidate(PLACE).model) and begun[1] == plain(PLACE.own)
     assert found.best.value == min(trial.value for trial in found.complete) == told[-1].best
     assert pretended[0].tested == 0
 

@@ -1,7 +1,8 @@
 """A rule that proposes the settings of a ConvTimeNet from the data alone: no network is trained, so it costs nothing.
 
 - Patches: the stride divides the dominant period where one near enough does, so that tokens mean the same phase of
-  every cycle, and is chosen for about 32 tokens (more for windows past 1024 steps); patches overlap by half.
+  every cycle, and is chosen for about 32 tokens of a window and 16 of a case (one per 32 steps where that is more);
+  patches overlap by half.
 - Kernels: they grow up to 0.6 of the tokens. That is the proportion of the kernels 7, 13, 19 over 32 tokens, which
   validation chose for this package's defaults. A kernel longer than 2N-1 has taps that never meet a token.
 - Depth and width: by how many tokens there are to learn from, one block for every tenfold.
@@ -34,6 +35,7 @@ __all__ = [
 
 MACS_PER_VALUE, LEAST_BUDGET = 30_000, 1_000_000  # the budget where none is given: of a window's values; of a channel
 TOKENS, LONG_WINDOW = 32, 1024  # tokens of a window up to this many steps; longer ones have one per 32 steps
+CASE_TOKENS = 16  # of a case, where one per 32 steps are not more
 MOST_TOKENS = 128  # past which a depthwise convolution is no product any more and slower per token
 LEAST_DEPTH, MOST_DEPTH = 2, 6
 _WIDTHS = {2: 32, 3: 64, 4: 64, 5: 128, 6: 128}  # by depth
@@ -161,8 +163,9 @@ def propose_cases(
 
 def proportions(site: Site, n_values: int, *, base: Mapping[str, Any] | None = None) -> Shape:
     """The shape that the rule begins with, before a budget; arguments as of :func:`propose`."""
-    n_tokens = min(MOST_TOKENS, max(TOKENS, site.n_timepoints * TOKENS // LONG_WINDOW))
-    n_learned = _tokens_to_learn_from(n_values, site, n_tokens)
+    of_long = min(MOST_TOKENS, site.n_timepoints * TOKENS // LONG_WINDOW)
+    n_tokens = max(CASE_TOKENS if site.n_pooled else TOKENS, of_long)
+    n_learned = _tokens_to_learn_from(n_values, site, max(TOKENS, of_long))  # in tokens of one size for both tasks
     depth = min(MOST_DEPTH, max(LEAST_DEPTH, math.floor(math.log10(max(n_learned, 1)) - 0.5)))
     like = make_settings(ConvTimeNetConfig, base or {})
     return Shape(n_tokens=n_tokens, depth=depth, width=_WIDTHS[depth], expansion=like.feed_forward / like.width)

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prismts.analysis.proposal import propose
-from prismts.benchmark.search_space import Candidate, Range, candidate, first_points
+from prismts.analysis.shape import macs_of
+from prismts.benchmark.search_space import Candidate, Range, candidate, candidate_of, first_points
 from prismts.benchmark.search_spec import SearchSpec
 from prismts.benchmark.search_trial import Ground, ground, latency
 from prismts.errors import MissingExtraError, PrismError, SavedModelError, SettingsError
@@ -232,7 +233,7 @@ def _run_one(spec: SearchSpec, folder: Path, study: Study, trial: Trial, data: G
         state = optuna.trial.TrialState.COMPLETE
     except optuna.TrialPruned:
         state = optuna.trial.TrialState.PRUNED
-    except (PrismError, ArithmeticError, RuntimeError, ValueError) as caught:
+    except (PrismError, ArithmeticError, RuntimeError, TypeError, ValueError) as caught:
         value = None
         error = f"{type(caught).__name__}: {caught}"
         trial.set_user_attr("error", error)
@@ -251,13 +252,18 @@ def _candidate(spec: SearchSpec, values: Mapping[str, Any], data: Ground, trial:
     budget = spec.budget
     measured = budget is not None and budget.milliseconds is not None
 
-    def milliseconds(settings: Mapping[str, Any]) -> float:
-        return latency(settings, data.place.site)
+    def price(settings: Mapping[str, Any]) -> float:
+        return latency(settings, data.place.site) if measured else float(macs_of(settings, data.place.site))
 
-    one = candidate(
-        values, data.place, budget=None if budget is None else budget.most, cost=milliseconds if measured else None,
-        unit="" if budget is None else budget.unit,
-    )  # fmt: skip
+    known: Mapping[str, Any] | None = trial.user_attrs.get("begins_as")
+    cost = None if known is None or budget is None else price(known)
+    if known is not None and (budget is None or (cost is not None and cost <= budget.most)):
+        one = candidate_of(known, values, data.place, cost)
+    else:
+        one = candidate(
+            values, data.place, budget=None if budget is None else budget.most, cost=price,
+            unit="" if budget is None else budget.unit,
+        )  # fmt: skip
     model = {name: list(value) if isinstance(value, tuple) else value for name, value in one.model.items()}
     for name, told in (
         ("model", model), ("fit", dict(one.fit)), ("macs", one.macs), ("n_tokens", one.n_tokens),
@@ -300,8 +306,8 @@ def _begin_with_what_is_known(study: Study, spec: SearchSpec, data: Ground) -> N
     if "begun" in study.user_attrs:
         return
     macs = spec.budget.macs if spec.budget is not None else None
-    for name, point in first_points(spec.space, data.place, macs).items():
-        study.enqueue_trial(point, user_attrs={"from": name}, skip_if_exists=True)
+    for name, (point, model) in first_points(spec.space, data.place, macs).items():
+        study.enqueue_trial(point, user_attrs={"from": name, "begins_as": model}, skip_if_exists=True)
     study.set_user_attr("begun", True)
 
 
@@ -407,7 +413,7 @@ def _put_back(study: Study, number: int) -> None:
         trial.set_user_attr("error", f"Its process died in each of {attempt} attempts, perhaps for lack of memory.")
     else:
         if not any(other.user_attrs.get("again") == number for other in study.get_trials(deepcopy=False)):
-            kept = {name: frozen.user_attrs[name] for name in ("from",) if name in frozen.user_attrs}
+            kept = {name: frozen.user_attrs[name] for name in ("from", "begins_as") if name in frozen.user_attrs}
             study.enqueue_trial(_as_asked(frozen), user_attrs={**kept, "again": number, "attempt": attempt + 1})
         trial.set_user_attr("lost", True)
     with contextlib.suppress(ValueError):  # another process was quicker

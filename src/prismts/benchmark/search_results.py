@@ -104,14 +104,16 @@ def read_found(spec: SearchSpec, folder: str | Path) -> Found:
 
 
 def importances(spec: SearchSpec, folder: str | Path) -> dict[str, float]:
-    """The share of each dimension in what makes trials good, largest first; empty with fewer than four scored trials.
+    """The share of each dimension in what makes trials good, largest first; empty with fewer than four scored
+    trials, or if all scores are equal.
 
     Source: PED-ANOVA (Watanabe et al., IJCAI 2023), Optuna's own evaluator. With few trials it is a hint, no more.
     """
     import optuna
 
     study = open_study(spec, folder, create=False)
-    if len([one for one in study.get_trials(deepcopy=False) if one.state.name == "COMPLETE"]) < 4:
+    scores = [one.value for one in study.get_trials(deepcopy=False) if one.state.name == "COMPLETE"]
+    if len(scores) < 4 or len(set(scores)) == 1:
         return {}
     try:
         with warnings.catch_warnings():
@@ -173,9 +175,15 @@ def write_best(path: str | Path, found: Found, *, folder: str | Path) -> Path:
     }  # fmt: skip
     if spec.budget is not None:
         told["budget"] = f"{spec.budget.most:g} {spec.budget.unit}, {best.cost:g} spent"
+    columns = {name: getattr(spec, name) for name in ("time", "series", "values", "label")} if spec.is_file else {}
+    if spec.task == "forecast":
+        columns.pop("label", None)
+    if columns.get("values") is not None and not isinstance(columns["values"], str):
+        columns["values"] = list(columns["values"])
+    known = {**best.arguments, **columns}
     content = {
         "estimator": "Forecaster" if spec.task == "forecast" else "Classifier",
-        "arguments": {name: value for name, value in best.arguments.items() if value is not None},
+        "arguments": {name: value for name, value in known.items() if value is not None},
         "found": told,
     }
     path = Path(path)

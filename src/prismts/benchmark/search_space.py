@@ -13,6 +13,7 @@ what is trained.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,8 @@ from prismts.models.convtimenet import ConvTimeNetConfig
 from prismts.training.fit import FitConfig
 
 __all__ = [
-    "DEFAULT_SPACE", "DIMENSIONS", "Candidate", "Choice", "Dimension", "Place", "Range", "candidate", "dimension",
+    "DEFAULT_SPACE", "DIMENSIONS", "Candidate", "Choice", "Dimension", "Place", "Range", "candidate", "candidate_of",
+    "dimension",
     "first_points", "rule_candidate",
 ]  # fmt: skip
 
@@ -94,7 +96,7 @@ DEFAULT_SPACE: dict[str, dict[str, Dimension]] = {
         "tokens": Range(low=8, high=64, log=True, whole=True),
         "stages": Range(low=1, high=6, whole=True),
         "width": Range(low=16, high=128, log=True, whole=True),
-        "reach": Range(low=0.1, high=1.5, log=True),
+        "reach": Range(low=0.1, high=2.0, log=True),
         "expansion": Choice(options=(0, 2, 4)),
     },
     "classify": {
@@ -103,7 +105,7 @@ DEFAULT_SPACE: dict[str, dict[str, Dimension]] = {
         "tokens": Range(low=8, high=64, log=True, whole=True),
         "stages": Range(low=1, high=6, whole=True),
         "width": Range(low=16, high=128, log=True, whole=True),
-        "reach": Range(low=0.1, high=1.5, log=True),
+        "reach": Range(low=0.1, high=2.0, log=True),
         "expansion": Choice(options=(0, 2, 4)),
     },
 }
@@ -121,6 +123,10 @@ def dimension(name: str, content: Any) -> Dimension:
     kind = DIMENSIONS[name]
     if isinstance(content, list):
         options = tuple(cast(list[Any], content))
+        if kind.startswith("tuple") and not all(isinstance(one, list) for one in options):
+            raise SettingsError(
+                f"Each value of {name} is a list, such as {name}: [[7, 13], [5, 9]], but got {content}."
+            )
         if len(options) < 2:
             raise SettingsError(f"{name} lists {len(options)} value; list several, or fix it under model: or fit:.")
         return Choice(options=options)
@@ -161,7 +167,12 @@ def check_space(space: Mapping[str, Dimension], budgeted: bool) -> None:
     for one, other in _EITHER:
         if one in space and other in space:
             raise SettingsError(f"The space has {one} and {other}, but one follows from the other. Leave one out.")
-    if "fill" in space and not budgeted:
+    fill = space.get("fill")
+    if isinstance(fill, Range) and not (fill.low > 0 and fill.high <= 1):
+        raise SettingsError(f"fill is a share of the budget, above 0 and at most 1, but got {fill.low} to {fill.high}.")
+    if isinstance(fill, Choice) and not all(_is_number(one) and 0 < one <= 1 for one in fill.options):
+        raise SettingsError(f"fill is a share of the budget, above 0 and at most 1, but got {list(fill.options)}.")
+    if fill is not None and not budgeted:
         raise SettingsError(
             "fill is the share of a budget to spend, and there is none. Name a budget, or leave it out."
         )
@@ -177,7 +188,7 @@ class Place:
     base: Mapping[str, Any]  # model settings of the recipe that the search starts from
     fit: FitConfig  # its training settings
     fixed: Mapping[str, Any]  # model settings that the specification fixes
-    own: Mapping[str, Any]  # settings of the network that the recipe trains by itself: base, and its patches
+    own: Mapping[str, Any]  # settings of the network that the recipe trains by itself: base, fixed, and its patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,21 +255,33 @@ def rule_candidate(place: Place) -> Candidate:
 
 def first_points(
     space: Mapping[str, Dimension], place: Place, budget_macs: float | None = None
-) -> dict[str, dict[str, Any]]:
-    """Where a search begins: the points of the space that are nearest to the rule and to the recipe's own network."""
-    own = make_settings(ConvTimeNetConfig, {**place.own, **place.fixed})
-    shapes = {
-        "rule": (rule_candidate(place).model, proportions(place.site, place.n_values, base=place.base)),
-        "recipe": ({**place.own, **place.fixed}, shape_of(own, place.site)),
+) -> dict[str, tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Where a search begins: with the rule and with the recipe's own network, each as near as the space allows.
+
+    Beside each point stand the settings it came from, where the space and the budget hold them: what a point says in
+    proportions is only nearly them. A network that the windows have no room for is left out.
+    """
+    shapes: dict[str, tuple[Mapping[str, Any], Shape]] = {
+        "rule": (rule_candidate(place).model, proportions(place.site, place.n_values, base=place.base))
     }
-    return {name: _nearest(space, place, *found, budget_macs) for name, found in shapes.items()}
+    with contextlib.suppress(SettingsError):
+        shapes["recipe"] = (place.own, shape_of(make_settings(ConvTimeNetConfig, place.own), place.site))
+    found: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {}
+    for name, (model, shape) in shapes.items():
+        values = _values(space, place, model, shape, budget_macs)
+        point = {key: space[key].nearest(value) for key, value in values.items()}
+        affordable = values.get("fill", 0.0) <= 1  # a network may be cheaper than any the space would scale up
+        is_inside = affordable and all(_is_in(space[key], value) for key, value in values.items() if key != "fill")
+        found[name] = (point, dict(model) if is_inside else None)
+    return found
 
 
-def _nearest(
+def _values(
     space: Mapping[str, Dimension], place: Place, model: Mapping[str, Any], shape: Shape, budget_macs: float | None
 ) -> dict[str, Any]:
+    """What a network is in every dimension of a space."""
     config = make_settings(ConvTimeNetConfig, model)
-    point: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, one in space.items():
         if name == "fill":
             value: Any = 1.0 if budget_macs is None else macs_of(config, place.site) / budget_macs
@@ -271,8 +294,20 @@ def _nearest(
         value = list(cast(Sequence[Any], value)) if isinstance(value, tuple) else value
         if isinstance(one, Range) and not _is_number(value):
             continue  # such as residual: None; Optuna draws it
-        point[name] = one.nearest(value)
-    return point
+        found[name] = value
+    return found
+
+
+def _is_in(one: Dimension, value: Any) -> bool:
+    if isinstance(one, Choice):
+        return json.dumps(value) in [json.dumps(option) for option in one.options] or value in one.options
+    return one.low <= value <= one.high
+
+
+def candidate_of(model: Mapping[str, Any], values: Mapping[str, Any], place: Place, cost: float | None) -> Candidate:
+    """Settings as they are, with the training settings of a point."""
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in model.items()}
+    return _candidate(plain, values, place, cost)
 
 
 def _candidate(model: dict[str, Any], values: Mapping[str, Any], place: Place, cost: float | None) -> Candidate:

@@ -89,7 +89,11 @@ class SearchSpec:
         if self.task not in SCORES:
             raise unknown_name("task of a search", self.task, SCORES)
         scores = SCORES[self.task]
+        if not isinstance(self.score, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SettingsError(f"score is one name, such as {next(iter(scores))}, but got {self.score!r}.")
         object.__setattr__(self, "score", self.score or next(iter(scores)))
+        if self.values is not None and not isinstance(self.values, str | list | tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SettingsError(f"values are names of columns, such as [load, price], but got {self.values!r}.")
         if self.score not in scores:
             raise unknown_name(f"score for {self.task}", self.score, scores)
         if self.prune not in get_args(Prune):

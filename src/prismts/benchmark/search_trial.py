@@ -30,7 +30,7 @@ from prismts.errors import DataError, SettingsError
 from prismts.estimators.case_recipes import find_case_recipe, patches_for
 from prismts.estimators.classifier import Classifier
 from prismts.estimators.forecaster import Forecaster
-from prismts.estimators.recipes import find_recipe, patches_for_context
+from prismts.estimators.recipes import find_recipe, patches_for_context, with_patches
 from prismts.evaluation.protocols import data_hash
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNet, ConvTimeNetConfig
@@ -91,7 +91,7 @@ class _Forecasts(Ground):
         self.place = Place(
             site=site, n_values=int(ends.sum()) * self.data.n_channels, period=period_of(self.data, ends),
             base=recipe.model, fit=recipe.fit.changed(spec.fit), fixed=fixed,
-            own={**patches_for_context(spec.context_length), **recipe.model},
+            own=with_patches({**recipe.model, **fixed}, patches_for_context(spec.context_length)),
         )  # fmt: skip
 
     def arguments(self, one: Candidate) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class _Classes(Ground):
         self.place = Place(
             site=site, n_values=int(cases.lengths.sum()) * self.data.n_channels, period=period_of_cases(self.data),
             base=recipe.model, fit=recipe.fit.changed(spec.fit), fixed=dict(spec.model),
-            own={**patches_for(int(cases.lengths.max())), **recipe.model},
+            own=_own_of_cases({**recipe.model, **spec.model}, site.n_timepoints),
         )  # fmt: skip
 
     def arguments(self, one: Candidate) -> dict[str, Any]:
@@ -193,6 +193,13 @@ class _Classes(Ground):
 
     def _fit(self, one: Candidate, run_folder: Path | None) -> Classifier:
         return Classifier(**self.arguments(one), progress=False, run_folder=run_folder).fit(self.data)
+
+
+def _own_of_cases(model: Mapping[str, Any], n_timepoints: int) -> dict[str, Any]:
+    """The settings of the network that ``Classifier`` trains with these settings."""
+    if model.get("patches") == "points":
+        return dict(model)
+    return with_patches(model, {} if "patch_length" in model else patches_for(n_timepoints))
 
 
 def ground(spec: SearchSpec) -> Ground:

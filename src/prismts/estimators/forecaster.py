@@ -31,7 +31,7 @@ from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
 from prismts.estimators.match import by_name, in_steps_of, reordered, season_scales
-from prismts.estimators.recipes import NETWORK_FIT, Recipe, find_recipe, gentle, patches_for_context
+from prismts.estimators.recipes import NETWORK_FIT, Recipe, find_recipe, gentle, patches_for_context, with_patches
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
@@ -519,8 +519,8 @@ class Forecaster(Estimator):
             elif self.model == "cross_learner" and settings.get("front") != "lift":
                 settings.setdefault("patch_length", min(24, max(1, self.context_length // 6)))
             recipe = replace(recipe, model=settings)
-        elif "patch_length" not in recipe.model:
-            recipe = replace(recipe, model={**patches_for_context(self.context_length), **recipe.model})
+        else:
+            recipe = replace(recipe, model=with_patches(recipe.model, patches_for_context(self.context_length)))
         if "batch_size" not in (self.fit_settings or {}) and data.n_channels > recipe.fit.channels_at_once:
             on_cpu = torch.accelerator.current_accelerator(check_available=True) is None
             if on_cpu or recipe.fit.accelerator == "cpu":

@@ -10,7 +10,7 @@ from prismts.errors import SettingsError, unknown_name
 from prismts.models import MODELS, Architecture
 from prismts.training.fit import FitConfig
 
-__all__ = ["FORECAST_SETTINGS", "NETWORK_FIT", "Recipe", "find_recipe", "gentle", "patches_for_context"]
+__all__ = ["FORECAST_SETTINGS", "NETWORK_FIT", "Recipe", "find_recipe", "gentle", "patches_for_context", "with_patches"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,14 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
     "published": replace(_PUBLISHED["ETTh1"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},
 }
+
+
+def with_patches(model: Mapping[str, Any], patches: Mapping[str, int]) -> dict[str, Any]:
+    """Settings with patches: those that are named, else these; a patch without a stride overlaps by half."""
+    length = model.get("patch_length")
+    if isinstance(length, int):
+        patches = {"stride": max(1, length // 2)}
+    return {**patches, **model}
 
 
 def patches_for_context(context_length: int) -> dict[str, int]:

@@ -167,4 +167,11 @@ def make_settings(config: type, settings: Mapping[str, Any]) -> Any:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known) or 'none'}."
             raise SettingsError(f"{config.__name__} has no setting {name!r}. {hint}")
-    return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    needed = [f.name for f in dataclasses.fields(config) if f.default is f.default_factory is dataclasses.MISSING]
+    try:
+        return config(**given)
+    except TypeError as error:
+        if not set(needed) <= set(given):
+            raise
+        raise SettingsError(f"A setting of {config.__name__} has a value of the wrong type: {error}.") from error
