@@ -327,11 +327,50 @@ def test_the_files_of_published_numbers_are_kept_beside_the_results(tmp_path):
         ("task: forecast\nnumbers:\n  - {model: P, protocol: honest, source: s, told: t, measures: [mse],\n"
          "     values: {ETTh1: {96: .1/.2}}}\n", "line 4: '.1/.2' holds 2 numbers, but the measures are mse"),
         ("- a\n", "holds `task` and a list of `numbers`"),
+        ("task: forecast\nnumbers: 3\n", r"line 2: numbers is a list of columns \(- model: NAME ...\), but got 3"),
+        ("task: forecast\nnumbers: [a]\n", "line 2: a column has the entries model, protocol, .* but got 'a'"),
     ],
 )  # fmt: skip
 def test_a_file_of_published_numbers_that_cannot_be_read_says_where(tmp_path, text, words):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(SettingsError, match=words):
+        read_published(tmp_path / "p.yaml")
+
+
+GOOD = """task: forecast
+numbers:
+  - model: P
+    protocol: honest
+    source: s
+    told: t
+    measures: [mse, mae]
+    values:
+      ETTh1: {96: .5/.6}
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "words"),
+    [
+        ("model: P", "model: 5", r"line 3: model is text \(a number in quotes\), but got 5"),
+        ("told: t", "told: 5", r"line 6: told is text \(a number in quotes\), but got 5"),
+        ("source: s", "source:", r"line 5: source is text .* but got None"),
+        ("protocol: honest", "protocol: [honest]", r"line 4: protocol is text .* but got \['honest'\]"),
+        ("[mse, mae]", "mse", r"line 7: measures is a list of names, such as \[mse, mae\], but got 'mse'"),
+        ("[mse, mae]", "[mes, mae]", "line 7: There is no measure named 'mes'. Did you mean 'mse'"),
+        ("\n      ETTh1: {96: .5/.6}", "", "line 8: values is a number, or numbers by horizon, .* but got None"),
+        ("96:", "96h:", "line 9: a horizon is a number of steps, or avg, but got '96h'"),
+        ("96:", "0:", "line 9: a horizon is a number of steps, or avg, but got 0"),
+        (".5/.6", "nan/.6", "line 9: a score is a number of at least 0, but got 'nan'"),
+        (".5/.6", "-5/.6", "line 9: a score is a number of at least 0, but got '-5'"),
+        ("{96: .5/.6}", "[.5, .6]", r"line 9: '\[0.5, 0.6\]' is no number"),
+    ],
+)
+def test_a_mistake_in_published_numbers_is_told_with_its_line_and_what_was_expected(tmp_path, there, instead, words):
+    (tmp_path / "p.yaml").write_text(GOOD)
+    assert read_published(tmp_path / "p.yaml")[0].value("ETTh1", [96], "mse") == 0.5
+    (tmp_path / "p.yaml").write_text(GOOD.replace(there, instead))
+    with pytest.raises(SettingsError, match=f"p.yaml, {words}"):
         read_published(tmp_path / "p.yaml")
 
 
