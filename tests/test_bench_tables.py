@@ -171,6 +171,7 @@ def test_detectors_of_several_contexts_are_compared_at_the_one_that_is_asked_for
         compare(results)
     found = compare(results, context=32, n_draws=50)
     np.testing.assert_allclose(found.blocks.table.mean(axis=0), [0.82, 0.72])
+    assert "All at a context of 32 steps." in found.summary()
     assert entry(table(results, by=["collection", "context"]), ("MBA_ECG", "16"), "knn").text == "0.660"
     with pytest.raises(SettingsError, match="no context of this benchmark named 33"):
         compare(results, context=33)
@@ -605,7 +606,7 @@ def test_a_comparison_ranks_means_over_horizons_on_each_data_set(tmp_path):
     assert (found.pairs[pair].wins, found.pairs[pair].losses) == (2, 0)
     assert found.differences[pair].mean == pytest.approx(100 * -0.005 / 0.455)
     # 6 pairs times 2 / 2**2 is more than 1
-    assert any("2 blocks and 6 pairs" in one and "p-value below 1.000" in one for one in found.summary())
+    assert any("the number of pairs (6)" in one and "p-value below 1.000" in one for one in found.summary())
 
 
 def test_every_horizon_can_be_a_block_and_that_is_said_to_be_too_sure(tmp_path):

@@ -106,8 +106,8 @@ class Comparison:
         if least >= self.level:
             fewer = ", or compare fewer configurations (--models)" if len(self.pairs) > 1 else ""
             said.append(
-                f"With {n} blocks and {len(self.pairs)} pairs Wilcoxon's test with Holm's correction cannot give a "
-                f"p-value below {least:.3f}: no pair can differ at {self.level:g}, however large the difference. The "
+                f"With {n} blocks Wilcoxon's test, corrected for the number of pairs ({len(self.pairs)}), cannot give "
+                f"a p-value below {least:.3f}: no pair can differ at {self.level:g}, however large the difference. The "
                 f"intervals say more; add data sets{fewer}."
             )
         if any(one.n_left_out for one in self.differences):
@@ -198,8 +198,8 @@ def blocks_of(
     measure = check_measure(results, measure)
     if direction(results.spec.task, measure) not in ("lower", "higher"):
         raise SettingsError(
-            f"{measure} ranks no model: best is what is claimed, neither more nor less. Compare by a measure of which "
-            "less is better, such as crps, pinball or mse."
+            f"{measure} ranks no model: neither less nor more of it is better, but what is claimed. Compare by a measure "
+            "of which less is better, such as crps, pinball or mse."
         )
     if over not in get_args(Over):
         raise unknown_name("kind of block", over, get_args(Over))
@@ -242,6 +242,8 @@ def blocks_of(
         for name in names for model in wanted
     }  # fmt: skip
     notes = [*found.notes, *lacking(results, found, planned, [name for name in models or known if name not in have])]
+    if context is not None:
+        notes.append(f"All at a context of {context} steps.")
     if outside:
         notes.append(f"Not compared on {', '.join(sorted(outside))}, as the specification says (in_mean: false).")
     if left_out:
