@@ -198,8 +198,8 @@ def blocks_of(
     measure = check_measure(results, measure)
     if direction(results.spec.task, measure) not in ("lower", "higher"):
         raise SettingsError(
-            f"{measure} ranks no model: neither less nor more of it is better, but what is claimed. Compare by a measure "
-            "of which less is better, such as crps, pinball or mse."
+            f"{measure} ranks no model: neither less nor more of it is better, but what is claimed. Compare by a "
+            "measure of which less is better, such as crps, pinball or mse."
         )
     if over not in get_args(Over):
         raise unknown_name("kind of block", over, get_args(Over))
