@@ -5,15 +5,16 @@ import pytest
 
 from prismts.benchmark.cells import Record
 from prismts.benchmark.compare import compare
+from prismts.benchmark.counted import direction
 from prismts.benchmark.published import Published, read_published
 from prismts.benchmark.results import keep_spec, read_results, write_failed, write_records
 from prismts.benchmark.spec import BenchSpec
-from prismts.benchmark.tables import higher_is_better, render, table
+from prismts.benchmark.tables import render, table
 from prismts.errors import DataError, SettingsError
 
 
-def made_up(folder, spec, scores, validation=None, skip=()):
-    """A folder in which every cell has the score that a function of the cell gives."""
+def made_up(folder, spec, scores, validation=None, skip=(), **changes):
+    """A folder in which every cell has the score that a function of the cell gives, and else what ``changes`` say."""
     for cell in spec.cells:
         if cell in skip or (value := scores(cell)) is None:
             continue
@@ -25,6 +26,7 @@ def made_up(folder, spec, scores, validation=None, skip=()):
             "cpu_seconds": 1.5, "chosen": {"fit_seconds": 1.0},
             "trained_with": cell.name, "data_hash": f"hash of {cell.data}", "device": "cpu", "threads": 1,
             "versions": {"prismts_files": "one state"}, "finished": "now", "settings": {},
+            **{name: of(cell) for name, of in changes.items()},
         }  # fmt: skip
         write_records(folder, [Record(cell, content)])
     keep_spec(folder, spec)
@@ -91,7 +93,7 @@ def test_a_mean_over_what_is_not_all_there_is_no_mean(tmp_path):
     view = table(made_up(tmp_path, spec, by_seed, skip=skip))
     assert entry(view, ("ETTh2", "avg"), "convtimenet").text == "1 of 2"
     assert entry(view, ("ETTh2", "192"), "convtimenet").text == "–"
-    assert any("has not been run on all" in note for note in view.notes)
+    assert "'n of m' stands where a model has no number for all that the row covers." in view.notes
     assert f"{len(spec.cells) - 3} of {len(spec.cells)} cells are done." in view.notes
 
 
@@ -140,9 +142,107 @@ def test_validation_chooses_the_context_of_every_model_and_never_the_test(tmp_pa
 def test_contexts_without_a_validation_score_cannot_be_chosen_among(tmp_path):
     results = made_up(tmp_path, forecasts(context_lengths=[96, 336]), by_seed)
     with pytest.raises(
-        DataError, match=r"no validation score tells which one 'convtimenet' .* --by data,horizon,context"
+        DataError, match=r"no validation score tells which one 'convtimenet' .*--by data,horizon,context"
     ):
         table(results)
+
+
+def test_a_context_is_chosen_among_all_that_were_planned_or_not_at_all(tmp_path):
+    """Of 96, 192 and 336 one is missing for the ridge on ETTh2: the better of the two others is no choice of three."""
+    spec = forecasts(context_lengths=[96, 192, 336], horizons=[96], seeds=[0])
+    skip = [cell for cell in spec.cells if (cell.model, cell.data, cell.context_length) == ("ridge", "ETTh2", 336)]
+    results = made_up(tmp_path, spec, by_seed, lambda cell: 0.1, skip=skip)
+    view = table(results, by=["data"])
+    assert entry(view, ("ETTh1",), "ridge (floor)").text == "0.405"
+    assert entry(view, ("ETTh2",), "ridge (floor)").text == "–"
+    assert entry(view, ("mean",), "ridge (floor)").text == "1 of 2"
+    told = "Without a number until all of their contexts have been run: ridge on ETTh2 96."
+    assert told in view.notes
+    found = compare(results, n_draws=50)
+    assert found.blocks.names == ("ETTh1",) and told in found.summary()
+    write_failed(tmp_path, spec, skip, "too long")  # what cannot be run cannot be chosen, and holds nothing up
+    assert entry(table(read_results(tmp_path), by=["data"]), ("ETTh2",), "ridge (floor)").text == "0.405"
+
+
+def test_detectors_of_several_contexts_are_compared_at_the_one_that_is_asked_for(tmp_path):
+    spec = BenchSpec.of(task="detect", data=["MBA_ECG"], models=["knn"], seeds=[0], context_lengths=[16, 32])
+    results = made_up(tmp_path, spec, lambda cell: (0.5 if cell.model == "knn" else 0.4) + cell.context_length / 100)
+    with pytest.raises(DataError, match=r"--by collection,context\), a comparison takes one of them \(--context 16\)"):
+        compare(results)
+    found = compare(results, context=32, n_draws=50)
+    np.testing.assert_allclose(found.blocks.table.mean(axis=0), [0.82, 0.72])
+    assert "All at a context of 32 steps." in found.summary()
+    assert entry(table(results, by=["collection", "context"]), ("MBA_ECG", "16"), "knn").text == "0.660"
+    with pytest.raises(SettingsError, match="no context of this benchmark named 33"):
+        compare(results, context=33)
+
+
+def test_where_nothing_learned_from_the_whole_training_part_rows_are_of_shares(tmp_path):
+    spec = forecasts(horizons=[96], data=["ETTh1"], train_shares=[0.1, 0.5])
+    results = made_up(tmp_path, spec, lambda cell: by_seed(cell) + cell.train_share)
+    view = table(results)
+    assert view.keys == ("data", "share") and not any("No result yet" in note for note in view.notes)
+    assert entry(view, ("ETTh1", "50 %"), "ridge (floor)").text == "0.905"
+    with pytest.raises(DataError, match="Show shares: --by data,share"):
+        table(results, by=["data"])
+
+
+def test_a_measure_that_a_model_does_not_have_is_not_called_a_missing_result(tmp_path):
+    def measures(cell):
+        return {"mse": 0.4} if cell.model == "last_value" else {"mse": 0.4, "coverage": 0.7}
+
+    results = made_up(tmp_path, forecasts(seeds=[0]), by_seed, measures=measures)
+    view = table(results, measure="coverage")
+    assert "No coverage there: last_value." in view.notes
+    assert not any("No result yet" in note for note in view.notes)
+
+
+def test_a_coverage_has_no_best_and_ranks_nobody(tmp_path):
+    """Of .7, .8 and .95 with .8 claimed, neither the lowest nor the highest is best."""
+    scores = {"convtimenet": 0.7, "last_value": 0.95, "seasonal_naive": 0.9, "ridge": 0.8}
+    results = made_up(tmp_path, forecasts(seeds=[0]), by_seed, measures=lambda cell: {"coverage": scores[cell.model]})
+    view = table(results, measure="coverage")
+    assert "coverage, nearest to what is claimed is best" in view.title
+    assert not any(e.best or e.below_floor for _, row in view.rows for e in row)
+    with pytest.raises(SettingsError, match=r"coverage ranks no model: .* such as crps"):
+        compare(results, measure="coverage")
+
+
+def test_the_mean_is_over_data_sets_each_over_its_horizons_in_tables_and_comparisons_alike(tmp_path):
+    """ETTh1 at 96 and 192 scores 1 and 2 (1.5), ETTh2 at 96 alone 4: the mean is 2.75, not 7 / 3."""
+    spec = forecasts(data=["ETTh1", {"name": "ETTh2", "horizons": [96]}], seeds=[0])
+    results = made_up(tmp_path, spec, lambda cell: 4.0 if cell.data == "ETTh2" else cell.horizon / 96)
+    view = table(results, by=["data"])
+    assert entry(view, ("mean",), "ridge (floor)").text == "2.750"
+    assert compare(results, n_draws=50).blocks.table.mean(axis=0) == pytest.approx([2.75] * 4)
+    assert entry(table(results, by=["horizon"]), ("avg",), "ridge (floor)").text == "2.750"
+
+
+def test_rows_over_data_sets_leave_out_what_no_mean_counts_and_say_which_sets_they_cover(tmp_path):
+    """At 96 two sets score 1 and 3 (mean 2), at 192 one of them 3; ETTm1 with its 100 is in neither."""
+    data = ["ETTh1", {"name": "ETTh2", "horizons": [96]}, {"name": "ETTm1", "in_mean": False}]
+    scores = {"ETTh1": 3.0, "ETTh2": 1.0, "ETTm1": 100.0}
+    results = made_up(tmp_path, forecasts(data=data, seeds=[0]), lambda cell: scores[cell.data])
+    view = table(results, by=["horizon"])
+    assert [entry(view, (h,), "ridge (floor)").text for h in ("96", "192")] == ["2.000", "3.000"]
+    assert "The mean leaves out ETTm1, as the specification says." in view.notes
+    assert "Rows do not cover the same data sets (96: 2, 192: 1); compare numbers within a row only." in view.notes
+    assert entry(table(results, by=["context"]), ("336",), "ridge (floor)").text == "2.000"
+    assert entry(table(results, by=["collection"]), ("ETTm1",), "ridge (floor)").text == "100.000"
+
+
+def test_data_on_which_every_model_failed_keep_their_rows_and_are_named_by_a_comparison(tmp_path):
+    spec = forecasts(seeds=[0], horizons=[96])
+    lost = [cell for cell in spec.cells if cell.data == "ETTh2"]
+    made_up(tmp_path, spec, by_seed, skip=lost)
+    write_failed(tmp_path, spec, lost, "too short")
+    results = read_results(tmp_path)
+    view = table(results, by=["data"])
+    assert [e.text for e in dict(view.rows)["ETTh2",]] == ["failed"] * 4
+    assert {e.text for e in dict(view.rows)["mean",]} == {"1 of 2"}
+    assert "ETTh2" in render(view, width=120)
+    told = " ".join(compare(results, n_draws=50).summary())
+    assert "a result is missing there (and whose): ETTh2 (all)." in told and "4 of 8 cells are done, 4 failed." in told
 
 
 def test_shares_of_training_are_shown_on_demand_and_never_averaged_with_the_whole(tmp_path):
@@ -186,8 +286,29 @@ def test_costs_can_be_tabulated_and_mark_no_floor(tmp_path):
     view = table(results, measure="n_parameters")
     assert entry(view, ("ETTh1", "96"), "convtimenet").text == "1\u202f234\u202f567 ± 0"
     assert not any(e.below_floor for _, row in view.rows for e in row)
-    assert not higher_is_better("forecast", "seconds") and higher_is_better("classify", "accuracy")
-    assert not higher_is_better("classify", "log_loss") and higher_is_better("detect", "vus_pr")
+    assert direction("forecast", "seconds") == "lower" and direction("classify", "accuracy") == "higher"
+    assert direction("classify", "log_loss") == "lower" and direction("detect", "vus_pr") == "higher"
+
+
+def test_a_training_that_two_protocols_share_costs_once(tmp_path):
+    """The honest cell took 2 s with its training, the published one .1 s, which is another scoring."""
+    spec = forecasts(protocols=["honest", "published"], seeds=[0])
+    results = made_up(
+        tmp_path, spec, by_seed, trained_with=lambda cell: cell.name.replace("published", "honest"),
+        seconds=lambda cell: 2.0 if cell.protocol == "honest" else 0.1,
+    )  # fmt: skip
+    view = table(results, measure="seconds", by=["data"])
+    assert view.keys == ("data",) and entry(view, ("ETTh1",), "convtimenet").text == "2.000"
+    assert any("All protocols share one training" in note for note in view.notes)
+    assert compare(results, measure="seconds", protocol="published", n_draws=50).blocks.table.min() == 2
+    assert table(results, by=["data"]).keys == ("data", "protocol")
+
+
+def test_digits_are_counted_from_zero_and_a_cell_without_versions_can_be_shown(tmp_path):
+    results = made_up(tmp_path, forecasts(), by_seed, versions=lambda cell: None)
+    assert entry(table(results, digits=0), ("ETTh1", "96"), "ridge (floor)").text == "0"
+    with pytest.raises(SettingsError, match="at least 0, but got -1"):
+        table(results, digits=-1)
 
 
 def test_what_is_wrong_with_the_cells_is_said_below(tmp_path):
@@ -299,6 +420,49 @@ def test_a_published_mean_is_over_the_same_horizons_or_it_is_not_shown(tmp_path)
     assert only_mean.value("ETTh1", [96, 192, 336, 720], "mse") == 0.4
 
 
+def test_a_published_mean_covers_what_the_row_covers_whether_or_not_we_have_run_it(tmp_path):
+    """Ours has 96 alone; beside it stands the mean of .352 and .398, and of two sets 'n of m' where one is lacking."""
+    spec = forecasts(seeds=[0])
+    skip = [cell for cell in spec.cells if cell.horizon == 192]
+    results = made_up(tmp_path, spec, by_seed, skip=skip)
+    both = Published("Both", "forecast", "honest", "s", "t", {**DUET.values, ("ETTh2", 96, "mse"): 0.2})
+    whole = Published("Whole", "forecast", "honest", "s", "t", {**both.values, ("ETTh2", 192, "mse"): 0.3})
+    view = table(results, published=[DUET, both, whole], by=["data"])
+    assert entry(view, ("ETTh1",), "ridge (floor)").text == "1 of 2"
+    assert entry(view, ("ETTh1",), "DUET¹").text == "0.375"
+    assert [e.text for e in dict(view.rows)["ETTh2",][-3:]] == ["–", "1 of 2", "0.250"]
+    assert [e.text for e in dict(view.rows)["mean",][-3:]] == ["2 of 4", "3 of 4", f"{(0.375 + 0.25) / 2:.3f}"]
+
+
+def test_each_data_set_of_a_published_mean_has_its_own_horizons(tmp_path):
+    """ETTh1 at 96 and 192: .375; ILI at 24 alone: 1.625; the mean is 1."""
+    spec = forecasts(data=["ETTh1", {"name": "ILI", "horizons": [24]}], seeds=[0])
+    column = Published("P", "forecast", "honest", "s", "t", {**DUET.values, ("ILI", 24, "mse"): 1.625})
+    view = table(made_up(tmp_path, spec, by_seed), published=[column], by=["data"])
+    assert entry(view, ("mean",), "P¹").text == "1.000"
+
+
+def test_published_numbers_for_nothing_here_are_named_and_make_no_empty_table(tmp_path):
+    wrong = Published("Wrong", "forecast", "honest", "s", "t", {("ETTh1", 97, "mse"): 0.3, ("ETTh9", 96, "mse"): 0.3})
+    view = table(made_up(tmp_path, forecasts(), by_seed), published=[wrong])
+    assert not view.n_quoted and "**Published numbers**" not in render(view, "markdown")
+    assert "Published, but for no whole row of this table: Wrong." in view.notes
+    assert any("Wrong are for 'ETTh9', which is no data set" in n and "Is 'ETTh" in n for n in view.notes)
+
+
+def test_only_the_files_that_the_specification_names_are_shown_whatever_they_end_in(tmp_path):
+    (tmp_path / "numbers.yml").write_text(GOOD)
+    text = "task: forecast\ndata: [ETTh1]\nhorizons: [96]\nmodels: [ridge]\npublished: [numbers.yml]\n"
+    (tmp_path / "spec.yaml").write_text(text)
+    from prismts.benchmark.spec import read_spec
+
+    results = made_up(tmp_path / "out", read_spec(tmp_path / "spec.yaml"), lambda cell: 0.4)
+    assert "P¹" in table(results).columns
+    (tmp_path / "spec.yaml").write_text(text.replace("published: [numbers.yml]\n", ""))
+    results = made_up(tmp_path / "out", read_spec(tmp_path / "spec.yaml"), lambda cell: 0.4)
+    assert (tmp_path / "out" / "published" / "numbers.yml").exists() and not table(results).n_quoted
+
+
 def test_the_files_of_published_numbers_are_kept_beside_the_results(tmp_path):
     source = tmp_path / "numbers.yaml"
     source.write_text(
@@ -327,11 +491,50 @@ def test_the_files_of_published_numbers_are_kept_beside_the_results(tmp_path):
         ("task: forecast\nnumbers:\n  - {model: P, protocol: honest, source: s, told: t, measures: [mse],\n"
          "     values: {ETTh1: {96: .1/.2}}}\n", "line 4: '.1/.2' holds 2 numbers, but the measures are mse"),
         ("- a\n", "holds `task` and a list of `numbers`"),
+        ("task: forecast\nnumbers: 3\n", r"line 2: numbers is a list of columns \(- model: NAME ...\), but got 3"),
+        ("task: forecast\nnumbers: [a]\n", "line 2: a column has the entries model, protocol, .* but got 'a'"),
     ],
 )  # fmt: skip
 def test_a_file_of_published_numbers_that_cannot_be_read_says_where(tmp_path, text, words):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(SettingsError, match=words):
+        read_published(tmp_path / "p.yaml")
+
+
+GOOD = """task: forecast
+numbers:
+  - model: P
+    protocol: honest
+    source: s
+    told: t
+    measures: [mse, mae]
+    values:
+      ETTh1: {96: .5/.6}
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "words"),
+    [
+        ("model: P", "model: 5", r"line 3: model is text \(a number in quotes\), but got 5"),
+        ("told: t", "told: 5", r"line 6: told is text \(a number in quotes\), but got 5"),
+        ("source: s", "source:", r"line 5: source is text .* but got None"),
+        ("protocol: honest", "protocol: [honest]", r"line 4: protocol is text .* but got \['honest'\]"),
+        ("[mse, mae]", "mse", r"line 7: measures is a list of names, such as \[mse, mae\], but got 'mse'"),
+        ("[mse, mae]", "[mes, mae]", "line 7: There is no measure named 'mes'. Did you mean 'mse'"),
+        ("\n      ETTh1: {96: .5/.6}", "", "line 8: values is a number, or numbers by horizon, .* but got None"),
+        ("96:", "96h:", "line 9: a horizon is a number of steps, or avg, but got '96h'"),
+        ("96:", "0:", "line 9: a horizon is a number of steps, or avg, but got 0"),
+        (".5/.6", "nan/.6", "line 9: a score is a number of at least 0, but got 'nan'"),
+        (".5/.6", "-5/.6", "line 9: a score is a number of at least 0, but got '-5'"),
+        ("{96: .5/.6}", "[.5, .6]", r"line 9: '\[0.5, 0.6\]' is no number"),
+    ],
+)
+def test_a_mistake_in_published_numbers_is_told_with_its_line_and_what_was_expected(tmp_path, there, instead, words):
+    (tmp_path / "p.yaml").write_text(GOOD)
+    assert read_published(tmp_path / "p.yaml")[0].value("ETTh1", [96], "mse") == 0.5
+    (tmp_path / "p.yaml").write_text(GOOD.replace(there, instead))
+    with pytest.raises(SettingsError, match=f"p.yaml, {words}"):
         read_published(tmp_path / "p.yaml")
 
 
@@ -402,7 +605,8 @@ def test_a_comparison_ranks_means_over_horizons_on_each_data_set(tmp_path):
     pair = next(i for i, p in enumerate(found.pairs) if (p.first, p.second) == (0, 3))
     assert (found.pairs[pair].wins, found.pairs[pair].losses) == (2, 0)
     assert found.differences[pair].mean == pytest.approx(100 * -0.005 / 0.455)
-    assert any("cannot give a p-value below 0.500" in one for one in found.summary())
+    # 6 pairs times 2 / 2**2 is more than 1
+    assert any("the number of pairs (6)" in one and "p-value below 1.000" in one for one in found.summary())
 
 
 def test_every_horizon_can_be_a_block_and_that_is_said_to_be_too_sure(tmp_path):
@@ -419,7 +623,67 @@ def test_a_block_that_a_model_lacks_is_left_out_and_named(tmp_path):
     skip = [cell for cell in spec.cells if cell.model == "convtimenet" and cell.data == "ETTh2"]
     found = compare(made_up(tmp_path, spec, by_seed, skip=skip), n_draws=50)
     assert found.blocks.names == ("ETTh1",)
-    assert any("Left out, because a configuration lacks a result there: ETTh2" in one for one in found.summary())
+    assert any("a result is missing there (and whose): ETTh2 (convtimenet)" in one for one in found.summary())
+
+
+def test_a_mean_over_some_horizons_is_not_compared_as_if_it_were_over_all(tmp_path):
+    """Nobody has run ETTh2 at 192: means over 96 alone would be compared there."""
+    spec = forecasts()
+    skip = [cell for cell in spec.cells if cell.data == "ETTh2" and cell.horizon == 192]
+    results = made_up(tmp_path, spec, by_seed, skip=skip)
+    found = compare(results, n_draws=50)
+    assert found.blocks.names == ("ETTh1",)
+    told = " ".join(found.summary())
+    assert "ETTh2 (all)" in told and f"{len(spec.cells) - len(skip)} of {len(spec.cells)} cells are done." in told
+    by_horizon = compare(results, over="data,horizon", n_draws=50)
+    assert by_horizon.blocks.names == ("ETTh1 96", "ETTh1 192", "ETTh2 96")
+
+
+def test_whether_any_pair_can_differ_counts_the_pairs(tmp_path):
+    """Six sets give 2 / 2**6 = .03125 for one pair, but for three pairs Holm makes .094 of it."""
+    spec = forecasts(data=["ETTh1", "ETTh2", "ETTm1", "ETTm2", "Exchange", "Weather"], horizons=[96], seeds=[0])
+    results = made_up(tmp_path, spec, by_seed)
+    three = compare(results, models=["convtimenet", "ridge", "last_value"], n_draws=50)
+    assert min(pair.corrected for pair in three.pairs) == pytest.approx(0.09375)
+    told = [one for one in three.summary() if "cannot give a p-value below 0.094" in one]
+    assert len(told) == 1 and "(--models)" in told[0]
+    two = compare(results, models=["convtimenet", "ridge"], n_draws=50)
+    assert two.pairs[0].corrected == pytest.approx(0.03125)
+    assert not any("cannot give" in one for one in two.summary())
+
+
+def test_blocks_with_a_score_of_zero_have_no_percent_and_are_counted(tmp_path):
+    """On ETTh2 all score 0; on ETTh1 the network is 0.4 against 0.405, which is -1.2 %."""
+    spec = forecasts(seeds=[0], horizons=[96])
+    results = made_up(tmp_path, spec, lambda cell: 0.0 if cell.data == "ETTh2" else SCORES[cell.model])
+    found = compare(results, models=["convtimenet", "ridge"], n_draws=50)
+    assert found.pair_rows()[0][4] == "-1.2 % [-1.2, -1.2] on 1 of 2"
+    assert any("Where the second of a pair scores 0 there is no percentage" in one for one in found.summary())
+    nothing = compare(made_up(tmp_path, spec, lambda cell: 0.0), models=["convtimenet", "ridge"], n_draws=50)
+    assert nothing.pair_rows()[0][4] == "–"
+
+
+def test_a_comparison_says_how_its_cells_were_made(tmp_path):
+    spec = forecasts()
+    results = made_up(tmp_path, spec, by_seed, data_hash=lambda cell: cell.model,
+                      versions=lambda cell: {"prismts_files": str(cell.seed)})  # fmt: skip
+    told = " ".join(compare(results, n_draws=50).summary())
+    assert "Cells of ETTh1 were made from different data: convtimenet, last_value" in told
+    assert "made by 3 states of the package's files" in told
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"models": ["ridge", "ridge"]}, "'ridge' is named twice among the models to compare"),
+        ({"level": 2}, "level is a share between 0 and 1, such as 0.05, but got 2"),
+        ({"level": 0}, "but got 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_the_words_of_who_asked(tmp_path, asked, words):
+    results = made_up(tmp_path, forecasts(), by_seed)
+    with pytest.raises(SettingsError, match=words):
+        compare(results, **asked)
 
 
 def test_protocols_are_never_compared_with_each_other(tmp_path):

@@ -220,6 +220,16 @@ def test_percent_are_of_the_second_model_on_each_set():
     assert found.mean == pytest.approx((10 - 50) / 2)
 
 
+def test_a_set_on_which_the_second_scores_zero_has_no_percent_and_is_counted_apart():
+    """Of 0 nothing is a percentage: 1.1 against 1 is +10 %, and the two sets with a zero among the seeds count not."""
+    found = bootstrap_difference([[1.1], [0.0], [3.0]], [[1.0], [0.0], [0.0, 2.0]], relative=True)
+    assert (found.mean, found.n_left_out) == (pytest.approx(10), 2)
+    assert (found.low, found.high) == (pytest.approx(10), pytest.approx(10))
+    nothing = bootstrap_difference([[0.0], [1.0]], [[0.0], [0.0]], relative=True)
+    assert np.isnan(nothing.mean) and nothing.n_left_out == 2 and not nothing.is_clear
+    assert bootstrap_difference([[1.0]], [[0.0]]).mean == 1  # a plain difference needs no percent
+
+
 def test_without_spread_over_seeds_the_interval_is_that_of_scipys_bootstrap():
     difference = np.random.default_rng(1).normal(0.2, 1, size=20)
     found = bootstrap_difference([[d] for d in difference], [[0.0]] * 20, n_draws=20_000)

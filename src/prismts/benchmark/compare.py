@@ -9,10 +9,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from prismts.benchmark.counted import COSTS, Counted, check_measure, counted, direction, draws, lacking, state, unit
 from prismts.benchmark.results import Results
 from prismts.benchmark.spec import Cell
-from prismts.benchmark.tables import check_measure, chosen, higher_is_better
-from prismts.errors import DataError, unknown_name
+from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.evaluation.compare import (
     Difference,
     Friedman,
@@ -87,8 +87,7 @@ class Comparison:
                 said = f"{first if (test.wins > test.losses) else second} is better"
             rows.append((
                 f"{first} against {second}", f"{test.wins}/{test.ties}/{test.losses}", f"{test.p_value:.4f}",
-                f"{test.corrected:.4f}",
-                f"{difference.mean:+.1f} % [{difference.low:+.1f}, {difference.high:+.1f}]", said,
+                f"{test.corrected:.4f}", _percent(difference, len(self.blocks.names)), said,
             ))  # fmt: skip
         return rows
 
@@ -103,12 +102,29 @@ class Comparison:
                 f"F {self.friedman.f_statistic:.3f}, p {self.friedman.f_p_value:.4f}."
             )
         said.append(f"Nemenyi: average ranks {self.critical_difference:.2f} apart differ at the level {self.level:g}.")
-        if (least := 2.0 ** (1 - n)) > self.level:
+        least = min(1.0, len(self.pairs) * 2.0 ** (1 - n))  # of the smallest p-value, times the number of pairs
+        if least >= self.level:
+            fewer = ", or compare fewer configurations (--models)" if len(self.pairs) > 1 else ""
             said.append(
-                f"With {n} blocks Wilcoxon's test cannot give a p-value below {least:.3f}: no pair can differ at "
-                f"{self.level:g}, however large the difference. The intervals say more; add data sets."
+                f"With {n} blocks Wilcoxon's test, corrected for the number of pairs ({len(self.pairs)}), cannot give "
+                f"a p-value below {least:.3f}: no pair can differ at {self.level:g}, however large the difference. The "
+                f"intervals say more; add data sets{fewer}."
+            )
+        if any(one.n_left_out for one in self.differences):
+            said.append(
+                "Where the second of a pair scores 0 there is no percentage: differences in percent leave such blocks "
+                "out, and say on how many they are."
             )
         return [*said, *self.blocks.notes]
+
+
+def _percent(difference: Difference, n_blocks: int) -> str:
+    """With its interval, and on how many blocks it is, where these are not all."""
+    n = n_blocks - difference.n_left_out
+    if not n:
+        return "–"
+    told = f"{difference.mean:+.1f} % [{difference.low:+.1f}, {difference.high:+.1f}]"
+    return told if n == n_blocks else f"{told} on {n} of {n_blocks}"
 
 
 def compare(
@@ -118,6 +134,7 @@ def compare(
     over: Over = "data",
     protocol: str | None = None,
     models: Sequence[str] | None = None,
+    context: int | None = None,
     level: float = 0.05,
     n_draws: int = 10_000,
 ) -> Comparison:
@@ -130,11 +147,16 @@ def compare(
             independent draws.
         protocol: the one to compare under; the first of the specification if None.
         models: configurations to compare; all that have results, floors among them, if None.
+        context: steps, the one to compare at; the one that validation chose if None.
         level: of the tests.
         n_draws: of the bootstrap.
     """
-    blocks, measure, protocol = blocks_of(results, measure=measure, over=over, protocol=protocol, models=models)
-    upward = higher_is_better(results.spec.task, measure)
+    if not 0 < level < 1:
+        raise SettingsError(f"level is a share between 0 and 1, such as 0.05, but got {level:g}.")
+    blocks, measure, protocol = blocks_of(
+        results, measure=measure, over=over, protocol=protocol, models=models, context=context
+    )
+    upward = direction(results.spec.task, measure) == "higher"
     table = blocks.table
     n, k = table.shape
     pairs = pairwise_tests(table, higher_is_better=upward)
@@ -162,75 +184,80 @@ def blocks_of(
     over: Over = "data",
     protocol: str | None = None,
     models: Sequence[str] | None = None,
+    context: int | None = None,
 ) -> tuple[Blocks, str, str]:
     """The scores that are compared, with the measure and the protocol they are of.
 
+    A block that lacks a part of what the specification names, such as a horizon, is left out: the mean of the others
+    is no mean of it.
+
     Raises:
+        SettingsError: a name is unknown or given twice, or no value of the measure is better than another.
         DataError: fewer than two configurations share a complete block.
     """
     measure = check_measure(results, measure)
+    if direction(results.spec.task, measure) not in ("lower", "higher"):
+        raise SettingsError(
+            f"{measure} ranks no model: neither less nor more of it is better, but what is claimed. Compare by a "
+            "measure of which less is better, such as crps, pinball or mse."
+        )
     if over not in get_args(Over):
         raise unknown_name("kind of block", over, get_args(Over))
     known = [one.name for one in results.spec.all_models]
-    for name in models or ():
+    for number, name in enumerate(models or ()):
         if name not in known:
             raise unknown_name("configuration", name, known)
+        if models is not None and models.index(name) != number:
+            raise SettingsError(f"{name!r} is named twice among the models to compare. Name another one.")
     protocol = protocol or results.spec.protocols[0]
     if protocol not in results.spec.protocols:
         raise unknown_name("protocol of this benchmark", protocol, results.spec.protocols)
-    values, told = chosen(results, measure)
+    found = counted(results, measure, context=context)
+    if measure in COSTS:
+        protocol = protocol if any(cell.protocol == protocol for cell in found.planned) else found.planned[0].protocol
     outside = {one.name for one in results.spec.data if not one.in_mean}
-    values = {cell: value for cell, value in values.items()
-              if cell.protocol == protocol and cell.train_share == 1 and cell.data not in outside}  # fmt: skip
-    wanted = [name for name in models or known if any(cell.model == name for cell in values)]
-    by_block: dict[str, dict[str, list[Cell]]] = {}
-    for cell in values:
-        name = cell.data if over == "data" or cell.horizon is None else f"{cell.data} {cell.horizon}"
-        by_block.setdefault(name, {}).setdefault(cell.model, []).append(cell)
-    seeds: dict[tuple[str, str], tuple[float, ...]] = {}
-    names: list[str] = []
-    left_out: list[str] = []
-    for name, by_model in by_block.items():
-        units = {_unit(cell) for cells in by_model.values() for cell in cells}
-        if any({_unit(cell) for cell in by_model.get(model, [])} != units for model in wanted):
-            left_out.append(name)
-            continue
-        names.append(name)
-        for model in wanted:
-            seeds[name, model] = _by_seed(by_model[model], values)
-    notes = [told] if told else []
-    if outside:
-        notes.append(f"Not compared on {', '.join(sorted(outside))}, as the specification says (in_mean: false).")
-    if left_out:
-        notes.append(f"Left out, because a configuration lacks a result there: {', '.join(left_out)}.")
-    if over == "data,horizon":
-        notes.append(
-            "Blocks are horizons of the same data sets, no independent draws: the tests look surer than they are."
-        )
+    planned = [cell for cell in found.planned
+               if cell.protocol == protocol and cell.train_share == 1 and cell.data not in outside]  # fmt: skip
+    have = {cell.model for cell in planned if cell in found.values}
+    wanted = [name for name in models or known if name in have]
+    by_block: dict[str, list[Cell]] = {}
+    for cell in planned:
+        if cell.model in wanted:
+            name = cell.data if over == "data" or cell.horizon is None else f"{cell.data} {cell.horizon}"
+            by_block.setdefault(name, []).append(cell)
+    missing = {name: _without(cells, wanted, found) for name, cells in by_block.items()}
+    names = [name for name in by_block if not missing[name]]
+    left_out = [f"{name} ({'all' if len(lacks) == len(wanted) else ', '.join(lacks)})"
+                for name, lacks in missing.items() if lacks]  # fmt: skip
     if len(wanted) < 2 or not names:
         raise DataError(
             f"A comparison needs two configurations with results on a common data set, but {results.folder} has "
             f"{', '.join(wanted) or 'none'}" + (f"; incomplete: {', '.join(left_out)}" if left_out else "")
             + ". Run what is missing, or name the configurations to compare (--models)."
         )  # fmt: skip
+    compared = {cell: found.values[cell] for name in names for cell in by_block[name] if cell in found.values}
+    seeds = {
+        (name, model): draws({cell: compared[cell] for cell in by_block[name]
+                              if cell.model == model and cell in compared})[0]
+        for name in names for model in wanted
+    }  # fmt: skip
+    notes = [*found.notes, *lacking(results, found, planned, [name for name in models or known if name not in have])]
+    if context is not None:
+        notes.append(f"All at a context of {context} steps.")
+    if outside:
+        notes.append(f"Not compared on {', '.join(sorted(outside))}, as the specification says (in_mean: false).")
+    if left_out:
+        notes.append(f"Left out, because a result is missing there (and whose): {', '.join(left_out)}.")
+    if over == "data,horizon":
+        notes.append(
+            "Blocks are horizons of the same data sets, no independent draws: the tests look surer than they are."
+        )
+    notes += state(results, found, compared)
     return Blocks(tuple(wanted), tuple(names), seeds, tuple(notes)), measure, protocol
 
 
-def _unit(cell: Cell) -> tuple[object, ...]:
-    return cell.data, cell.horizon, cell.resample
-
-
-def _by_seed(cells: Sequence[Cell], values: Mapping[Cell, float]) -> tuple[float, ...]:
-    """One score per seed that every unit has; where none is common to all, the mean of the units' means.
-
-    Resamples of cases are draws like seeds, each by its mean over seeds.
-    """
-    by_unit: dict[tuple[object, ...], dict[int, float]] = {}
-    for cell in cells:
-        by_unit.setdefault(_unit(cell), {})[cell.seed] = values[cell]
-    if len({unit[2] for unit in by_unit}) > 1:
-        return tuple(float(np.mean(list(seeds.values()))) for seeds in by_unit.values())
-    common = sorted(set.intersection(*(set(seeds) for seeds in by_unit.values())))
-    if not common:
-        return (float(np.mean([np.mean(list(seeds.values())) for seeds in by_unit.values()])),)
-    return tuple(float(np.mean([seeds[seed] for seeds in by_unit.values()])) for seed in common)
+def _without(cells: Sequence[Cell], models: Sequence[str], found: Counted) -> list[str]:
+    """The models that lack something of what a block covers."""
+    units = {unit(cell) for cell in cells}
+    have = {model: {unit(cell) for cell in cells if cell.model == model and cell in found.values} for model in models}
+    return [model for model in models if have[model] != units]

@@ -15,6 +15,7 @@ A file of ``benchmarks/published`` holds a task and a list of columns:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,15 @@ from typing import Any, cast
 from prismts.benchmark.lines import Lined, read_lined
 from prismts.errors import PrismError, SettingsError, unknown_name
 
-__all__ = ["Published", "read_published"]
+__all__ = ["Published", "measure_names", "read_published"]
 
 _STANDARD = ({96, 192, 336, 720}, {24, 36, 48, 60})  # steps
-_ENTRIES = ("model", "protocol", "source", "told", "measures", "values")
+_TASKS = ("forecast", "classify", "detect")
+_TEXTS = ("model", "protocol", "source", "told")
+_ENTRIES = (*_TEXTS, "measures", "values")
+_OWN = ("rmse_own", "mae_own", "width", "mse_whole_scale", "mae_whole_scale")  # of cells, beside METRICS
+
+Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -51,60 +57,111 @@ class Published:
         return self.values.get((data, None, measure))
 
 
+def measure_names(task: str) -> tuple[str, ...]:
+    """The measures that a cell of a task can have."""
+    from prismts.evaluation.classification import CLASSIFICATION_METRICS
+    from prismts.evaluation.detection import DETECTION_METRICS
+    from prismts.evaluation.metrics import METRICS
+
+    known = {"forecast": (*METRICS, *_OWN), "classify": CLASSIFICATION_METRICS, "detect": DETECTION_METRICS}
+    return tuple(known[task])
+
+
 def read_published(path: str | Path) -> list[Published]:
     """The columns of a file.
 
     Raises:
-        SettingsError: a name is unknown or a number is none, with the line.
+        SettingsError: an entry is missing or is not what it should be, a name is unknown, or a number is none; with the
+            line, what was expected and what came.
     """
     from prismts.evaluation.protocols import PROTOCOLS
 
-    read = read_lined(path)
+    read = read_lined(path, "of published numbers")
     content: Any = read.content
-    if not isinstance(content, dict) or set(cast(dict[str, Any], content)) != {"task", "numbers"}:
+    if not isinstance(content, dict) or set(cast(dict[Any, Any], content)) != {"task", "numbers"}:
         raise SettingsError(f"{read.path.name} holds `task` and a list of `numbers`, as benchmarks/published does.")
-    task = str(content["task"])
-    if task not in ("forecast", "classify", "detect"):
-        raise SettingsError(f"{read.at(('task',))}: {unknown_name('task', task, ('forecast', 'classify', 'detect'))}")
+    task, numbers = cast(Any, content["task"]), cast(Any, content["numbers"])
+    if task not in _TASKS:
+        raise SettingsError(f"{read.at(('task',))}: {unknown_name('task', task, _TASKS)}")
+    if not isinstance(numbers, list):
+        raise _expected(read, ("numbers",), "a list of columns (- model: NAME ...)", numbers)
     columns: list[Published] = []
-    for number, one in enumerate(cast(list[dict[str, Any]], content["numbers"])):
-        place: tuple[str | int, ...] = ("numbers", number)
-        for name in one:
-            if name not in _ENTRIES:
-                raise SettingsError(f"{read.at((*place, name))}: {unknown_name('entry', name, _ENTRIES)}")
-        missing = [name for name in _ENTRIES if name not in one]
-        if missing:
-            raise SettingsError(f"{read.at(place)}: a column lacks {', '.join(missing)}.")
-        if one["protocol"] not in PROTOCOLS:
-            raise SettingsError(
-                f"{read.at((*place, 'protocol'))}: {unknown_name('protocol', one['protocol'], PROTOCOLS)}"
-            )
-        values = _values(one["values"], [str(m) for m in one["measures"]], (*place, "values"), read)
-        columns.append(Published(str(one["model"]), task, one["protocol"], one["source"], one["told"], values))
+    for number, one in enumerate(cast(list[Any], numbers)):
+        place: Place = ("numbers", number)
+        entries = _entries(read, place, one)
+        texts = {name: _text(read, (*place, name), entries[name]) for name in _TEXTS}
+        if texts["protocol"] not in PROTOCOLS:
+            known = unknown_name("protocol", texts["protocol"], PROTOCOLS)
+            raise SettingsError(f"{read.at((*place, 'protocol'))}: {known}")
+        measures = _measures(read, (*place, "measures"), entries["measures"], task)
+        columns.append(
+            Published(task=task, values=_values(read, (*place, "values"), entries["values"], measures), **texts)
+        )
     return columns
 
 
-def _values(
-    given: Mapping[Any, Any], measures: Sequence[str], place: tuple[str | int, ...], read: Lined
-) -> dict[tuple[str, int | None, str], float]:
+def _expected(read: Lined, place: Place, expected: str, got: object) -> SettingsError:
+    """An error that names the file and the line, the entry, what should stand there, and what does."""
+    return SettingsError(f"{read.at(place)}: {place[-1]} is {expected}, but got {got!r}.")
+
+
+def _entries(read: Lined, place: Place, one: Any) -> dict[str, Any]:
+    if not isinstance(one, dict):
+        raise SettingsError(f"{read.at(place)}: a column has the entries {', '.join(_ENTRIES)}, but got {one!r}.")
+    entries = cast(dict[str, Any], one)
+    for name in entries:
+        if name not in _ENTRIES:
+            raise SettingsError(f"{read.at((*place, str(name)))}: {unknown_name('entry', name, _ENTRIES)}")
+    if missing := [name for name in _ENTRIES if name not in entries]:
+        raise SettingsError(f"{read.at(place)}: a column lacks {', '.join(missing)}.")
+    return entries
+
+
+def _text(read: Lined, place: Place, given: Any) -> str:
+    if not isinstance(given, str) or not given.strip():
+        raise _expected(read, place, "text (a number in quotes)", given)
+    return given
+
+
+def _measures(read: Lined, place: Place, given: Any, task: str) -> list[str]:
+    if not isinstance(given, list) or not given:
+        raise _expected(read, place, "a list of names, such as [mse, mae]", given)
+    for name in cast(list[Any], given):
+        if name not in measure_names(task):
+            raise SettingsError(f"{read.at(place)}: {unknown_name('measure', name, measure_names(task))}")
+    return cast(list[str], given)
+
+
+def _values(read: Lined, place: Place, given: Any, measures: Sequence[str]) -> dict[tuple[str, int | None, str], float]:
+    if not isinstance(given, dict) or not given:
+        raise _expected(read, place, "a number, or numbers by horizon, of each data set (ETTh1: {96: .352})", given)
     found: dict[tuple[str, int | None, str], float] = {}
-    for data, numbers in given.items():
-        official = _official(str(data))
+    for data, numbers in cast(dict[Any, Any], given).items():
+        here = (*place, str(data))
         by_horizon = cast(dict[Any, Any], numbers) if isinstance(numbers, dict) else {"avg": numbers}
         for horizon, text in by_horizon.items():
-            step = None if horizon == "avg" else int(horizon)
+            if horizon != "avg" and (type(horizon) is not int or horizon < 1):
+                raise SettingsError(f"{read.at(here)}: a horizon is a number of steps, or avg, but got {horizon!r}.")
             parts = str(text).split("/")
             if len(parts) > len(measures):
                 raise SettingsError(
-                    f"{read.at((*place, str(data)))}: {text!r} holds {len(parts)} numbers, but the measures are "
-                    f"{', '.join(measures)}."
+                    f"{read.at(here)}: {text!r} holds {len(parts)} numbers, but the measures are {', '.join(measures)}."
                 )
             for measure, part in zip(measures, parts, strict=False):
-                try:
-                    found[official, step, measure] = float(part)
-                except ValueError as error:
-                    raise SettingsError(f"{read.at((*place, str(data)))}: {part!r} is no number.") from error
+                step = None if horizon == "avg" else horizon
+                found[_official(str(data)), step, measure] = _number(read, here, part)
     return found
+
+
+def _number(read: Lined, place: Place, text: str) -> float:
+    """A score; none of the measures here is negative."""
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise SettingsError(f"{read.at(place)}: {text!r} is no number.") from error
+    if not math.isfinite(value) or value < 0:
+        raise SettingsError(f"{read.at(place)}: a score is a number of at least 0, but got {text!r}.")
+    return value
 
 
 def _official(name: str) -> str:

@@ -5,31 +5,47 @@
 Rows are what ``by`` names (data and horizon in forecasting), columns are configurations, then published numbers, each
 marked with its source; these are set as a table of their own, below ours. Rows of two protocols are told apart by a
 column. Where a configuration was run with several contexts, validation chooses one for each row before any test score
-is looked at.
+is looked at. A row covers what the specification names, done or not: a mean over a part of that is no mean of it.
 """
 
 from __future__ import annotations
 
+import difflib
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
+from prismts.benchmark.counted import (
+    COSTS,
+    Counted,
+    Direction,
+    check_measure,
+    counted,
+    direction,
+    draws,
+    lacking,
+    state,
+    unit,
+)
 from prismts.benchmark.published import Published, read_published
 from prismts.benchmark.results import Results
-from prismts.benchmark.spec import Cell
-from prismts.errors import DataError, unknown_name
+from prismts.benchmark.spec import BenchSpec, Cell
+from prismts.errors import DataError, PrismError, SettingsError, unknown_name
 
-__all__ = ["BY", "HEADLINES", "Entry", "Format", "TableView", "chosen", "higher_is_better", "render", "table"]
+__all__ = ["BY", "Entry", "Format", "TableView", "render", "table"]
 
 Format = Literal["terminal", "markdown", "latex", "html"]
-HEADLINES = {"forecast": "mse", "classify": "accuracy", "detect": "vus_pr"}
-COSTS = ("seconds", "cpu_seconds", "fit_seconds", "n_parameters", "n_macs")
 BY = ("data", "collection", "horizon", "context", "share", "resample")
 _DEFAULT_BY = {"forecast": ("data", "horizon"), "classify": ("data",), "detect": ("collection",)}
+_WISHES: dict[Direction, str] = {
+    "lower": "lower is better", "higher": "higher is better", "zero": "nearest to 0 is best",
+    "nominal": "nearest to what is claimed is best",
+}  # fmt: skip
 _MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
 _THIN = "\u202f"  # between thousands
 
@@ -65,109 +81,17 @@ class TableView:
         if not self.n_quoted:
             return [self]
         n_ours = len(self.columns) - self.n_quoted
-        ours = tuple((key, entries[:n_ours]) for key, entries in self.rows)
-        quoted = replace(self.some(n_ours, len(self.columns)), title="Published numbers", n_quoted=0)
-        return [replace(self, columns=self.columns[:n_ours], rows=ours, notes=(), n_quoted=0), quoted]
+        ours = replace(self.some(0, n_ours), notes=(), n_quoted=0)
+        return [ours, replace(self.some(n_ours, len(self.columns)), title="Published numbers").told()]
 
     def some(self, begin: int, end: int) -> TableView:
-        """The columns from ``begin`` to before ``end``, and the rows in which they say something."""
-        rows = ((key, entries[begin:end]) for key, entries in self.rows)
-        told = tuple((key, entries) for key, entries in rows if any(entry.text != "–" for entry in entries))
-        return replace(self, columns=self.columns[begin:end], rows=told)
+        """The columns from ``begin`` to before ``end``."""
+        rows = tuple((key, entries[begin:end]) for key, entries in self.rows)
+        return replace(self, columns=self.columns[begin:end], rows=rows)
 
-
-def higher_is_better(task: str, measure: str) -> bool:
-    """Whether a larger number is the better one."""
-    from prismts.evaluation.classification import CLASSIFICATION_METRICS
-    from prismts.evaluation.detection import DETECTION_METRICS
-
-    if measure in COSTS:
-        return False
-    if task == "classify":
-        return "higher is better" in CLASSIFICATION_METRICS.get(measure, "")
-    return task == "detect" and measure in DETECTION_METRICS
-
-
-def value_of(content: Mapping[str, object], measure: str) -> float | None:
-    """A measure, or a cost, of a finished cell; None where it has none."""
-    measures, made = content["measures"], content["chosen"]
-    assert isinstance(measures, Mapping) and isinstance(made, Mapping)
-    found: object = measures.get(measure, content.get(measure) if measure in COSTS else None)
-    if measure == "fit_seconds":
-        found = made["fit_seconds"]
-    return None if found is None else float(found)  # type: ignore[arg-type]
-
-
-def measures_of(results: Results) -> list[str]:
-    """Every measure that some cell has, the headline first, costs last."""
-    names = dict.fromkeys([HEADLINES[results.spec.task]])
-    for content in results.cells.values():
-        names.update(dict.fromkeys(content["measures"]))
-    return [*names, *COSTS]
-
-
-def check_measure(results: Results, measure: str | None) -> str:
-    """The measure asked for, or the headline of the task; an unknown one is an error that offers a neighbor."""
-    if not results.cells:
-        raise DataError(
-            f"{results.folder} has no finished cell of its specification"
-            + (f" ({len(results.failed)} failed)" if results.failed else "") + ". Run it first: prism bench run."
-        )  # fmt: skip
-    measure = measure or HEADLINES[results.spec.task]
-    if measure not in measures_of(results):
-        raise unknown_name("measure", measure, measures_of(results))
-    return measure
-
-
-def chosen(results: Results, measure: str) -> tuple[dict[Cell, float], str]:
-    """The cells that count and their values: one context for each configuration, data set and horizon.
-
-    Where several contexts were run, the one with the best mean validation score over seeds is taken, for every
-    configuration by the same rule. Also returns what was done, in words; "" where there was nothing to choose.
-
-    Raises:
-        DataError: cells of several contexts have no validation score to choose by.
-    """
-    groups: dict[Cell, dict[int | None, list[Cell]]] = {}
-    for cell in results.cells:
-        alike = Cell(cell.data, cell.model, 0, cell.protocol, None, cell.horizon, cell.resample, cell.train_share)
-        groups.setdefault(alike, {}).setdefault(cell.context_length, []).append(cell)
-    upward = higher_is_better(results.spec.task, measure)
-    counted: list[Cell] = []
-    several: set[int] = set()
-    for alike, contexts in groups.items():
-        if len(contexts) == 1:
-            counted += next(iter(contexts.values()))
-            continue
-        scores: dict[int | None, float] = {}
-        for context, cells in contexts.items():
-            found = [_validation(results.cells[cell], measure) for cell in cells]
-            if any(value is None for value in found):
-                raise DataError(
-                    f"{alike.data} was run with several contexts, and no validation score tells which one "
-                    f"{alike.model!r} should have. Show them all: --by {','.join(_DEFAULT_BY[results.spec.task])},"
-                    "context."
-                )
-            scores[context] = float(np.mean([value for value in found if value is not None]))
-            several.add(context or 0)
-        best = max(scores, key=lambda c: scores[c] if upward else -scores[c])
-        counted += contexts[best]
-    values = {cell: value for cell in counted if (value := value_of(results.cells[cell], measure)) is not None}
-    told = ""
-    if several:
-        told = (
-            f"Context: of {', '.join(map(str, sorted(several)))} steps, validation chose one for each model, data set "
-            "and horizon."
-        )
-    return values, told
-
-
-def _validation(content: Mapping[str, object], measure: str) -> float | None:
-    validation = content.get("validation")
-    if not isinstance(validation, Mapping):
-        return None
-    found: object = validation.get(measure, validation.get("mse"))
-    return None if found is None else float(found)  # type: ignore[arg-type]
+    def told(self) -> TableView:
+        """The rows that say something; those of published numbers are not all of a source's."""
+        return replace(self, rows=tuple(row for row in self.rows if any(entry.text != "–" for entry in row[1])))
 
 
 def table(
@@ -185,31 +109,26 @@ def table(
     Args:
         results: what a folder holds.
         measure: of the scores, or a cost such as "seconds"; the headline of the task if None.
-        by: what a row is, of ``BY``; everything else is averaged. Rows of several horizons get one for their mean.
+        by: what a row is, of ``BY``; everything else is averaged, over the horizons of each data set first, then over
+            data sets. Rows of several horizons get one for their mean, rows of several data sets too.
         published: columns beside ours; those kept in the folder if None.
         all_published: also show numbers made by another protocol than the row's, marked ‡.
         columns: names of configurations and published models to show; floors stay. All if None.
         digits: after the point.
     """
     task, measure = results.spec.task, check_measure(results, measure)
-    by = tuple(by or _DEFAULT_BY[task])
+    by = tuple(by or (_DEFAULT_BY[task] if any(c.train_share == 1 for c in results.spec.cells) else ("data", "share")))
     for name in by:
         if name not in BY:
             raise unknown_name("kind of row", name, BY)
-    notes: list[str] = []
-    if "context" in by:
-        values = {cell: v for cell, content in results.cells.items() if (v := value_of(content, measure)) is not None}
-    else:
-        values, told = chosen(results, measure)
-        notes += [told] if told else []
-    if "share" not in by and any(cell.train_share < 1 for cell in values):
-        values = {cell: value for cell, value in values.items() if cell.train_share == 1}
-        notes.append("Only what learned from the whole training part is shown; --by data,share shows the rest.")
+    if digits is not None and digits < 0:
+        raise SettingsError(f"digits counts places after the point, at least 0, but got {digits}.")
     digits = (0 if measure in ("n_parameters", "n_macs") else 3) if digits is None else digits
-    protocols = list(dict.fromkeys(cell.protocol for cell in values))
-    rows = _rows(list(values), by, results)
-    planned = [cell for cell in results.spec.cells if "share" in by or cell.train_share == 1]
-    covered = dict(_rows(planned, by, results))  # done or not: a mean over a part of a row is no mean of it
+    found = counted(results, measure, every_context="context" in by)
+    notes = list(found.notes)
+    planned = _planned(results.spec, found, by, notes)
+    values = {cell: value for cell in planned if (value := found.values.get(cell)) is not None}
+    protocols = list(dict.fromkeys(cell.protocol for cell in planned))
     names = [one.name for one in results.spec.all_models]
     floors = [name for name in names if name in results.spec.floor_names]
     ours = [*(name for name in names if name not in floors), *floors]
@@ -221,137 +140,148 @@ def table(
                 raise unknown_name("column", name, known)
         ours = [name for name in ours if name in columns or name in floors]
         beside = [one for one in beside if one.model in columns]
-    unknown = [name for name in ours if name not in floors and all(cell.model != name for cell in values)]
-    if unknown:
-        ours = [name for name in ours if name not in unknown]
-        notes.append(f"No result yet: {', '.join(unknown)}.")
-    upward = higher_is_better(task, measure)
+    here, have = {cell.model for cell in planned}, {cell.model for cell in values}
+    notes += lacking(results, found, planned, [name for name in ours if name not in have])
+    ours = [name for name in ours if name in have or (name in floors and name in here)]
+    best = direction(task, measure)
+    rows = _rows(planned, by, results.spec)
     made: list[tuple[tuple[str, ...], tuple[Entry, ...]]] = []
+    quoted = [[_quoted(column, cells, measure, digits, everything=all_published) for _, cells in rows]
+              for column in beside]  # fmt: skip
     n_draws: set[tuple[int, str]] = set()
-    for key, cells in rows:
-        row_protocol = next(iter(cells)).protocol
-        units = {_unit(cell) for cell in covered[key]}
-        entries = [_entry({c: values[c] for c in cells if c.model == name}, units, digits, n_draws) for name in ours]
-        entries = _marked(entries, ours, floors if measure not in COSTS else [], upward, digits)
-        entries += [
-            _quoted(column, cells, measure, digits, same=column.protocol == row_protocol)
-            if all_published or column.protocol == row_protocol
-            else Entry("–")
-            for column in beside
-        ]
-        shown = key if len(protocols) > 1 else key[:-1]
-        made.append((shown, tuple(entries)))
-    keys = (*by, "protocol") if len(protocols) > 1 else tuple(by)
+    for number, (key, cells) in enumerate(rows):
+        entries = [_entry(name, cells, values, results, digits, n_draws) for name in ours]
+        entries = _marked(entries, ours, floors if measure not in COSTS else [], best, digits)
+        entries += [column[number] for column in quoted if _has_number(column)]
+        made.append((key if len(protocols) > 1 else key[:-1], tuple(entries)))
+    if empty := [one.model for one, column in zip(beside, quoted, strict=True) if not _has_number(column)]:
+        notes.append(f"Published, but for no whole row of this table: {', '.join(empty)}.")
+    beside = [one for one, column in zip(beside, quoted, strict=True) if _has_number(column)]
     if len(protocols) > 1:
         notes.insert(0, "Rows are of two protocols; compare numbers only within rows of the same one.")
-    notes += _remarks(results, made, n_draws, floors, measure, values)
+    notes += _remarks(results.spec, by, rows, made, n_draws, measure, values)
+    notes += state(results, found, values)
     heads = [f"{name} (floor)" if name in floors else name for name in ours]
     sources = list(dict.fromkeys((one.protocol, one.source, one.told) for one in beside))
     marks = {source: _MARKS[n] if n < len(_MARKS) else f"[{n + 1}]" for n, source in enumerate(sources)}
     heads += [f"{one.model}{marks[one.protocol, one.source, one.told]}" for one in beside]
     notes += [f"{mark} Published, {protocol} protocol: {source}. {told[:1].upper()}{told[1:]}."
               for (protocol, source, told), mark in marks.items()]  # fmt: skip
-    title = f"{results.spec.title or task}: {measure}, {'higher' if upward else 'lower'} is better"
+    title = f"{results.spec.title or task}: {measure}, {_WISHES[best]}"
     if len(protocols) == 1:
         title += f"; protocol {protocols[0]}"
+    keys = (*by, "protocol") if len(protocols) > 1 else by
     return TableView(title, keys, tuple(heads), tuple(made), tuple(notes), len(beside))
 
 
-def _rows(done: Sequence[Cell], by: Sequence[str], results: Results) -> list[tuple[tuple[str, ...], list[Cell]]]:
+def _planned(spec: BenchSpec, found: Counted, by: Sequence[str], notes: list[str]) -> list[Cell]:
+    """The cells that rows are made of, done or not; rows over several data sets leave out those that no mean counts."""
+    planned = list(found.planned)
+    if "share" not in by:
+        if any(cell.train_share < 1 for cell in planned):
+            notes.append("Only what learned from the whole training part is shown; --by data,share shows the rest.")
+        planned = [cell for cell in planned if cell.train_share == 1]
+        if not planned:
+            raise DataError("Nothing here learns from the whole training part. Show shares: --by data,share.")
+    if "data" in by:
+        return planned
+    in_mean = {one.name for one in spec.data if one.in_mean or ("collection" in by and _is_single(spec, one.name))}
+    planned = [cell for cell in planned if cell.data in in_mean]
+    if not planned:
+        raise DataError("No mean counts any of the data sets (in_mean: false). Show them one by one: --by data.")
+    return planned
+
+
+def _is_single(spec: BenchSpec, data: str) -> bool:
+    """Whether a data set is the only one of its collection."""
+    return sum(_collection(one.name) == _collection(data) for one in spec.data) == 1
+
+
+def _rows(planned: Sequence[Cell], by: tuple[str, ...], spec: BenchSpec) -> list[tuple[tuple[str, ...], list[Cell]]]:
     """Keys and cells of every row, in the order of the specification; the mean over horizons follows them."""
-    place = {one.name: number for number, one in enumerate(results.spec.data)}
+    place = {one.name: number for number, one in enumerate(spec.data)}
     rows: dict[tuple[object, ...], list[Cell]] = {}
-    for cell in done:
+    for cell in planned:
         key = tuple(_part(cell, name) for name in by)
         rows.setdefault((*key, cell.protocol), []).append(cell)
     means: dict[tuple[object, ...], list[Cell]] = {}
     if "horizon" in by:
-        where = list(by).index("horizon")
+        where = by.index("horizon")
         for key, cells in rows.items():
             means.setdefault((*key[:where], "avg", *key[where + 1 :]), []).extend(cells)
         n_horizons = {key: len({cell.horizon for cell in cells}) for key, cells in means.items()}
         rows |= {key: cells for key, cells in means.items() if n_horizons[key] > 1}
-    if (
-        by[0] in ("data", "collection")
-        and len({key[0] for key in rows}) > 1
-        and tuple(by) in (("data",), ("collection",))
-    ):
-        for protocol in dict.fromkeys(cell.protocol for cell in done):
-            rows["mean", protocol] = [
-                cell for cell in done if cell.protocol == protocol and results.spec.data_entry(cell.data).in_mean
-            ]
-        rows = {key: cells for key, cells in rows.items() if cells}
+    if by in (("data",), ("collection",)) and len({key[0] for key in rows}) > 1:
+        for cell in planned:
+            if spec.data_entry(cell.data).in_mean:
+                rows.setdefault(("mean", cell.protocol), []).append(cell)
 
     def order(key: tuple[object, ...]) -> tuple[object, ...]:
         cells = rows[key]
         first = min(place[cell.data] for cell in cells)
         parts = [(1, 0.0) if part in ("avg", "mean") else (0, part if isinstance(part, int | float) else 0.0)
                  for part in key[:-1]]  # fmt: skip
-        return (key[0] == "mean", first, results.spec.protocols.index(str(key[-1])), parts)
+        return (key[0] == "mean", first, spec.protocols.index(str(key[-1])), parts)
 
     return [(tuple(_told(part) for part in key), rows[key]) for key in sorted(rows, key=order)]
 
 
 def _part(cell: Cell, name: str) -> object:
     return {
-        "data": cell.data, "collection": cell.data.partition("/")[0], "horizon": cell.horizon or "-",
+        "data": cell.data, "collection": _collection(cell.data), "horizon": cell.horizon or "-",
         "context": cell.context_length or "-", "share": cell.train_share, "resample": cell.resample,
     }[name]  # fmt: skip
+
+
+def _collection(data: str) -> str:
+    return data.partition("/")[0]
 
 
 def _told(part: object) -> str:
     return f"{part * 100:g} %" if isinstance(part, float) else str(part)
 
 
-def _unit(cell: Cell) -> tuple[object, ...]:
-    """What a row's mean is over; seeds are draws of the same unit."""
-    return cell.data, cell.horizon, cell.resample, cell.train_share
-
-
 def _entry(
-    own: Mapping[Cell, float], units: set[tuple[object, ...]], digits: int, n_draws: set[tuple[int, str]]
+    name: str,
+    cells: Sequence[Cell],
+    values: Mapping[Cell, float],
+    results: Results,
+    digits: int,
+    n_draws: set[tuple[int, str]],
 ) -> Entry:
     """Mean and spread of a model in a row; a model that lacks some of what the row covers has no mean there."""
+    own = {cell: values[cell] for cell in cells if cell.model == name and cell in values}
     if not own:
-        return Entry("–")
-    by_unit: dict[tuple[object, ...], dict[int, float]] = {}
-    for cell, value in own.items():
-        by_unit.setdefault(_unit(cell), {})[cell.seed] = value
-    if set(by_unit) != units:
-        return Entry(f"{len(by_unit)} of {len(units)}")
-    resamples = {unit[2] for unit in by_unit}
-    if len(resamples) > 1:  # another draw of cases says more than another seed on the same
-        draws = [float(np.mean([np.mean(list(seeds.values())) for unit, seeds in by_unit.items() if unit[2] == r]))
-                 for r in resamples]  # fmt: skip
-        kind = "resamples"
-    else:
-        common = sorted(set.intersection(*(set(seeds) for seeds in by_unit.values())))
-        draws = [float(np.mean([seeds[seed] for seeds in by_unit.values()])) for seed in common]
-        kind = "seeds"
-    mean = float(np.mean([np.mean(list(seeds.values())) for seeds in by_unit.values()]))
-    text = f"{mean:,.{digits}f}".replace(",", _THIN)
-    if len(draws) > 1:
-        text += f" ± {np.std(draws, ddof=1):.{digits}f}"
-    n_draws.add((len(draws), kind))
-    return Entry(text, mean)
+        failed = any(cell.model == name and cell in results.failed for cell in cells)
+        return Entry("failed" if failed else "–")
+    units = {unit(cell) for cell in cells}
+    if (n := len({unit(cell) for cell in own})) < len(units):
+        return Entry(f"{n} of {len(units)}")
+    drawn, kind = draws(own)
+    n_draws.add((len(drawn), kind))
+    text = f"{np.mean(drawn):,.{digits}f}".replace(",", _THIN)
+    if len(drawn) > 1:
+        text += f" ± {np.std(drawn, ddof=1):.{digits}f}"
+    return Entry(text, float(np.mean(drawn)))
 
 
 def _marked(
-    entries: Sequence[Entry], names: Sequence[str], floors: Sequence[str], upward: bool, digits: int
+    entries: Sequence[Entry], names: Sequence[str], floors: Sequence[str], best: Direction, digits: int
 ) -> list[Entry]:
-    """The same with the best in bold, and with a mark where a floor is better."""
+    """The same with the best in bold, and with a mark where a floor is better, if one value is better than another."""
     known = [entry.value for entry in entries if entry.value is not None]
-    if not known:
+    if not known or best not in ("lower", "higher"):
         return list(entries)
+    upward = best == "higher"
     better = max if upward else min
-    best = round(better(known), digits)
+    first = round(better(known), digits)
     floor = [e.value for e, name in zip(entries, names, strict=True) if name in floors and e.value is not None]
     marked: list[Entry] = []
     for entry, name in zip(entries, names, strict=True):
         worse = False
         if entry.value is not None and floor and name not in floors:
             worse = entry.value < better(floor) if upward else entry.value > better(floor)
-        is_best = entry.value is not None and round(entry.value, digits) == best
+        is_best = entry.value is not None and round(entry.value, digits) == first
         marked.append(Entry(entry.text, entry.value, is_best, worse))
     return marked
 
@@ -365,11 +295,11 @@ def _beside(
     notes: list[str],
 ) -> list[Published]:
     """Published columns that have something to say in this table."""
-    if published is None:
-        published = [
-            one for file in sorted((results.folder / "published").glob("*.yaml")) for one in read_published(file)
-        ]
+    if published is None:  # a folder may hold files that an earlier specification named
+        files = dict.fromkeys(Path(name).name for name in results.spec.published)
+        published = [one for file in files for one in read_published(results.folder / "published" / file)]
     data = {one.name for one in results.spec.data}
+    notes += _strangers(published, data)
     fitting = [one for one in published if one.task == results.spec.task
                and any(key[0] in data and key[2] == measure for key in one.values)]  # fmt: skip
     shown = [one for one in fitting if everything or one.protocol in protocols]
@@ -384,24 +314,61 @@ def _beside(
     return shown
 
 
-def _quoted(column: Published, cells: Sequence[Cell], measure: str, digits: int, *, same: bool) -> Entry:
-    """A published number for a row of one data set."""
-    sets = {cell.data for cell in cells}
-    horizons = sorted({cell.horizon for cell in cells}, key=lambda h: h or 0)
-    if len({(cell.train_share, cell.resample) for cell in cells}) > 1 or any(cell.train_share < 1 for cell in cells):
+def _strangers(published: Sequence[Published], data: Iterable[str]) -> list[str]:
+    """A word on names of data sets that look like a slip of the pen: in no catalog, and close to one of ours."""
+    notes: list[str] = []
+    for name in dict.fromkeys(key[0] for one in published for key in one.values):
+        near = [] if name in data else difflib.get_close_matches(name, data, n=1)
+        if near and not _in_catalog(name):
+            models = [one.model for one in published if any(key[0] == name for key in one.values)]
+            notes.append(
+                f"Published numbers of {', '.join(models)} are for {name!r}, which is no data set here or in the "
+                f"catalog. Is {near[0]!r} meant?"
+            )
+    return notes
+
+
+def _in_catalog(name: str) -> bool:
+    from prismts.data.catalog import dataset
+
+    try:
+        return bool(dataset(name))
+    except PrismError:
+        return False
+
+
+def _quoted(column: Published, cells: Sequence[Cell], measure: str, digits: int, *, everything: bool) -> Entry:
+    """A published number for all that a row covers, counted and averaged as ours are."""
+    same = column.protocol == cells[0].protocol
+    if not (same or everything) or any(cell.resample or cell.train_share < 1 for cell in cells):
         return Entry("–")
-    found = [column.value(data, horizons, measure) for data in sorted(sets)]
-    known = [value for value in found if value is not None]
-    if not known or len(known) < len(found):
-        return Entry("–")
-    return Entry(f"{np.mean(known):.{digits}f}{'' if same else ' ‡'}")
+    horizons: dict[str, set[int | None]] = {}
+    for cell in cells:
+        horizons.setdefault(cell.data, set()).add(cell.horizon)
+    found: list[float] = []
+    n_known = 0
+    for data, steps in horizons.items():
+        if (value := column.value(data, sorted(steps, key=lambda step: step or 0), measure)) is not None:
+            found.append(value)
+            n_known += len(steps)
+        else:
+            n_known += sum(column.value(data, [step], measure) is not None for step in steps)
+    n = sum(map(len, horizons.values()))
+    if n_known < n:
+        return Entry(f"{n_known} of {n}" if n_known else "–")
+    return Entry(f"{np.mean(found):.{digits}f}{'' if same else ' ‡'}", float(np.mean(found)))
+
+
+def _has_number(entries: Sequence[Entry]) -> bool:
+    return any(entry.value is not None for entry in entries)
 
 
 def _remarks(
-    results: Results,
-    rows: Sequence[tuple[tuple[str, ...], tuple[Entry, ...]]],
+    spec: BenchSpec,
+    by: tuple[str, ...],
+    rows: Sequence[tuple[tuple[str, ...], Sequence[Cell]]],
+    made: Sequence[tuple[tuple[str, ...], tuple[Entry, ...]]],
     n_draws: set[tuple[int, str]],
-    floors: Sequence[str],
     measure: str,
     values: Mapping[Cell, float],
 ) -> list[str]:
@@ -414,45 +381,28 @@ def _remarks(
     for kind, counts in kinds.items():
         number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         notes.append(f"Mean ± standard deviation over {number} {kind}; without ± there is one.")
-    entries = [entry for _, row in rows for entry in row]
+    entries = [entry for _, row in made for entry in row]
     if any(entry.below_floor for entry in entries):
         notes.append("↓ worse than the best floor of its row.")
-    outside = [one.name for one in results.spec.data if not one.in_mean]
-    if outside and any(key[0] == "mean" for key, _ in rows):
+    has_mean = any(key[0] == "mean" for key, _ in rows)
+    outside = [one.name for one in spec.data if not one.in_mean]
+    if outside and (has_mean or not {"data", "collection"} & {*by}):
         notes.append(f"The mean leaves out {', '.join(outside)}, as the specification says.")
-    lacking = [name for name in floors if not any(cell.model == name for cell in values)]
-    if lacking:
-        notes.append(f"The floors {', '.join(lacking)} have no result yet.")
+    if has_mean and by == ("collection",) and not all(_is_single(spec, one.name) for one in spec.data):
+        notes.append("The mean is over data sets: every series of a collection counts once.")
+    if not {"data", "collection"} & {*by}:
+        sets = {key: {cell.data for cell in cells} for key, cells in rows if "avg" not in key}
+        if len({*map(frozenset, sets.values())}) > 1:
+            told = ", ".join(f"{' '.join(key[: len(by)])}: {len(names)}" for key, names in sets.items())
+            notes.append(f"Rows do not cover the same data sets ({told}); compare numbers within a row only.")
     if any(" of " in entry.text for entry in entries):
-        notes.append("'n of m' stands where a model has not been run on all that the row covers.")
+        notes.append("'n of m' stands where a model has no number for all that the row covers.")
     if measure == "mse" and any(cell.train_share < 1 for cell in values):
         notes.append(
             "Rows of different shares are standardized by what was learned from; mse_whole_scale compares them."
         )
     if "point_adjusted" in measure:
         notes.append("Point-adjusted F1 misleads: a random score reaches high numbers where events are long.")
-    by_data: dict[str, set[str]] = {}
-    for cell in values:
-        by_data.setdefault(cell.data, set()).add(str(results.cells[cell]["data_hash"]))
-    for name, hashes in by_data.items():
-        if len(hashes) > 1:
-            notes.append(f"Cells of {name} were made from different data: {', '.join(sorted(hashes))}.")
-    states = {str(results.cells[cell]["versions"].get("prismts_files")) for cell in values}
-    if len(states) > 1:
-        notes.append(f"Cells were made by {len(states)} states of the package's files; results.parquet tells which.")
-    n = len(results.spec.cells)
-    if len(results.cells) < n:
-        notes.append(
-            f"{len(results.cells)} of {n} cells are done"
-            + (f", {len(results.failed)} failed" if results.failed else "")
-            + "."
-        )
-    if results.changed:
-        notes.append(
-            f"{len(results.changed)} cells were made with other settings and are left out (prism bench run --redo)."
-        )
-    if results.foreign:
-        notes.append(f"{len(results.foreign)} cells in the folder are not of its specification and are left out.")
     return notes
 
 
@@ -492,7 +442,8 @@ def _fitting(view: TableView, width: int) -> list[TableView]:
     for number, size in enumerate(taken):
         if sum(taken[cuts[-1] : number]) + size > room and number > cuts[-1]:
             cuts.append(number)
-    return [view.some(begin, end) for begin, end in pairwise([*cuts, len(view.columns)])]
+    strips = [view.some(begin, end) for begin, end in pairwise([*cuts, len(view.columns)])]
+    return [strip.told() if view.n_quoted else strip for strip in strips]
 
 
 def _grid(view: TableView, *, titled: bool) -> object:

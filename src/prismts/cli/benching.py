@@ -137,6 +137,7 @@ def bench_compare(
     over: Literal["data", "data,horizon"] = "data",
     protocol: str | None = None,
     models: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    context: int | None = None,
     level: float = 0.05,
     out: Path | None = None,
     quiet: Quiet = False,
@@ -152,13 +153,16 @@ def bench_compare(
     over: What counts as one draw: a data set, or each of its horizons (no independent draws).
     protocol: The protocol to compare under; the first of the specification if not given.
     models: The configurations to compare; all if not given.
+    context: Steps of past to compare at, of those that were run; validation chooses if not given.
     level: Of the tests.
     out: Where to write the page; compare.html in the folder if not given.
     """
     from prismts.benchmark.compare import compare
     from prismts.benchmark.results import read_results
 
-    found = compare(read_results(folder), measure=measure, over=over, protocol=protocol, models=models, level=level)
+    found = compare(
+        read_results(folder), measure=measure, over=over, protocol=protocol, models=models, context=context, level=level
+    )
     page = _page(out or folder / "compare.html", found)
     console = Console(quiet=quiet, width=None if sys.stdout.isatty() else 160)
     for sentence in found.summary():

@@ -213,6 +213,7 @@ class Difference:
     low: float
     high: float
     level: float = 0.95
+    n_left_out: int = 0  # data sets on which the second model scores 0, so that no percent of it exists
 
     @property
     def is_clear(self) -> bool:
@@ -234,7 +235,8 @@ def bootstrap_difference(
     ``first[i]`` and ``second[i]`` are the scores of both models by each seed on data set i; the numbers of seeds may
     differ. Each draw takes data sets with replacement, and on each of them seeds of each model with replacement, so the
     interval holds both what another choice of data and what another run would change. ``relative`` gives percent of the
-    second model's mean on each set.
+    second model's mean on each set; sets on which that model scores 0 with a seed are left out and counted, and where
+    none is left all three numbers are NaN.
 
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile interval; two stages).
     """
@@ -242,23 +244,27 @@ def bootstrap_difference(
         raise ShapeError(f"Both models need scores on the same data sets, but got {len(first)} and {len(second)} sets.")
     if not 0 < level < 1 or n_draws < 1:
         raise SettingsError(f"level lies between 0 and 1 and n_draws is at least 1, but got {level} and {n_draws}.")
-    one, other = ([_seeds(scores) for scores in model] for model in (first, second))
+    pairs = [(_seeds(a), _seeds(b)) for a, b in zip(first, second, strict=True)]
+    counted = [(a, b) for a, b in pairs if not relative or b.all()]
+    n_left_out = len(pairs) - len(counted)
+    if not counted:
+        return Difference(np.nan, np.nan, np.nan, level, n_left_out)
     generator = np.random.default_rng(seed)
 
     def between(a: Floats, b: Floats) -> Floats:
         return 100 * (a - b) / b if relative else a - b
 
-    mean = float(np.mean([between(a.mean(), b.mean()) for a, b in zip(one, other, strict=True)]))
+    mean = float(np.mean([between(a.mean(), b.mean()) for a, b in counted]))
     # [draws, sets]: one draw of seeds for every set that a draw may take, then the sets that it takes
     drawn = np.stack([between(_redrawn(a, n_draws, generator), _redrawn(b, n_draws, generator))
-                      for a, b in zip(one, other, strict=True)], axis=1)  # fmt: skip
-    n = len(one)
+                      for a, b in counted], axis=1)  # fmt: skip
+    n = len(counted)
     chosen = generator.integers(n, size=(n_draws, n))
     # the same set taken twice in a draw brings other seeds the second time
     rows = generator.permuted(np.broadcast_to(np.arange(n_draws)[:, None], (n_draws, n)), axis=0)
     totals = drawn[rows, chosen].mean(axis=1)
     low, high = np.quantile(totals, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(mean, float(low), float(high), level)
+    return Difference(mean, float(low), float(high), level, n_left_out)
 
 
 def _redrawn(scores: Floats, n_draws: int, generator: np.random.Generator) -> Floats:
