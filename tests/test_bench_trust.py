@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from prismts.benchmark import groups
+from prismts.benchmark.counted import counted
 from prismts.benchmark.lines import read_lined
 from prismts.benchmark.predictions import read_predictions
 from prismts.benchmark.results import cell_file, failed_file, frame, predictions_file, read_results
@@ -128,6 +129,16 @@ def test_broken_predictions_are_called_damaged(tmp_path, size):
         read_predictions(file)
 
 
+def test_published_files_of_one_name_do_not_overwrite_each_other(own):
+    (own.parent / "other").mkdir()
+    for place in (own.parent, own.parent / "other"):
+        (place / "numbers.yaml").write_text("task: forecast\nnumbers: []\n")
+    changed(own, "models: [ridge]", "models: [ridge]\npublished: [numbers.yaml, other/numbers.yaml]")
+    with pytest.raises(SettingsError, match=r"Two files of published numbers are called 'numbers.yaml'"):
+        run_bench(read_spec(own), own.parent / "out", jobs=0)
+    assert not (own.parent / "out" / "spec.json").exists()
+
+
 # ---- failures
 
 
@@ -185,6 +196,7 @@ def test_seconds_of_a_training_that_was_broken_off_are_no_cost(tmp_path):
     results = read_results(tmp_path)
     costs = frame(results)[["seconds", "cpu_seconds", "fit_seconds"]]
     assert costs.iloc[0].isna().all() and costs.iloc[1].notna().all()
+    assert list(counted(results, "seconds").values) == [spec.cells[1]]
     assert estimate(results, [(spec.cells[0],)]).seconds == results.cells[spec.cells[1]]["seconds"]
 
 

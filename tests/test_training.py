@@ -395,6 +395,12 @@ def test_the_papers_schedule_is_that_of_its_code_constant_for_four_epochs_and_th
     assert [round(rate(step), 4) for step in (0, 19, 39, 40, 55)] == [1, 1, 1, 0.9, 0.81]
 
 
+def test_warm_cosine_rises_for_a_tenth_of_all_steps_and_is_at_half_in_the_middle_of_the_rest():
+    rate = make_schedule("warm_cosine", steps_per_epoch=10, max_epochs=10)
+    assert [rate(step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert rate(55) == pytest.approx(0.5) and rate(100) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_one_cycle_rises_to_the_top_and_ends_near_nothing():
     rate = make_schedule("one_cycle", steps_per_epoch=10, max_epochs=10)
     assert rate(0) == pytest.approx(0.1) and rate(20) == pytest.approx(1.0) and rate(100) == pytest.approx(0.001)

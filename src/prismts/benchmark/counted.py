@@ -61,7 +61,9 @@ def direction(task: str, measure: str) -> Direction:
 
 
 def value_of(content: Mapping[str, Any], measure: str) -> float | None:
-    """A measure, or a cost, of a finished cell; None where it has none."""
+    """A measure, or a cost, of a finished cell; None where it has none, as of the time of a broken training."""
+    if measure in ("seconds", "cpu_seconds", "fit_seconds") and content.get("resumed"):
+        return None
     found = content["measures"].get(measure, content.get(measure) if measure in COSTS else None)
     if measure == "fit_seconds":
         found = content["chosen"]["fit_seconds"]

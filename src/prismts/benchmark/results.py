@@ -5,7 +5,7 @@ spec.json                    the specification the folder was last run with
 cells/NAME.json              a finished cell: scores, settings in full, versions, hash of the data, cost
 cells/NAME.failed.json       a cell that failed, with its error; it is tried again by the next run
 predictions/NAME.npz         what it predicted, if the specification keeps that
-published/*.yaml             the published numbers that stand beside ours
+published/NAME               the published numbers that stand beside ours
 logs/                        what worker processes said
 """
 
@@ -114,7 +114,9 @@ def keep_spec(folder: Path, spec: BenchSpec) -> None:
     """Write down what the folder is run with, and copy the published numbers beside it."""
     import shutil
 
-    _write_json(folder / "spec.json", json.loads(spec.model_dump_json(exclude={"folder"})))
+    names = [Path(name).name for name in spec.published]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SettingsError(f"Two files of published numbers are called {twice!r}. Rename one of them.")
     for name in spec.published:
         source = Path(spec.folder) / name
         if not source.exists():
@@ -124,6 +126,7 @@ def keep_spec(folder: Path, spec: BenchSpec) -> None:
         if source.resolve() != target.resolve():
             shutil.copyfile(source, partial := target.with_name(f".{target.name}.partial"))
             partial.replace(target)
+    _write_json(folder / "spec.json", json.loads(spec.model_dump_json(exclude={"folder"})))
 
 
 def clear(folder: Path) -> None:

@@ -28,6 +28,14 @@ def _one_cycle(step: int, steps_per_epoch: int, n_steps: int) -> float:
     return 0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * share))
 
 
+def _warm_cosine(step: int, steps_per_epoch: int, n_steps: int) -> float:
+    """Up to the top within the first tenth of all steps, then down along a cosine to nothing: DeformableTST on ETTh1."""
+    rise = max(1, round(0.1 * n_steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, n_steps - rise))))
+
+
 def _every_5(step: int, steps_per_epoch: int, n_steps: int) -> float:
     """0.9 times as much after every fifth epoch: the ConvTimeNet authors' classification schedule."""
     return 0.9 ** (step // steps_per_epoch // 5)
@@ -53,6 +61,7 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "paper_every_5": _every_5,
     "paper_every_20": _every_20,
     "one_cycle": _one_cycle,
+    "warm_cosine": _warm_cosine,
     "halving": _halving,
     "constant": _constant,
 }
