@@ -284,6 +284,29 @@ def test_searches_of_the_benchmark_begin_with_the_very_networks_they_are_compare
     assert points["rule"][1] == dict(rule_candidate(data.place).model)
 
 
+def told(watch, *losses, first=1):
+    for number, loss in enumerate(losses):
+        watch({"epoch": first + number, "val_loss": loss})
+
+
+@pytest.mark.parametrize("broken_after", [1, 2, 3, 4, 5])
+def test_a_trial_that_is_put_back_is_watched_as_if_it_had_never_been_broken_off(broken_after):
+    """Two networks of three epochs: the mean of their lowest losses is 5, 3, 3, then (3 + 8) / 2, (3 + 4) / 2, 3.5."""
+    import optuna
+
+    study = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    losses = [(1, 5.0), (2, 3.0), (3, 4.0), (1, 8.0), (2, 4.0), (3, 6.0)]
+    watch = running._Watch(study.ask(), maximize=False, prune=True)
+    for epoch, loss in losses[:broken_after]:
+        told(watch, loss, first=epoch)
+    running._put_back(study, 0)
+    watch = running._Watch(study.ask(), maximize=False, prune=True)
+    for epoch, loss in losses[broken_after:]:
+        told(watch, loss, first=epoch)
+    found = study.get_trials()[1].intermediate_values
+    assert found == {1: 5.0, 2: 3.0, 3: 3.0, 4: 5.5, 5: 3.5, 6: 3.5}
+
+
 # ---- running
 
 
@@ -434,6 +457,8 @@ def test_trials_that_do_worse_than_the_median_are_pruned_after_the_warm_up(tmp_p
 
 def test_a_curve_over_several_networks_is_the_mean_of_their_lowest_losses():
     class Trial:
+        user_attrs = {}
+
         def __init__(self):
             self.told = []
 
@@ -448,11 +473,6 @@ def test_a_curve_over_several_networks_is_the_mean_of_their_lowest_losses():
     for epoch, loss in ((1, 4.0), (2, 2.0), (3, 3.0), (1, 6.0), (2, 1.0)):
         watch({"epoch": epoch, "val_loss": loss})
     assert trial.told == [(1, -4.0), (2, -2.0), (3, -2.0), (4, -4.0), (5, -1.5)]
-    resumed = Trial()
-    watch = running._Watch(resumed, maximize=False, prune=False)
-    for epoch, loss in ((3, 4.0), (4, 2.0), (1, 6.0)):  # two epochs were made before the process was killed
-        watch({"epoch": epoch, "val_loss": loss})
-    assert resumed.told == [(3, 4.0), (4, 2.0), (5, 4.0)]
 
 
 def test_another_specification_does_not_mix_with_a_study(tmp_path, pretended):

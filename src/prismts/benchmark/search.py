@@ -277,25 +277,31 @@ class _Watch:
     """Report the validation loss after every epoch, and end a trial that is worse than the median of those before it.
 
     A trial may train several networks (folds, members). What is reported is the mean, over those begun so far, of the
-    lowest loss of each, so that trials are compared at the same place of the same sequence.
+    lowest loss of each, so that trials are compared at the same place of the same sequence. A trial that was lost and
+    put back brings what had been reported of it, and goes on from there.
     """
 
     def __init__(self, trial: Trial, *, maximize: bool, prune: bool) -> None:
         self.trial, self.sign, self.prune = trial, -1.0 if maximize else 1.0, prune
         self.lowest: list[float] = []
         self.last_epoch, self.epochs_before = 0, 0  # of this network; of those before it
+        if known := trial.user_attrs.get("watched"):
+            self.lowest, self.last_epoch, self.epochs_before = list(known["lowest"]), *known["epochs"]
+            for step, value in known["curve"]:
+                trial.report(value, step)
 
     def __call__(self, entry: Mapping[str, float]) -> None:
         loss = entry.get("val_loss")
         if loss is None:
             return
-        epoch = int(entry["epoch"])  # a training that was resumed begins later than with its first
-        if not self.lowest or epoch <= self.last_epoch:
+        epoch = int(entry["epoch"])
+        if not self.lowest or epoch == 1:  # one that was resumed begins later than with its first
             self.epochs_before += self.last_epoch
             self.lowest.append(math.inf)
         self.last_epoch = epoch
         self.lowest[-1] = min(self.lowest[-1], loss)
         self.trial.report(self.sign * sum(self.lowest) / len(self.lowest), self.epochs_before + epoch)
+        self.trial.set_user_attr("progress", {"lowest": self.lowest, "epochs": [epoch, self.epochs_before]})
         self.trial.set_user_attr("sign_of_life", time.time())
         if self.prune and self.trial.should_prune():
             raise _optuna().TrialPruned
@@ -414,6 +420,8 @@ def _put_back(study: Study, number: int) -> None:
     else:
         if not any(other.user_attrs.get("again") == number for other in study.get_trials(deepcopy=False)):
             kept = {name: frozen.user_attrs[name] for name in ("from", "begins_as") if name in frozen.user_attrs}
+            if progress := frozen.user_attrs.get("progress"):
+                kept["watched"] = {**progress, "curve": sorted(frozen.intermediate_values.items())}
             study.enqueue_trial(_as_asked(frozen), user_attrs={**kept, "again": number, "attempt": attempt + 1})
         trial.set_user_attr("lost", True)
     with contextlib.suppress(ValueError):  # another process was quicker

@@ -29,7 +29,7 @@ def _one_cycle(step: int, steps_per_epoch: int, n_steps: int) -> float:
 
 
 def _warm_cosine(step: int, steps_per_epoch: int, n_steps: int) -> float:
-    """Up to the top within the first tenth of all steps, then down along a cosine to nothing: DeformableTST on ETTh1."""
+    """Up to the top within the first tenth of all steps, then down along a cosine: DeformableTST's on ETTh1."""
     rise = max(1, round(0.1 * n_steps))
     if step < rise:
         return (step + 1) / rise
