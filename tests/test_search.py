@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -457,7 +458,7 @@ def test_trials_that_do_worse_than_the_median_are_pruned_after_the_warm_up(tmp_p
 
 def test_a_curve_over_several_networks_is_the_mean_of_their_lowest_losses():
     class Trial:
-        user_attrs = {}
+        user_attrs: ClassVar = {}
 
         def __init__(self):
             self.told = []
