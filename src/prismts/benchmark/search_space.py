@@ -29,8 +29,7 @@ from prismts.training.fit import FitConfig
 
 __all__ = [
     "DEFAULT_SPACE", "DIMENSIONS", "Candidate", "Choice", "Dimension", "Place", "Range", "candidate", "candidate_of",
-    "dimension",
-    "first_points", "rule_candidate",
+    "dimension", "first_points", "rule_candidate",
 ]  # fmt: skip
 
 SHAPE = {"tokens": "int", "stages": "int", "width": "int", "reach": "float", "expansion": "float", "fill": "float"}

@@ -271,17 +271,18 @@ class BenchSpec(_Entry):
         except ValidationError as error:
             raise _told(error, read) from None
         _Check(read).whole(spec)
-        names = [cell.name for cell in spec.cells]
+        cells = spec.cells
+        names = [cell.name for cell in cells]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise SettingsError(f"{read.path.name}: two cells would be called {twice!r}. Rename a data set or a model.")
         for number, one in enumerate(spec.models):
-            mine = [cell for cell in spec.cells if cell.model == one.name]
-            if not mine:
+            by_data = {cell.data: cell for cell in cells if cell.model == one.name}
+            if not by_data:
                 raise SettingsError(f"{read.at(('models', number))}: {one.name} shares no horizon with any data set.")
-            for name in dict.fromkeys(cell.data for cell in mine):
+            for cell in by_data.values():
                 try:
-                    spec.made_with(next(cell for cell in mine if cell.data == name))
+                    spec.made_with(cell)
                 except DataError as error:
                     raise SettingsError(f"{read.at(('models', number))}: {one.name}: {error}") from error
         return spec
