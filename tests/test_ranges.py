@@ -23,11 +23,16 @@ def test_counts_begin_at_one_and_may_be_left_open():
         expect_counts(Settings(n_layers=0), "n_layers")
 
 
-def test_nothing_is_no_number_where_it_is_not_allowed():
-    with pytest.raises(TypeError):
-        expect_counts(Settings(n_layers=None), "n_layers")
-    with pytest.raises(TypeError):
-        expect_shares(Settings(dropout=None), "dropout")
+@pytest.mark.parametrize("value", [None, 2.5, "3", True])
+def test_a_count_is_a_whole_number(value):
+    with pytest.raises(SettingsError, match="n_layers is a whole number of at least 1, but got"):
+        expect_counts(Settings(n_layers=value), "n_layers")
+
+
+@pytest.mark.parametrize("value", [None, "0.5"])
+def test_a_share_is_a_number(value):
+    with pytest.raises(SettingsError, match="dropout is a share from 0 to below 1, but got"):
+        expect_shares(Settings(dropout=value), "dropout")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
