@@ -88,26 +88,21 @@ class Choice:
 
 Dimension = Range | Choice
 
+_SHAPES: dict[str, Dimension] = {
+    "tokens": Range(low=8, high=64, log=True, whole=True),
+    "stages": Range(low=1, high=6, whole=True),
+    "width": Range(low=16, high=128, log=True, whole=True),
+    "reach": Range(low=0.1, high=2.0, log=True),
+    "expansion": Choice(options=(0, 2, 4)),
+}
 DEFAULT_SPACE: dict[str, dict[str, Dimension]] = {
     "forecast": {
-        "learning_rate": Range(low=3e-5, high=3e-3, log=True),
-        "dropout": Range(low=0.0, high=0.6),
-        "tokens": Range(low=8, high=64, log=True, whole=True),
-        "stages": Range(low=1, high=6, whole=True),
-        "width": Range(low=16, high=128, log=True, whole=True),
-        "reach": Range(low=0.1, high=2.0, log=True),
-        "expansion": Choice(options=(0, 2, 4)),
+        "learning_rate": Range(low=3e-5, high=3e-3, log=True), "dropout": Range(low=0.0, high=0.6), **_SHAPES,
     },
     "classify": {
-        "learning_rate": Range(low=1e-4, high=5e-3, log=True),
-        "dropout": Range(low=0.0, high=0.5),
-        "tokens": Range(low=8, high=64, log=True, whole=True),
-        "stages": Range(low=1, high=6, whole=True),
-        "width": Range(low=16, high=128, log=True, whole=True),
-        "reach": Range(low=0.1, high=2.0, log=True),
-        "expansion": Choice(options=(0, 2, 4)),
+        "learning_rate": Range(low=1e-4, high=5e-3, log=True), "dropout": Range(low=0.0, high=0.5), **_SHAPES,
     },
-}
+}  # fmt: skip
 FILL = Range(low=0.1, high=1.0, log=True)  # joins the space where there is a budget
 
 

@@ -27,7 +27,7 @@ from prismts.data.readers import read
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders, by_fraction
 from prismts.errors import DataError, SettingsError
-from prismts.estimators.case_recipes import find_case_recipe, patches_for
+from prismts.estimators.case_recipes import find_case_recipe, patched
 from prismts.estimators.classifier import Classifier
 from prismts.estimators.forecaster import Forecaster
 from prismts.estimators.recipes import find_recipe, patches_for_context, with_patches
@@ -153,7 +153,7 @@ class _Classes(Ground):
         self.place = Place(
             site=site, n_values=int(cases.lengths.sum()) * self.data.n_channels, period=period_of_cases(self.data),
             base=recipe.model, fit=recipe.fit.changed(spec.fit), fixed=dict(spec.model),
-            own=_own_of_cases({**recipe.model, **spec.model}, site.n_timepoints),
+            own=patched({**recipe.model, **spec.model}, site.n_timepoints),
         )  # fmt: skip
 
     def arguments(self, one: Candidate) -> dict[str, Any]:
@@ -193,13 +193,6 @@ class _Classes(Ground):
 
     def _fit(self, one: Candidate, run_folder: Path | None) -> Classifier:
         return Classifier(**self.arguments(one), progress=False, run_folder=run_folder).fit(self.data)
-
-
-def _own_of_cases(model: Mapping[str, Any], n_timepoints: int) -> dict[str, Any]:
-    """The settings of the network that ``Classifier`` trains with these settings."""
-    if model.get("patches") == "points":
-        return dict(model)
-    return with_patches(model, {} if "patch_length" in model else patches_for(n_timepoints))
 
 
 def ground(spec: SearchSpec) -> Ground:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prismts.errors import SettingsError, unknown_name
+from prismts.estimators.recipes import with_patches
 from prismts.tasks.classify import Augmentation
 from prismts.training.fit import FitConfig
 
-__all__ = ["CLASSIFY_SETTINGS", "CaseRecipe", "find_case_recipe", "fit_for", "patches_for"]
+__all__ = ["CLASSIFY_SETTINGS", "CaseRecipe", "find_case_recipe", "fit_for", "patched", "patches_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,3 +112,10 @@ def patches_for(n_timepoints: int) -> dict[str, int]:
         raise SettingsError(f"Cases need at least 2 steps to be cut into patches, but the longest has {n_timepoints}.")
     length = min(max(4, n_timepoints // 16), 32, n_timepoints)
     return {"patch_length": length, "stride": max(1, length // 2)}
+
+
+def patched(model: Mapping[str, Any], n_timepoints: int) -> dict[str, Any]:
+    """Settings of a ConvTimeNet for cases of this length, with their patches, named or not; points have none."""
+    if model.get("patches") == "points":
+        return dict(model)
+    return with_patches(model, {} if "patch_length" in model else patches_for(n_timepoints))

@@ -29,10 +29,9 @@ from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.errors import DataError, SettingsError, ShapeError
 from prismts.estimators.base import Estimator, joined, on_device
-from prismts.estimators.case_recipes import CaseRecipe, find_case_recipe, fit_for, patches_for
+from prismts.estimators.case_recipes import CaseRecipe, find_case_recipe, fit_for, patched
 from prismts.estimators.labels import read_labeled
 from prismts.estimators.match import reordered
-from prismts.estimators.recipes import with_patches
 from prismts.evaluation.classification import classification_scores
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.scores import Scores
@@ -156,11 +155,9 @@ class Classifier(ClassifierMixin, Estimator):
                 base=find_case_recipe(self.setting, None, None).model, fixed=self.model_settings,
             )  # fmt: skip
             recipe = replace(recipe, model=self.proposal_.settings)
-        elif self.model == "convtimenet" and recipe.model.get("patches") != "points":
-            known = "patch_length" in recipe.model
-            patches = {} if known else patches_for(self.n_timepoints_)
-            recipe = replace(recipe, model=with_patches(recipe.model, patches))
-        elif self.model != "convtimenet":
+        elif self.model == "convtimenet":
+            recipe = replace(recipe, model=patched(recipe.model, self.n_timepoints_))
+        else:
             recipe = replace(recipe, model=dict(self.model_settings or {}))
         self._recipe_ = recipe
         case_weight, per_class = self._weights(codes)
