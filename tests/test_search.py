@@ -171,10 +171,21 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
         ),
         ("data: ETTh2\nspace: {tokens: [8, 16], patch_length: [8, 16]}\n", "patch_length and tokens, but one follows"),
         ("data: ETTh2\nspace: {dropout: [0, 0.1]}\nmodel: {dropout: 0.2}\n", "dropout is fixed and in the space"),
+        ("data: ETTh2\nspace: {tokens: [8, 16]}\nmodel: {patch_length: 8}\n", "leaves nothing to decide of it"),
+        ("data: ETTh2\nspace: {stride: [8, 16]}\nmodel: {patches: points}\n", "leaves nothing to decide of it"),
+        ("data: ETTh2\nspace: {tokens: {low: -3, high: 9}}\n", "tokens cannot be -3.*a whole number from 1"),
+        ("data: ETTh2\nspace: {reach: {low: -1, high: 1}}\n", "reach cannot be -1.*numbers above 0"),
+        ("data: ETTh2\nspace: {width: [64, wide]}\n", 'width cannot be "wide".*It is a number'),
+        ("data: ETTh2\nspace: {norm: [batch, lyaer]}\n", 'norm cannot be "lyaer".*Did you mean .layer'),
+        ("data: ETTh2\nspace: {dropout: {low: 0, high: 2}}\n", "dropout cannot be 2.*a share from 0 to below 1"),
+        ("data: ETTh2\nspace: {patch_length: [0, 8]}\n", "patch_length cannot be 0.*at least 1"),
+        ("data: ETTh2\nspace: {schedule: [constant, warm_cosin]}\n", "Did you mean 'warm_cosine'"),
+        ("data: ETTh2\nbudget: {macs: 1e6}\nspace: {fill: [0.5, 2]}\n", "fill cannot be 2.*at most 1"),
         ("data: ETTh2\nmodel: {widht: 3}\n", "no setting 'widht'. Did you mean 'width'"),
         ("data: ETTh2\nfit: {epochs: 3}\n", "training setting named 'epochs'"),
         ("data: ETTh2\nbudget: {mac: 3}\n", "budget named 'mac'. Did you mean 'macs'"),
-        ("data: ETTh2\nbudget: {macs: -3}\n", "A budget is one number above 0"),
+        ("data: ETTh2\nbudget: {macs: -3}\n", "A budget is one finite number above 0"),
+        ("data: ETTh2\nbudget: {macs: .inf}\n", "A budget is one finite number above 0"),
         ("data: ETTh2\nsetting: defualt\n", "setting named 'defualt'. Did you mean 'default'"),
         ("- a\n", "holds names and values"),
         ("a: [\n", "is no YAML"),
@@ -207,6 +218,14 @@ def test_what_is_fixed_leaves_the_space_that_was_not_written():
     assert {"stages", "reach", "tokens"} <= set(SearchSpec(data="ETTh2").space)
     fixed = SearchSpec(data="ETTh2", model={"kernel_sizes": (3, 5)}, fit={"learning_rate": 1e-3})
     assert not {"stages", "reach", "learning_rate"} & set(fixed.space)
+    assert "tokens" not in SearchSpec(data="ETTh2", model={"patches": "points"}).space
+
+
+def test_a_value_that_only_another_choice_makes_possible_may_be_searched():
+    space = {"patch_length": Choice(options=(1, 8)), "patches": Choice(options=("deformable", "uniform"))}
+    assert SearchSpec(data="ETTh2", space=space).space == space
+    with pytest.raises(SettingsError, match=r"patch_length cannot be 1.*needs patch_length >= 2"):
+        SearchSpec(data="ETTh2", space={"patch_length": Choice(options=(1, 8))})
 
 
 # ---- points of the space
@@ -482,6 +501,12 @@ def test_another_specification_does_not_mix_with_a_study(tmp_path, pretended):
         SettingsError, match=r"was made with seed 0, but the search now says 1\. Give it another folder"
     ):
         run_search(specification(tmp_path, trials=1, seed=1), tmp_path)
+
+
+def test_a_folder_keeps_the_best_settings_of_one_search(tmp_path, pretended):
+    run_search(specification(tmp_path, trials=1), tmp_path)
+    with pytest.raises(SettingsError, match=r"belongs to the search 'ETTh2-96', but this one is called 'ETTh2-192'"):
+        run_search(specification(tmp_path, trials=1, name="", horizon=192), tmp_path)
 
 
 def test_other_data_do_not_mix_with_a_study(tmp_path, pretended):
@@ -785,5 +810,5 @@ def test_an_unknown_number_of_processes_is_refused(tmp_path):
 
 
 def test_a_budget_is_one_of_two():
-    with pytest.raises(SettingsError, match="A budget is one number above 0"):
+    with pytest.raises(SettingsError, match="A budget is one finite number above 0"):
         Budget(macs=1e6, milliseconds=3.0)

@@ -143,6 +143,14 @@ def cases(draw):
     return lengths, context_length, horizon, rules, draw(st.sampled_from([0.0, 0.3])), draw(st.integers(0, 9))
 
 
+def test_a_horizon_longer_than_its_part_is_told_from_a_series_that_is_too_short():
+    data = random_series([40], 1, 0.0, 0)
+    with pytest.raises(DataError, match=r"horizon=12 steps.*this part has 10 of the 40 steps"):
+        Windows(data, 8, 12, begin=30)
+    with pytest.raises(DataError, match=r"context_length=32 and horizon=12 need 44 steps"):
+        Windows(data, 32, 12)
+
+
 @settings(deadline=None, max_examples=150)
 @given(cases(), st.sampled_from([EVERYTHING, slice(0, 1), slice(1, 3)]), st.booleans())
 def test_a_batch_equals_slicing_whatever_the_series_and_the_rules(case, channels, scaler_per_series):

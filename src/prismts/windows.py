@@ -100,6 +100,12 @@ class Windows:
         self._cumulative = np.concatenate([[0], np.cumsum(self.counts)])
         if not len(self):
             longest = int((ends - np.minimum(begins, ends)).max(initial=0))
+            if longest < horizon <= int(lengths.max(initial=0)) - context_length:
+                raise DataError(
+                    f"No window fits: a forecast of horizon={horizon} steps lies in one part of the data as a whole, "
+                    f"but this part has {longest} of the {int(lengths.max(initial=0))} steps. Shorten horizon, or give "
+                    "more data, or cut them otherwise."
+                )
             raise DataError(
                 f"No window fits: context_length={context_length} and horizon={horizon} need "
                 f"{context_length + horizon} steps, but the longest series has {int(lengths.max(initial=0))} "

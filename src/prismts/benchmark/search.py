@@ -44,6 +44,7 @@ MOST_ATTEMPTS = 3  # of a trial whose process dies
 SILENT = 3600.0  # seconds after which a trial of another machine that gives no sign is lost
 NEWBORN = 60.0  # seconds in which a trial may not have told whose it is
 _POLL = 0.3
+_OTHER_NAME = ", and another name where both share a storage"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def open_study(spec: SearchSpec, folder: str | Path, *, create: bool = True) -> 
     if spec.storage is None and not create and not (folder / "study.db").exists():
         raise SettingsError(f"{folder} holds no search. Run one: prism search SPEC.yaml --out {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
+    if create:
+        _claim(spec, folder)
     pruner = (
         optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=spec.warmup_epochs + 1)
         if spec.prune == "median"
@@ -111,9 +114,23 @@ def open_study(spec: SearchSpec, folder: str | Path, *, create: bool = True) -> 
         name = next(name for name in now if before.get(name) != now[name])
         raise SettingsError(
             f"The study {spec.name!r} in {shown(storage_url(spec, folder))} was made with {name} {before.get(name)!r}, "
-            f"but the search now says {now[name]!r}. Give it another folder (--out) or another name."
+            f"but the search now says {now[name]!r}. Give it another folder (--out){_OTHER_NAME}."
         )
     return study
+
+
+def _claim(spec: SearchSpec, folder: Path) -> None:
+    """Write the search's name into its folder, so that another's best settings never replace its own there."""
+    file = folder / "name"
+    if not file.exists():
+        partial = folder / f".name.{os.getpid()}"
+        partial.write_text(f"{spec.name}\n", encoding="utf-8")
+        partial.replace(file)
+    elif (known := file.read_text(encoding="utf-8").strip()) != spec.name:
+        raise SettingsError(
+            f"{folder} belongs to the search {known!r}, but this one is called {spec.name!r}. Give it another folder "
+            "(--out)."
+        )
 
 
 def run_search(spec: SearchSpec, folder: str | Path, *, jobs: int = 1, tell: Tell = lambda told: None) -> Study:
@@ -325,7 +342,7 @@ def _same_data(study: Study, data: Ground) -> None:
     elif before != data.data_hash:
         raise SettingsError(
             "The data changed since this search began, so its scores cannot be compared with new ones. Give it another "
-            "folder (--out) or another name."
+            f"folder (--out){_OTHER_NAME}."
         )
 
 

@@ -29,7 +29,7 @@ from prismts.training.fit import FitConfig
 
 __all__ = [
     "DEFAULT_SPACE", "DIMENSIONS", "Candidate", "Choice", "Dimension", "Place", "Range", "candidate", "candidate_of",
-    "dimension", "first_points", "rule_candidate",
+    "dimension", "first_points", "follows_from", "rule_candidate",
 ]  # fmt: skip
 
 SHAPE = {"tokens": "int", "stages": "int", "width": "int", "reach": "float", "expansion": "float", "fill": "float"}
@@ -156,20 +156,71 @@ def dimension(name: str, content: Any) -> Dimension:
     return Range(low=given["low"], high=given["high"], log=log, step=given.get("step"), whole=whole)
 
 
-def check_space(space: Mapping[str, Dimension], budgeted: bool) -> None:
-    """Whether the dimensions can stand beside each other."""
+def follows_from(model: Mapping[str, Any]) -> set[str]:
+    """The dimensions that fixed settings of the network leave nothing to decide of."""
+    void = {dimension for fixed, dimension in _EITHER if fixed in model}
+    return void | {"tokens", "patch_length", "stride"} if model.get("patches") == "points" else void
+
+
+def check_space(
+    space: Mapping[str, Dimension], *, model: Mapping[str, Any], fit: Mapping[str, Any], budgeted: bool
+) -> None:
+    """Whether the dimensions can stand beside each other and beside what is fixed, and each of their values can work.
+
+    Raises:
+        SettingsError: names the dimension, and the value.
+    """
     for one, other in _EITHER:
         if one in space and other in space:
             raise SettingsError(f"The space has {one} and {other}, but one follows from the other. Leave one out.")
-    fill = space.get("fill")
-    if isinstance(fill, Range) and not (fill.low > 0 and fill.high <= 1):
-        raise SettingsError(f"fill is a share of the budget, above 0 and at most 1, but got {fill.low} to {fill.high}.")
-    if isinstance(fill, Choice) and not all(_is_number(one) and 0 < one <= 1 for one in fill.options):
-        raise SettingsError(f"fill is a share of the budget, above 0 and at most 1, but got {list(fill.options)}.")
-    if fill is not None and not budgeted:
+    void = follows_from(model)
+    for name in space:
+        if name in (*model, *fit):
+            raise SettingsError(f"{name} is fixed and in the space. Leave it out of one of them.")
+        if name in void:
+            raise SettingsError(
+                f"{name} is in the space, but what is fixed under model: ({', '.join(model)}) leaves nothing to decide "
+                "of it. Leave one of them out."
+            )
+    if "fill" in space and not budgeted:
         raise SettingsError(
             "fill is the share of a budget to spend, and there is none. Name a budget, or leave it out."
         )
+    for name, one in space.items():
+        for value in (one.low, one.high) if isinstance(one, Range) else one.options:
+            if told := _why_not(name, value, space, model=model, fit=fit):
+                raise SettingsError(f"{name} cannot be {json.dumps(value)}, which is in its space. {told}")
+
+
+def _why_not(
+    name: str, value: Any, space: Mapping[str, Dimension], *, model: Mapping[str, Any], fit: Mapping[str, Any]
+) -> str:
+    """Why no network can have this value, or nothing."""
+    if name in SHAPE:
+        if not _is_number(value):
+            return "It is a number."
+        if name == "fill":
+            return "" if 0 < value <= 1 else "It is a share of the budget, above 0 and at most 1."
+        if SHAPE[name] == "int" and (value < 1 or value % 1):
+            return "It is a whole number from 1."
+    others: list[dict[str, Any]] = [{}, *(
+        {other: option} for other, one in space.items()
+        if isinstance(one, Choice) and other in _MODEL and other != name and name in _MODEL for option in one.options
+    )]  # fmt: skip
+    told = ""
+    for other in others:  # what cannot be beside the defaults may be beside another choice
+        try:
+            if name in SHAPE:
+                Shape(**{_FIELD_OF[name]: float(value)})
+            elif name in _MODEL:
+                make_settings(ConvTimeNetConfig, {**model, **other, name: value})
+            else:
+                FitConfig().changed({**fit, name: value})
+        except (SettingsError, TypeError) as error:
+            told = told or str(error)
+        else:
+            return ""
+    return told
 
 
 @dataclass(frozen=True, kw_only=True)

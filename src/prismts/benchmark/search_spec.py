@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from prismts.benchmark.lines import read_lined
-from prismts.benchmark.search_space import DEFAULT_SPACE, FILL, Dimension, check_space, dimension
+from prismts.benchmark.search_space import DEFAULT_SPACE, FILL, Dimension, check_space, dimension, follows_from
 from prismts.data.catalog import dataset
 from prismts.errors import SettingsError, unknown_name
 from prismts.estimators.case_recipes import find_case_recipe
@@ -39,9 +40,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         given = [value for value in (self.macs, self.milliseconds) if value is not None]
-        if len(given) != 1 or isinstance(given[0], bool | str) or not given[0] > 0:
+        if len(given) != 1 or isinstance(given[0], bool | str) or not 0 < given[0] < math.inf:
             raise SettingsError(
-                "A budget is one number above 0: {macs: 5.0e+6} or {milliseconds: 2.5}, but got "
+                "A budget is one finite number above 0: {macs: 5.0e+6} or {milliseconds: 2.5}, but got "
                 f"macs {self.macs!r}, milliseconds {self.milliseconds!r}."
             )
 
@@ -104,24 +105,17 @@ class SearchSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SettingsError(f"{name} is a whole number from {least}, but got {value!r}.")
-        space = dict(self.space or DEFAULT_SPACE[self.task])
-        if not self.space:  # what is fixed is not searched
-            space = {name: one for name, one in space.items() if name not in (*self.model, *self.fit)}
-            hidden = {"patch_length": "tokens", "stride": "tokens", "kernel_sizes": "stages reach",
-                      "feed_forward": "expansion"}  # fmt: skip
-            for fixed, names in hidden.items():
-                if fixed in self.model:
-                    space = {name: one for name, one in space.items() if name not in names.split()}
-        if self.budget is not None:
-            space.setdefault("fill", FILL)
-        check_space(space, self.budget is not None)
-        for name in (*self.model, *self.fit):
-            if name in space:
-                raise SettingsError(f"{name} is fixed and in the space. Leave it out of one of them.")
-        object.__setattr__(self, "space", space)
         make_settings(ConvTimeNetConfig, self.model)
         recipe = find_recipe if self.task == "forecast" else find_case_recipe
         recipe(self.setting, dict(self.model), dict(self.fit)).fit.changed(self.fit)
+        space = dict(self.space or DEFAULT_SPACE[self.task])
+        if not self.space:  # what is fixed is not searched
+            known = {*self.model, *self.fit, *follows_from(self.model)}
+            space = {name: one for name, one in space.items() if name not in known}
+        if self.budget is not None:
+            space.setdefault("fill", FILL)
+        check_space(space, model=self.model, fit=self.fit, budgeted=self.budget is not None)
+        object.__setattr__(self, "space", space)
         object.__setattr__(self, "name", self.name or self._named())
 
     @property
