@@ -89,6 +89,7 @@ class DataEntry(_Entry):
     frequency: str | None = None
     horizons: Sequence[Count] | None = Some  # in place of those of the file
     context_lengths: Sequence[Count] | None = Some
+    without: Sequence[str] = ()  # where the name is that of a collection: its series that are left out
     in_mean: bool = True  # whether means and ranks over data sets count it; a set that cannot rank models should not
 
 
@@ -305,7 +306,7 @@ def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
     listed: Any = content.get("data")
     if not isinstance(listed, list):
         return content
-    collections = {str(entry.collection).casefold(): entry.collection for entry in list_datasets("detect")}
+    collections = {str(entry.collection).casefold(): str(entry.collection) for entry in list_datasets("detect")}
     found: list[Any] = []
     meant: dict[str, list[str]] = {}  # what a name of the file stands for
     for number, one in enumerate(cast(list[Any], listed)):
@@ -314,8 +315,15 @@ def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
         if not isinstance(name, str) or cast(dict[str, Any], entry).get("file") is not None:
             found.append(entry)
             continue
+        entry = dict(cast(dict[str, Any], entry))
         if (collection := collections.get(name.casefold())) is not None:
-            meant[name] = [series.name for series in list_datasets(collection=collection)]
+            series = [one.name for one in list_datasets(collection=collection)]
+            meant[name] = _left(series, entry.pop("without", []), f"{read.at(('data', number))}: {collection}")
+        elif "without" in entry:
+            raise SettingsError(
+                f"{read.at(('data', number))}: without leaves out series of a collection, and {name} is a single data "
+                f"set. Collections: {', '.join(collections.values())}."
+            )
         else:
             try:
                 meant[name] = [dataset(name).name]
@@ -326,6 +334,18 @@ def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
     if isinstance(models, list):
         models = [_renamed(one, meant) for one in cast(list[Any], models)]
     return {**content, "data": found, **({} if models is None else {"models": models})}
+
+
+def _left(series: list[str], without: Any, where: str) -> list[str]:
+    """The series of a collection that are not left out."""
+    if not isinstance(without, list):
+        raise SettingsError(f"{where}: without is a list of series, such as [{series[0]}], but got {without!r}.")
+    for name in cast(list[Any], without):
+        if name not in series:
+            raise SettingsError(f"{where}: {unknown_name('series of the collection', name, series)}")
+    if not (left := [name for name in series if name not in without]):
+        raise SettingsError(f"{where}: without leaves out all of its series. Leave out the collection.")
+    return left
 
 
 def _renamed(model: Any, meant: Mapping[str, Sequence[str]]) -> Any:
