@@ -72,6 +72,17 @@ def test_the_mean_over_horizons_follows_them(tmp_path):
     assert entry(view, ("ETTh2", "avg"), "convtimenet").text == "0.450 ± 0.010"
 
 
+def test_a_network_that_failed_quietly_is_named_once_for_each_training(tmp_path):
+    spec = forecasts(protocols=["honest", "published"])
+
+    def signs(cell):
+        return {"residual weights stayed at zero": "The blocks add nothing."} if cell.model == "convtimenet" else {}
+
+    view = table(made_up(tmp_path, spec, by_seed, signs_of_failure=signs))
+    told = [note for note in view.notes if "Sign of failure" in note]
+    assert told == ["Sign of failure, residual weights stayed at zero, in so many trainings: convtimenet (12)."]
+
+
 def test_floors_are_always_there_and_the_best_is_marked(tmp_path):
     view = table(made_up(tmp_path, forecasts(), by_seed))
     assert view.columns == ("convtimenet", "last_value (floor)", "seasonal_naive (floor)", "ridge (floor)")

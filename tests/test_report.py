@@ -253,11 +253,6 @@ def test_patches_that_did_not_move_are_flagged_and_those_that_did_are_not():
     assert flags.patches_stayed(still, still - 4) is None
 
 
-def test_blocks_with_residual_weights_near_zero_are_flagged():
-    assert "add nothing" in (flags.blocks_add_nothing([{"convolution": 1e-8}, {"convolution": -2e-5}]) or "")
-    assert flags.blocks_add_nothing([{"convolution": 1e-8}, {"convolution": -0.1}]) is None
-
-
 def test_a_validation_loss_that_never_improved_is_flagged():
     assert "never improved" in (flags.never_improved([{"val_loss": 1.0}, {"val_loss": 1.0}]) or "")
     assert flags.never_improved([{"val_loss": 1.0}, {"val_loss": 0.9}]) is None

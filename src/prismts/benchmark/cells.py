@@ -37,6 +37,7 @@ from prismts.evaluation.classification import classification_scores
 from prismts.evaluation.detection_vus import vus_buffer
 from prismts.evaluation.protocols import data_hash, evaluate, score
 from prismts.evaluation.scores import Scores
+from prismts.models.failure import signs_of_failure
 
 __all__ = ["FORMAT", "Load", "Record", "build", "load_data", "run_cells", "versions"]
 
@@ -79,6 +80,7 @@ def run_cells(
         "n_timepoints": int(np.max(data.lengths)) if isinstance(data, Collection) else len(data),
         "settings": _settings(seen.fitted), "chosen": _chosen(seen.fitted),
         "validation": _validated(seen.fitted, part, borders), **_size(seen.fitted),
+        "signs_of_failure": signs_of_failure(*_members(seen.fitted)),
         "n_learned": _learned(seen.fitted), "resumed": _resumed(seen.fitted), **_circumstances(),
     }  # fmt: skip
     records: list[Record] = []

@@ -244,6 +244,7 @@ def state(results: Results, found: Counted, cells: Collection[Cell]) -> list[str
     states = {str((found.contents[cell].get("versions") or {}).get("prismts_files")) for cell in cells}
     if len(states) > 1:
         notes.append(f"Cells were made by {len(states)} states of the package's files; results.parquet tells which.")
+    notes += _signs(found, cells)
     n = len(results.spec.cells)
     if len(results.cells) < n:
         failed = f", {len(results.failed)} failed" if results.failed else ""
@@ -255,6 +256,16 @@ def state(results: Results, found: Counted, cells: Collection[Cell]) -> list[str
     if results.foreign:
         notes.append(f"{len(results.foreign)} cells in the folder are not of its specification and are left out.")
     return notes
+
+
+def _signs(found: Counted, cells: Collection[Cell]) -> list[str]:
+    """Which models show a sign of failure, and in how many of their trainings."""
+    by_sign: dict[str, dict[str, set[Cell]]] = {}
+    for cell in cells:
+        for sign in found.contents[cell].get("signs_of_failure") or ():  # cells of earlier versions tell none
+            by_sign.setdefault(sign, {}).setdefault(cell.model, set()).add(cell.training)
+    told = {sign: [f"{model} ({len(ones)})" for model, ones in models.items()] for sign, models in by_sign.items()}
+    return [f"Sign of failure, {sign}, in so many trainings: {', '.join(models)}." for sign, models in told.items()]
 
 
 def _few(names: Iterable[str]) -> str:

@@ -197,6 +197,7 @@ def frame(results: Results) -> pd.DataFrame:
             "prismts": versions.get("prismts"), "prismts_files": versions.get("prismts_files"),
             "torch": versions.get("torch"), "finished": content["finished"], "made_with": json.dumps(made),
             "settings": json.dumps(content["settings"]), "chosen": json.dumps(content["chosen"]),
+            "signs_of_failure": "; ".join(content.get("signs_of_failure") or ()),
         })  # fmt: skip
     table = pd.DataFrame(rows)
     for name in ("context_length", "horizon", "n_parameters", "n_macs"):

@@ -13,6 +13,7 @@ from prismts.data.series import Collection
 from prismts.errors import DataError
 from prismts.estimators.classifier import Classifier
 from prismts.evaluation.classification import classification_scores
+from prismts.models.failure import signs_of_failure
 from prismts.report.page import Block, Drawing, Facts, Note, Section, Table, Written, write_report
 from prismts.report.theme import OBSERVED, PALETTE, label
 
@@ -49,6 +50,7 @@ def classification_sections(
         own = classifier.validation_scores_["accuracy"]
         words += f" Accuracy on {classifier.n_cases_['validation']} cases while they were left out: {own:.3f}."
     summary.append(Note(words, "note"))
+    summary += [Note(told) for told in signs_of_failure(*classifier.members_).values()]
     if rivals:
         rows = [["this model", f"{scores['accuracy']:.3f}"], *([name, f"{value:.3f}"] for name, value in rivals)]
         summary.append(Table(["model", "accuracy"], rows, caption=f"Accuracy on {part or 'these cases'}."))

@@ -16,6 +16,7 @@ from prismts.errors import ShapeError
 from prismts.estimators.detector import AnomalyDetector
 from prismts.estimators.match import reordered
 from prismts.evaluation.thresholds import Event, Threshold
+from prismts.models.failure import signs_of_failure
 from prismts.report.page import Block, Code, Drawing, Facts, Note, Section, Table, Text, Written, write_report
 from prismts.report.theme import OBSERVED, PALETTE, TEMPLATES, faded, label
 
@@ -167,6 +168,7 @@ def detection_sections(
         ("period", f"{detector.period_} steps"), ("a score is final after", f"{detector.delay_:,} steps"),
     ])  # fmt: skip
     about: list[Block] = [told, Table(["judge", "weight"], judges, "The score is the weighted mean of these judges.")]
+    about += [Note(sentence) for sentence in signs_of_failure(*detector.members_).values()]
     return [Section(title, first), *sections, Section("The detector", about)]
 
 

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from prismts.evaluation.scores import Scores
 
 __all__ = [
-    "behind_a_floor", "blocks_add_nothing", "different_windows", "hardly_trained", "never_improved", "patches_stayed",
+    "behind_a_floor", "different_windows", "hardly_trained", "never_improved", "patches_stayed",
 ]  # fmt: skip
 
-ALMOST_ZERO = 1e-4  # of a residual weight; training starts at 1e-8
 HARDLY_MOVED = 0.5  # steps
 
 
@@ -25,17 +24,6 @@ def patches_stayed(shift: NDArray[np.floating], widened: NDArray[np.floating]) -
     if most < HARDLY_MOVED:
         return f"The patches hardly moved, by at most {most:.2g} steps: the model reads almost uniform patches."
     return None
-
-
-def blocks_add_nothing(weights: Sequence[Mapping[str, float]]) -> str | None:
-    """Blocks whose residual weights are all near zero."""
-    most = max((abs(alpha) for block in weights for alpha in block.values()), default=1.0)
-    if most >= ALMOST_ZERO:
-        return None
-    return (
-        f"The blocks add nothing to their input: the largest residual weight is {most:.1g}, so what is forecast comes "
-        "from the embedding and the head alone."
-    )
 
 
 def never_improved(history: Sequence[Mapping[str, float]]) -> str | None:

@@ -23,6 +23,7 @@ from prismts.errors import SettingsError
 from prismts.estimators.forecaster import Forecaster
 from prismts.evaluation.protocols import PROTOCOLS, data_hash
 from prismts.evaluation.scores import Scores
+from prismts.models.failure import signs_of_failure
 from prismts.report import flags
 from prismts.report.figures import (
     backtest_figure,
@@ -232,7 +233,7 @@ def _errors(scores: Mapping[str, Scores]) -> list[Block]:
 
 def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Block]:
     model: Any = forecaster.members_[0]
-    blocks: list[Block] = []
+    blocks: list[Block] = [Note(told) for told in signs_of_failure(*forecaster.members_).values()]
     if forecaster.network_share_ is not None:
         blocks.append(
             Text(
@@ -245,8 +246,6 @@ def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Bl
         blocks += _patches(forecaster, series, borders)
     if hasattr(model, "residual_weights"):
         weights = model.residual_weights()
-        flag = flags.blocks_add_nothing(weights)
-        blocks += [Note(flag)] if flag else []
         if getattr(model.config, "residual", None) is None:
             blocks.append(Text("The residual weights of this model are fixed at 1, not learned."))
         else:

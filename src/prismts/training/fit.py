@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from prismts.errors import PrismError, SavedModelError, SettingsError, unknown_name
+from prismts.models.failure import signs_of_failure
 from prismts.ranges import expect_counts
 from prismts.training.batches import EpochBatches, Source, Stream, batches_of
 from prismts.training.checkpoint import SafeCheckpointIO, read_tree, write_tree
@@ -285,7 +286,7 @@ class _Loop(pl.LightningModule):
         entry["seconds"] = time.perf_counter() - self._clock
         self.history = [old for old in self.history if old["epoch"] < entry["epoch"]] + [entry]
         self.log("train_loss", train_loss, sync_dist=False, rank_zero_only=False)
-        require_finite(entry, self.config)
+        require_finite(entry, self.config, self.model)
         tell_watchers(entry)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -337,13 +338,15 @@ def make_optimizer(
     return optimizer, LambdaLR(optimizer, make_schedule(config.schedule, steps_per_epoch, n_epochs))
 
 
-def require_finite(entry: Mapping[str, float], config: FitConfig) -> None:
-    """Stop where the losses of an epoch are no numbers."""
+def require_finite(entry: Mapping[str, float], config: FitConfig, model: nn.Module) -> None:
+    """Stop where the losses of an epoch are no numbers, and say what of the network is none."""
     if not all(math.isfinite(value) for value in entry.values()):
-        raise TrainingDiverged(
+        told = [
             f"The loss is no number after epoch {entry['epoch']} (train {entry['train_loss']}). Lower learning_rate "
-            f"(now {config.learning_rate}), or set gradient_clip (now {config.gradient_clip})."
-        )
+            f"(now {config.learning_rate}), or set gradient_clip (now {config.gradient_clip}).",
+            *signs_of_failure(model).values(),
+        ]
+        raise TrainingDiverged(" ".join(told))
 
 
 class _Last(Checkpoint):

@@ -160,7 +160,7 @@ class _Member:
         if val_loss is not None:
             entry["val_loss"] = val_loss
         entry["seconds"] = seconds
-        require_finite(entry, self.config)
+        require_finite(entry, self.config, self.model)
         self.history.append(entry)
         tell_watchers(entry)
         self.seconds += seconds
