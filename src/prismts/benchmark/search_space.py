@@ -197,30 +197,36 @@ def _why_not(
 ) -> str:
     """Why no network can have this value, or nothing."""
     if name in SHAPE:
-        if not _is_number(value):
-            return "It is a number."
-        if name == "fill":
-            return "" if 0 < value <= 1 else "It is a share of the budget, above 0 and at most 1."
-        if SHAPE[name] == "int" and (value < 1 or value % 1):
-            return "It is a whole number from 1."
-    others: list[dict[str, Any]] = [{}, *(
-        {other: option} for other, one in space.items()
-        if isinstance(one, Choice) and other in _MODEL and other != name and name in _MODEL for option in one.options
-    )]  # fmt: skip
-    told = ""
-    for other in others:  # what cannot be beside the defaults may be beside another choice
-        try:
-            if name in SHAPE:
-                Shape(**{_FIELD_OF[name]: float(value)})
-            elif name in _MODEL:
-                make_settings(ConvTimeNetConfig, {**model, **other, name: value})
-            else:
-                FitConfig().changed({**fit, name: value})
-        except (SettingsError, TypeError) as error:
-            told = told or str(error)
-        else:
+        return _why_no_shape(name, value)
+    try:
+        if name in _FIT:
+            FitConfig().changed({**fit, name: value})
             return ""
+        make_settings(ConvTimeNetConfig, {**model, name: value})
+    except (SettingsError, TypeError) as error:
+        told = str(error)
+    else:
+        return ""
+    for other, one in space.items():  # what cannot stand beside the defaults may stand beside another choice
+        for option in one.options if isinstance(one, Choice) and other in _MODEL and other != name else ():
+            with contextlib.suppress(SettingsError, TypeError):
+                make_settings(ConvTimeNetConfig, {**model, other: option, name: value})
+                return ""
     return told
+
+
+def _why_no_shape(name: str, value: Any) -> str:
+    if not _is_number(value):
+        return "It is a number."
+    if name == "fill":
+        return "" if 0 < value <= 1 else "It is a share of the budget, above 0 and at most 1."
+    if SHAPE[name] == "int" and (value < 1 or value % 1):
+        return "It is a whole number from 1."
+    try:
+        Shape(**{_FIELD_OF[name]: float(value)})
+    except SettingsError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
