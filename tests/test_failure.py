@@ -67,9 +67,10 @@ def test_large_statistics_within_the_bound_are_not(network):
 def test_blocks_that_add_nothing_are_told_and_one_that_adds_is_enough(network):
     with_alpha(network, -ALMOST_ZERO / 2)
     assert list(signs_of_failure(network)) == ["residual weights stayed at zero"]
-    with torch.no_grad():
-        network.blocks[1].join_conv.alpha.fill_(-0.1)
-    assert signs_of_failure(network) == {}
+    for value in (-0.1, float("nan")):
+        with torch.no_grad():
+            network.blocks[1].join_conv.alpha.fill_(value)
+        assert signs_of_failure(network) == {}
 
 
 def test_weights_fixed_at_one_are_no_sign():

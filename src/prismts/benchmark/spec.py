@@ -319,11 +319,6 @@ def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
         if (collection := collections.get(name.casefold())) is not None:
             series = [one.name for one in list_datasets(collection=collection)]
             meant[name] = _left(series, entry.pop("without", []), f"{read.at(('data', number))}: {collection}")
-        elif "without" in entry:
-            raise SettingsError(
-                f"{read.at(('data', number))}: without leaves out series of a collection, and {name} is a single data "
-                f"set. Collections: {', '.join(collections.values())}."
-            )
         else:
             try:
                 meant[name] = [dataset(name).name]
@@ -416,6 +411,10 @@ class _Check:
                 )  # fmt: skip
             if names.index(one.name) != number:
                 raise self._fail(place, f"{one.name!r} stands among the data twice. Keep one of them.")
+            if one.without:
+                raise self._fail(
+                    place, f"without leaves out series of a collection, and {one.name} is a single data set."
+                )  # fmt: skip
             if one.file is None:
                 for name in ("time", "values", "frequency", "test_file"):
                     if getattr(one, name) is not None:

@@ -63,12 +63,12 @@ def _statistics(network: nn.Module) -> str:
 
 def _residual_weights(network: nn.Module) -> str:
     blocks = [module for module in network.modules() if isinstance(module, Block | FoldedBlock)]
-    most = max((abs(alpha) for block in blocks for alpha in block.alphas.values()), default=1.0)
-    if most >= ALMOST_ZERO:  # a weight that is no number is told by what made it so
+    weights = [abs(alpha) for block in blocks for alpha in block.alphas.values()]
+    if not weights or not all(weight < ALMOST_ZERO for weight in weights):  # one that is no number is none of these
         return ""
     return (
-        f"The blocks add nothing to their input: the largest residual weight is {most:.1g}, so what is answered comes "
-        "from the embedding and the head alone."
+        f"The blocks add nothing to their input: the largest residual weight is {max(weights):.1g}, so what is "
+        "answered comes from the embedding and the head alone."
     )
 
 
