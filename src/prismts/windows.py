@@ -100,15 +100,16 @@ class Windows:
         self._cumulative = np.concatenate([[0], np.cumsum(self.counts)])
         if not len(self):
             longest = int((ends - np.minimum(begins, ends)).max(initial=0))
-            if longest < horizon <= int(lengths.max(initial=0)) - context_length:
+            n_steps = int(lengths.max(initial=0))
+            if longest < horizon <= n_steps - context_length:
                 raise DataError(
                     f"No window fits: a forecast of horizon={horizon} steps lies in one part of the data as a whole, "
-                    f"but this part has {longest} of the {int(lengths.max(initial=0))} steps. Shorten horizon, or give "
+                    f"but this part has {longest} of the {n_steps} steps. Shorten horizon, or give "
                     "more data, or cut them otherwise."
                 )
             raise DataError(
                 f"No window fits: context_length={context_length} and horizon={horizon} need "
-                f"{context_length + horizon} steps, but the longest series has {int(lengths.max(initial=0))} "
+                f"{context_length + horizon} steps, but the longest series has {n_steps} "
                 f"({longest} of them in this part). Shorten context_length or horizon, or give more data."
             )
         self._padded = bool((self.first_future[self.counts > 0] < context_length).any())

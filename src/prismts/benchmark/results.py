@@ -15,7 +15,6 @@ import contextlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prismts.benchmark.spec import BenchSpec, Cell
+from prismts.benchmark.writing import write_whole
 from prismts.errors import DataError, PrismError, SettingsError
 
 if TYPE_CHECKING:
@@ -261,19 +261,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write beside the place and move there, so that a killed run never leaves half a cell."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".partial", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as target:
-            target.write(json.dumps(_finite(content), separators=(",", ":"), allow_nan=False) + "\n")
-            target.flush()
-            os.fsync(target.fileno())
-        Path(partial).chmod(0o644)
-        Path(partial).replace(file)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_whole(file, json.dumps(_finite(content), separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

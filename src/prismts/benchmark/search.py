@@ -31,6 +31,7 @@ from prismts.analysis.shape import macs_of
 from prismts.benchmark.search_space import Candidate, Range, candidate, candidate_of, first_points
 from prismts.benchmark.search_spec import SearchSpec
 from prismts.benchmark.search_trial import Ground, ground, latency
+from prismts.benchmark.writing import write_whole
 from prismts.errors import MissingExtraError, PrismError, SavedModelError, SettingsError
 from prismts.training.watch import watching
 
@@ -123,9 +124,7 @@ def _claim(spec: SearchSpec, folder: Path) -> None:
     """Write the search's name into its folder, so that another's best settings never replace its own there."""
     file = folder / "name"
     if not file.exists():
-        partial = folder / f".name.{os.getpid()}"
-        partial.write_text(f"{spec.name}\n", encoding="utf-8")
-        partial.replace(file)
+        write_whole(file, f"{spec.name}\n")
     elif (known := file.read_text(encoding="utf-8").strip()) != spec.name:
         raise SettingsError(
             f"{folder} belongs to the search {known!r}, but this one is called {spec.name!r}. Give it another folder "

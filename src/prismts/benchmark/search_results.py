@@ -27,6 +27,7 @@ from prismts.benchmark.search import count_trials, open_study, shown, storage_ur
 from prismts.benchmark.search_space import Candidate
 from prismts.benchmark.search_spec import SearchSpec
 from prismts.benchmark.search_trial import ground
+from prismts.benchmark.writing import write_whole
 from prismts.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -187,11 +188,8 @@ def write_best(path: str | Path, found: Found, *, folder: str | Path) -> Path:
         "found": told,
     }
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     head = "# The best settings of a search. In Python: estimator_of(path), or the estimator with these arguments.\n"
-    partial.write_text(head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
     return path
 
 

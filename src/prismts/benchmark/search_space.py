@@ -203,13 +203,13 @@ def _why_not(
             FitConfig().changed({**fit, name: value})
             return ""
         make_settings(ConvTimeNetConfig, {**model, name: value})
-    except (SettingsError, TypeError) as error:
+    except SettingsError as error:
         told = str(error)
     else:
         return ""
     for other, one in space.items():  # what cannot stand beside the defaults may stand beside another choice
         for option in one.options if isinstance(one, Choice) and other in _MODEL and other != name else ():
-            with contextlib.suppress(SettingsError, TypeError):
+            with contextlib.suppress(SettingsError):
                 make_settings(ConvTimeNetConfig, {**model, other: option, name: value})
                 return ""
     return told

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ import numpy as np
 
 from prismts.benchmark.study_cells import run_cell
 from prismts.benchmark.study_spec import Cell, StudySpec
+from prismts.benchmark.writing import write_whole
 from prismts.data.alignment import day_lags
 from prismts.data.catalog import load_dataset
 from prismts.data.profile import profile
@@ -234,17 +233,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    """Write beside the place and move there, so that a killed study never leaves half a cell."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".partial", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as target:
-            target.write(json.dumps(_plain(content), separators=(",", ":"), allow_nan=False) + "\n")
-        Path(partial).chmod(0o644)
-        Path(partial).replace(file)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_whole(file, json.dumps(_plain(content), separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:
