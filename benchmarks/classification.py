@@ -35,6 +35,7 @@ from prismts.estimators.classifier import Classifier
 from prismts.evaluation.classification import classification_scores
 from prismts.evaluation.protocols import data_hash
 from prismts.models.case_floors import CASE_FLOORS, case_floor
+from prismts.writing import write_whole
 
 CELLS = Path(__file__).parent / "results" / "classification"
 SETS = ("AWR", "EP", "FM", "JV", "SRS2", "BasicMotions", "NATOPS", "ERing", "Handwriting", "Libras", "PenDigits",
@@ -112,10 +113,7 @@ def run(cell: dict) -> None:
         "data_hash": data_hash(official),  # of the official order, whatever the resample
         "versions": versions(),
     }  # fmt: skip
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(result, indent=1) + "\n")
     print(target.relative_to(CELLS), f"{result['accuracy']:.4f}", f"{result['cpu_seconds']:.1f} s", flush=True)
 
 

@@ -36,6 +36,7 @@ from prismts.errors import DataError
 from prismts.estimators.detector import AnomalyDetector
 from prismts.evaluation.detection import detection_scores, vus_buffer
 from prismts.models.detectors import DETECTORS, make_detector
+from prismts.writing import write_whole
 
 CELLS = Path(__file__).parents[1] / "runs" / "detection"
 KEPT = Path(__file__).parent / "results" / "detection.csv"
@@ -76,10 +77,7 @@ def folder(method: str) -> Path:
 
 def write(target: Path, cell: dict) -> None:
     """Write a cell atomically."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(cell, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(cell, indent=1) + "\n")
 
 
 def ours(method: str, train: np.ndarray, test: np.ndarray, began: float) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -149,9 +147,7 @@ def gather() -> pd.DataFrame:
         kept = pd.read_csv(KEPT)
         found = pd.concat([kept, found]).drop_duplicates(["method", "series"], keep="last") if rows else kept
     found = found.sort_values(["method", "series"]).drop(columns=["threshold", "vus"], errors="ignore")
-    KEPT.parent.mkdir(parents=True, exist_ok=True)
-    found.round(5).to_csv(KEPT.with_suffix(".partial"), index=False)
-    KEPT.with_suffix(".partial").replace(KEPT)
+    write_whole(KEPT, found.round(5).to_csv(index=False))
     return found
 
 

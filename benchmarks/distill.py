@@ -30,6 +30,7 @@ import torch
 
 import prismts
 from prismts.estimators.distilling import Measured, distill, measured, n_numbers, smaller
+from prismts.writing import write_whole
 
 RESULTS = Path(__file__).parent / "results" / "distill"
 RUNS = Path(__file__).parents[1] / "runs"
@@ -95,9 +96,7 @@ def run(cell: dict, home: Path, *, tiny: bool) -> None:
         "versions": {"prismts": prismts.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
     }  # fmt: skip
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(result, indent=1) + "\n")
     shutil.rmtree(runs)
     told = {name: {k: round(v, 4) for k, v in one.scores.items() if k in ("mse", "accuracy")}
             for name, one in scored.items()}  # fmt: skip

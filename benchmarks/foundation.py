@@ -15,6 +15,7 @@ import torch
 
 import prismts
 from prismts.evaluation.protocols import score
+from prismts.writing import write_whole
 
 CELLS = Path(__file__).parent / "results" / "foundation"
 SEEDS = (0, 1, 2)
@@ -68,10 +69,7 @@ def run(cell: dict) -> None:
         "versions": {"prismts": prismts.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
     }  # fmt: skip
-    CELLS.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(result, indent=1) + "\n")
     print(target.name, {protocol: round(s["measures"]["mse"], 4) for protocol, s in scores.items()}, f"{seconds:.0f} s",
           flush=True)  # fmt: skip
 

@@ -22,6 +22,7 @@ import torch
 import prismts
 from prismts.data.splits import by_fraction
 from prismts.estimators.imputer import Imputer
+from prismts.writing import write_whole
 
 CELLS = Path(__file__).parent / "results" / "imputation"
 SEEDS = (0, 1, 2)
@@ -72,10 +73,7 @@ def run(cell: dict) -> None:
         "versions": {"prismts": prismts.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
     }  # fmt: skip
-    CELLS.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(result, indent=1) + "\n")
     told = {name: (round(s["measures"]["mse"], 4), round(s["measures"]["mse_line"], 4)) for name, s in scores.items()}
     print(target.name, told, f"{seconds:.0f} s", flush=True)
 

@@ -34,6 +34,7 @@ import prismts
 from prismts.data.series import Series
 from prismts.data.splits import Borders, by_fraction
 from prismts.estimators.forecaster import Forecaster
+from prismts.writing import write_whole
 
 CELLS = Path(__file__).parent / "results" / "irregular"
 SEEDS = (0,)
@@ -126,10 +127,7 @@ def run(cell: dict, epochs: int = EPOCHS, stride: int = 0) -> None:
         "data_hash": forecaster.data_hash_, "threads": torch.get_num_threads(),
         "versions": {"prismts": prismts.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip
-    CELLS.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(result, indent=1) + "\n")
     print(target.name, round(result["mse"], 4), round(result["mae"], 4), f"{fitted.seconds:.0f} s", flush=True)
 
 

@@ -42,6 +42,7 @@ from prismts.models.language import LanguageConfig
 from prismts.models.language_patchwise import PatchwiseEncoder, write_stage
 from prismts.training.fit import FitConfig
 from prismts.training.pretrain import pretrain
+from prismts.writing import write_whole
 
 RESULTS = Path(__file__).parent / "results" / "language"
 RUNS = Path(__file__).parents[1] / "runs" / "language"  # what stage 1 taught, and the teacher: read by later cells
@@ -234,10 +235,7 @@ def _device() -> str:
 
 
 def _write(target: Path, result: dict) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy as np
 import prismts
 from prismts.layers import convolve
 from prismts.layers.paths import written_out
+from prismts.writing import write_whole
 
 CELLS = Path(__file__).parent / "results" / "paths"
 SIDES, SEEDS, EPOCHS = ("fast", "plain"), (0, 1, 2), 4
@@ -55,10 +56,7 @@ def run(side: str) -> None:
             fitted = forecaster.fit(series, validation=series.borders).fit_result_
         cell = {"side": side, "seed": seed, "validation": fitted.best_loss, "best_epoch": fitted.best_epoch,
                 "cpu_seconds": time.process_time() - began, "history": fitted.history}  # fmt: skip
-        CELLS.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        partial.write_text(json.dumps(cell, indent=1) + "\n")
-        partial.replace(target)
+        write_whole(target, json.dumps(cell, indent=1) + "\n")
         print(target.name, round(fitted.best_loss, 5), fitted.best_epoch, flush=True)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import prismts
+from prismts.writing import write_whole
 
 CELLS = Path(__file__).parent / "results" / "promises"
 SEEDS, LEVELS, REMOVED = (0, 1, 2), (0.1, 0.5, 0.9), 0.05
@@ -44,10 +45,7 @@ def run(what: str, seed: int) -> None:
         else:
             cell[name] = whole_error(series, found.forecasts, found.origins)
         cell["n_scored"] = found.scores.n_scored
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(cell, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(cell, indent=1) + "\n")
     print(cell, flush=True)
 
 

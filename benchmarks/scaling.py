@@ -35,6 +35,7 @@ from prismts.tasks.forecast import Forecast
 from prismts.training.batches import Batches
 from prismts.training.memory import keep_pages
 from prismts.windows import Windows
+from prismts.writing import write_whole
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 SIZES = {
@@ -116,9 +117,7 @@ def run() -> None:
             command = [sys.executable, __file__, "one", "--what", what, "--size", str(size)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found.setdefault(what, {})[str(size)] = json.loads(done.stdout)
-            partial = RESULTS.with_suffix(".partial")
-            partial.write_text(json.dumps(found, indent=1) + "\n")
-            partial.replace(RESULTS)
+            write_whole(RESULTS, json.dumps(found, indent=1) + "\n")
             print(what, size, found[what][str(size)], flush=True)
 
 

@@ -40,6 +40,7 @@ from prismts.estimators.case_recipes import CLASSIFY_SETTINGS
 from prismts.estimators.recipes import FORECAST_SETTINGS
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNetConfig
+from prismts.writing import write_whole
 
 HERE = Path(__file__).parent
 CELLS = HERE / "results" / "search_rule"
@@ -89,10 +90,7 @@ def cell_file(name: str, kind: str, seed: int) -> Path:
 
 
 def write(file: Path, content: dict) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(file)
+    write_whole(file, json.dumps(content, indent=1) + "\n")
 
 
 def read(file: Path) -> dict | None:

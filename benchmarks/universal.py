@@ -50,6 +50,7 @@ from prismts.data.generator import GeneratorConfig
 from prismts.errors import DataError
 from prismts.estimators.match import season_scales
 from prismts.evaluation.transfer import TransferReport
+from prismts.writing import write_whole
 
 CELLS = Path(__file__).parent / "results" / "universal"
 ENCODERS = Path(__file__).parents[1] / "runs" / "universal"
@@ -162,10 +163,7 @@ def run(cell: dict, budget: str) -> None:
         **cell, "budget": budget, **found, "seconds": time.perf_counter() - began,
         "versions": {"prismts": prismts.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(target)
+    write_whole(target, json.dumps(result, indent=1) + "\n")
     print(target.relative_to(CELLS), found.get("scores", ""), f"{result['seconds']:.0f} s", flush=True)
 
 

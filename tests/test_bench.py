@@ -446,9 +446,11 @@ def test_only_cells_whose_name_holds_the_text_run(tmp_path):
 def test_what_a_killed_run_left_half_written_counts_as_nothing(tmp_path):
     spec = small(floors=[])
     run_bench(spec, tmp_path, load=plant, only="ETTh1")
-    (tmp_path / "cells" / ".ETTh2-ridge-c48-h12-s0-honest.json.abc.partial").write_text('{"measures": ')
+    left = tmp_path / "cells" / ".ETTh2-ridge-c48-h12-s0-honest.json.abc.partial"
+    left.mkdir()
+    (left / "ETTh2-ridge-c48-h12-s0-honest.json").write_text('{"measures": ')
     assert len(read_results(tmp_path).cells) == 1
-    os.utime(tmp_path / "cells" / ".ETTh2-ridge-c48-h12-s0-honest.json.abc.partial", (0, 0))
+    os.utime(left, (0, 0))
     run_bench(spec, tmp_path, load=plant)
     assert not list((tmp_path / "cells").glob(".*"))
 

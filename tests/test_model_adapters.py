@@ -255,6 +255,13 @@ def test_an_adapter_is_saved_apart_and_comes_back_on_its_base(how: str, tmp_path
     save_adapter(model, tmp_path / "a")  # over an old one
 
 
+def test_an_adapter_whose_writer_was_killed_between_two_renames_is_not_lost(tmp_path) -> None:
+    base = model_of()
+    save_adapter(adapt(copy.deepcopy(base), "lora"), tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / ".a.old")
+    assert load_adapter(base, tmp_path / "a").adaptation is not None
+
+
 def test_the_adapter_of_a_large_encoder_is_a_small_file(tmp_path) -> None:
     settings = {"width": 256, "feed_forward": 1024, "kernel_sizes": (9,) * 9}
     task = Classify(5, pooling="max")

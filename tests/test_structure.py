@@ -13,8 +13,8 @@ import prismts
 ROOT = Path(prismts.__file__).parent
 # as in the design: a part imports only parts to its left
 ORDER = [
-    "errors", "shapes", "ranges", "data", "windows", "cases", "layers", "models", "tasks", "training", "evaluation",
-    "analysis", "estimators", "adapters", "benchmark", "report", "serving", "cli", "__main__",
+    "errors", "writing", "shapes", "ranges", "data", "windows", "cases", "layers", "models", "tasks", "training",
+    "evaluation", "analysis", "estimators", "adapters", "benchmark", "report", "serving", "cli", "__main__",
 ]  # fmt: skip
 FILES = sorted(file for file in ROOT.rglob("*.py") if file.parent != ROOT or file.stem != "__init__")
 

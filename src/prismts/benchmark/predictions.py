@@ -7,8 +7,6 @@ np.median(np.abs(kept.forecasts - kept.targets))              # what nobody had 
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prismts.errors import DataError, SettingsError
+from prismts.writing import whole
 
 __all__ = ["CasePredictions", "Forecasts", "Kept", "StepScores", "read_predictions", "write_predictions"]
 
@@ -108,16 +107,8 @@ def write_predictions(path: Path, kept: Kept) -> None:
     for name, array in arrays.items():
         if array.dtype == object:  # labels of text that came as objects
             arrays[name] = array.astype(str)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, kind=np.array(kind), **arrays)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with whole(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, kind=np.array(kind), **arrays)
 
 
 def read_predictions(path: str | Path) -> Kept:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prismts.benchmark.spec import BenchSpec, Cell
-from prismts.benchmark.writing import write_whole
 from prismts.errors import DataError, PrismError, SettingsError
+from prismts.writing import whole, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,8 +112,6 @@ def write_failed(folder: Path, spec: BenchSpec, cells: Sequence[Cell], error: st
 
 def keep_spec(folder: Path, spec: BenchSpec) -> None:
     """Write down what the folder is run with, and copy the published numbers beside it."""
-    import shutil
-
     names = [Path(name).name for name in spec.published]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise SettingsError(f"Two files of published numbers are called {twice!r}. Rename one of them.")
@@ -122,18 +120,16 @@ def keep_spec(folder: Path, spec: BenchSpec) -> None:
         if not source.exists():
             raise SettingsError(f"There is no file {name!r} of published numbers beside the specification.")
         target = folder / "published" / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
         if source.resolve() != target.resolve():
-            shutil.copyfile(source, partial := target.with_name(f".{target.name}.partial"))
-            partial.replace(target)
+            write_whole(target, source.read_bytes())
     _write_json(folder / "spec.json", json.loads(spec.model_dump_json(exclude={"folder"})))
 
 
 def clear(folder: Path) -> None:
     """Remove what a killed run left half written, an hour after it."""
-    for file in folder.glob("*/.*.partial"):
-        if time.time() - file.stat().st_mtime > _STALE:
-            file.unlink(missing_ok=True)
+    for left in folder.glob("**/.*.partial"):
+        if time.time() - left.stat().st_mtime > _STALE:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def read_results(folder: str | Path, spec: BenchSpec | None = None) -> Results:
@@ -209,13 +205,8 @@ def frame(results: Results) -> pd.DataFrame:
 def gather(results: Results) -> Path:
     """Write every finished cell as a row of ``results.parquet``, which DuckDB, pandas and polars read."""
     path = results.folder / "results.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         frame(results).to_parquet(partial, index=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -31,9 +31,9 @@ from prismts.analysis.shape import macs_of
 from prismts.benchmark.search_space import Candidate, Range, candidate, candidate_of, first_points
 from prismts.benchmark.search_spec import SearchSpec
 from prismts.benchmark.search_trial import Ground, ground, latency
-from prismts.benchmark.writing import write_whole
 from prismts.errors import MissingExtraError, PrismError, SavedModelError, SettingsError
 from prismts.training.watch import watching
+from prismts.writing import write_whole
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -27,8 +27,8 @@ from prismts.benchmark.search import count_trials, open_study, shown, storage_ur
 from prismts.benchmark.search_space import Candidate
 from prismts.benchmark.search_spec import SearchSpec
 from prismts.benchmark.search_trial import ground
-from prismts.benchmark.writing import write_whole
 from prismts.errors import SettingsError
+from prismts.writing import write_whole
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -20,12 +20,12 @@ import numpy as np
 
 from prismts.benchmark.study_cells import run_cell
 from prismts.benchmark.study_spec import Cell, StudySpec
-from prismts.benchmark.writing import write_whole
 from prismts.data.alignment import day_lags
 from prismts.data.catalog import load_dataset
 from prismts.data.profile import profile
 from prismts.data.series import Series
 from prismts.errors import DataError, SettingsError
+from prismts.writing import write_whole
 
 __all__ = ["Progress", "Study", "plan", "read_study", "run_study"]
 

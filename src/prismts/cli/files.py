@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prismts.errors import SettingsError, unknown_name
+from prismts.writing import whole, write_whole
 
 if TYPE_CHECKING:
     from prismts.data.series import Collection
@@ -73,24 +74,16 @@ def write_table(table: Any, path: Path) -> None:
     name = path.name.lower()
     if not name.endswith((".csv", ".csv.gz", ".parquet")):
         raise SettingsError(f"{path}: a table is written as .csv, .csv.gz or .parquet.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial.{path.name}")
-    try:
+    with whole(path) as partial:
         if name.endswith(".parquet"):
             table.to_parquet(partial, index=False)
         else:
             table.to_csv(partial, index=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(value: Any, path: Path) -> None:
     """Write plain values atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
 def free_place(out: Path, may_replace: bool) -> Path:

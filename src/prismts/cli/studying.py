@@ -13,6 +13,7 @@ from rich.markup import escape
 from prismts.cli.app import app
 from prismts.cli.files import typed
 from prismts.cli.options import Quiet
+from prismts.writing import write_whole
 
 __all__ = ["study_app", "study_cross_learner"]
 
@@ -59,7 +60,7 @@ def study_cross_learner(
 
     study = run_study(specification, out, tell=tell, only=only)
     tables = out / "tables.md"
-    tables.write_text(markdown(study), encoding="utf-8")
+    write_whole(tables, markdown(study))
     page = study_page(out / "study.html", study, command=typed())
     console.print(f"cells: {len(study.cells)} of {len(specification.cells)} done   tables: {tables}   page: {page}")
     if study.failed:

@@ -27,6 +27,7 @@ from scipy.signal import lfilter
 
 from prismts.data.series import Series
 from prismts.errors import SavedModelError, SettingsError, unknown_name
+from prismts.writing import whole, write_whole
 
 __all__ = ["KERNELS", "KINDS", "GeneratorConfig", "generate", "generate_many", "sample_process", "write_generated"]
 
@@ -130,7 +131,7 @@ def write_generated(
     note = folder / "generator.json"
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise SavedModelError(f"{folder} holds series of another seed or other settings. Name another folder.")
-    note.write_text(text, encoding="utf-8")
+    write_whole(note, text)
     for block, begin in enumerate(range(0, n_series, per_file)):
         done = folder / f".{block:05d}-{min(begin + per_file, n_series)}.done"
         if done.exists():
@@ -146,10 +147,8 @@ def write_generated(
             }
             for c in range(n_channels):
                 columns[f"channel_{c}"] = np.concatenate([one.values[c] for _, one in some])
-            path = folder / f"c{n_channels}-{block:05d}.parquet"
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            pq.write_table(pa.table(columns), partial)
-            partial.replace(path)
+            with whole(folder / f"c{n_channels}-{block:05d}.parquet") as partial:
+                pq.write_table(pa.table(columns), partial)
         done.touch()
     return sorted(folder.glob("*.parquet"))
 

@@ -11,9 +11,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +25,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from prismts.errors import SavedModelError
+from prismts.writing import recover, whole_folder
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "read_config", "read_folder", "write_folder"]
 
@@ -46,11 +44,7 @@ def write_folder(
     path = Path(path)
     if path.exists() and (path.is_file() or (any(path.iterdir()) and not _is_ours(path))):
         raise SavedModelError(f"{path} exists and is no model folder of PrismTS. Save to another place.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    recover(path)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        partial.chmod(0o777 & ~_umask())
+    with whole_folder(path) as partial:
         save_file(
             {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, partial / _WEIGHTS
         )
@@ -66,19 +60,6 @@ def write_folder(
         (partial / _CONFIG).write_text(
             json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
         )
-        for file in partial.iterdir():
-            file.chmod(0o666 & ~_umask())  # safetensors lets only the owner read
-            with file.open("rb+") as handle:
-                os.fsync(handle.fileno())
-        old = _old(path)
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        recover(path)
-        raise
 
 
 def read_folder(path: Path | str) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, NDArray]]:
@@ -129,15 +110,6 @@ def read_config(path: Path | str) -> dict[str, Any]:
     return config
 
 
-def recover(path: Path) -> None:
-    """Bring back the old folder, where a save was killed in the one moment between two renames."""
-    old = _old(path)
-    if old.is_dir() and not path.exists():
-        old.rename(path)
-    elif old.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def package_version() -> str:
     """The version of this package."""
     with contextlib.suppress(PackageNotFoundError):
@@ -153,11 +125,6 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _old(path: Path) -> Path:
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - "." and ".." have a name then, and no link is followed
-    return path.with_name(f".{path.name}.old")
-
-
 def _is_ours(path: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return json.loads((path / _CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT
@@ -171,9 +138,3 @@ def _checksum(config: Mapping[str, Any]) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -24,9 +24,6 @@ import hashlib
 import inspect
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +51,7 @@ from prismts.models import (
     timesnet,
 )
 from prismts.models.contract import Encoder
+from prismts.writing import recover, whole_folder
 
 __all__ = [
     "HOW",
@@ -446,27 +444,11 @@ def write_adapter(path: str | Path, config: Mapping[str, Any], state: Mapping[st
     path = Path(path)
     if path.exists() and (path.is_file() or (any(path.iterdir()) and not (path / _FILES[1]).is_file())):
         raise SavedModelError(f"{path} exists and is no adapter of PrismTS. Save to another place.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o777 & ~mask)
+    with whole_folder(path) as partial:
         weights, text = (partial / name for name in _FILES)
         save_file({name: value.cpu().contiguous().clone() for name, value in state.items()}, weights)
         whole = {"format": _FORMAT, "format_version": 1, **config, "sha256": _sha256(weights)}
         text.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        for file in (weights, text):
-            file.chmod(0o666 & ~mask)
-        old = path.with_name(f".{path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -475,6 +457,7 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         SavedModelError: the folder is missing, foreign or altered.
     """
+    recover(path)
     weights, text = (Path(path) / name for name in _FILES)
     if not text.is_file():
         raise SavedModelError(f"There is no adapter at {path}: it has no {_FILES[1]}.")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from prismts.errors import SettingsError
 from prismts.report.theme import TEMPLATES
+from prismts.writing import write_whole
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -149,7 +148,7 @@ def write_report(
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     encoded = page.encode("utf-8", errors="replace")
-    _replace_file(path, encoded)
+    write_whole(path, encoded)
     return Written(path, len(encoded))
 
 
@@ -165,21 +164,3 @@ def _json_for_script(value: Any) -> str:
     """JSON that cannot end the script element it stands in, nor open a comment there."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Write beside the place and move there, so that a reader never sees half a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(partial).chmod(0o666 & ~umask)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +33,7 @@ from prismts.serving.graph_impute import impute_graph
 from prismts.serving.onnx_file import dynamic_axes, quiet, write_onnx
 from prismts.serving.parity import Answer, differences
 from prismts.serving.runtime import FORMAT, FORMAT_VERSION
+from prismts.writing import whole
 
 __all__ = ["Format", "TOLERANCE", "described", "export", "graph_of"]
 
@@ -79,11 +78,7 @@ def export(estimator: Estimator | str | Path, path: str | Path, *, format: Forma
     if format == "pt2" and graph.kind == "embed":  # torch.export takes a number of windows of 1 for a constant
         graph = replace(graph, time=TimeRange(graph.time.min + 1))
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in _metadata(one, graph).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".partial.{format}", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
+    with whole(path) as partial:
         if format == "onnx":
             write_onnx(graph, partial, metadata)
             answer = _onnx_answer(partial)
@@ -91,14 +86,6 @@ def export(estimator: Estimator | str | Path, path: str | Path, *, format: Forma
             _write_pt2(graph, partial, metadata)
             answer = _pt2_answer(partial, graph)
         _check(one, graph, answer)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)  # a temporary file lets only its owner read
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -30,11 +30,5 @@ def exported_file(folder: Path) -> Path:
     if not file.exists():
         from prismts.serving.export import export
 
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.stem}.{os.getpid()}.onnx")
-        try:
-            export(folder, partial)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        export(folder, file)
     return file

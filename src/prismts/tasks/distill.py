@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -40,6 +39,7 @@ from prismts.models.contract import Encoder
 from prismts.tasks.classify import Classify, by_length, scores_of
 from prismts.tasks.forecast import Forecast, answer_batch
 from prismts.windows import Batch
+from prismts.writing import write_whole
 
 __all__ = ["AnswerCache", "Distill", "Projecting", "Taught", "TaughtBatch", "soft_entropy"]
 
@@ -290,7 +290,5 @@ class AnswerCache:
 
     def _note(self, n: int, done: int, names: list[str]) -> None:
         assert self.folder is not None
-        partial = self.folder / f".note.{os.getpid()}.partial"
         text = json.dumps({"key": self.key, "n": n, "done": done, "arrays": names}, indent=1, sort_keys=True)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(self.folder / "note.json")
+        write_whole(self.folder / "note.json", text + "\n")

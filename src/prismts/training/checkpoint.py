@@ -7,7 +7,6 @@ exactly; opening a foreign file cannot run code. Writing is atomic: a killed sav
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prismts.errors import SavedModelError
+from prismts.writing import whole
 
 __all__ = ["SafeCheckpointIO", "read_tree", "write_tree"]
 
@@ -28,15 +28,8 @@ def write_tree(tree: Any, path: Path) -> None:
     """Write nested dictionaries, lists, tuples, numbers, texts and tensors to one file, atomically."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_pack(tree, tensors))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         save_file(tensors, partial, metadata={_KEY: text})
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_tree(path: Path) -> Any:

@@ -40,6 +40,7 @@ from prismts.training.memory import keep_pages
 from prismts.training.progress import TrainingBar
 from prismts.training.schedules import SCHEDULES, make_schedule
 from prismts.training.watch import tell_watchers
+from prismts.writing import write_whole
 
 __all__ = [
     "FitConfig", "FitResult", "Task", "TrainingDiverged", "claim", "fit", "make_optimizer", "require_finite", "span_of",
@@ -466,9 +467,7 @@ def claim(home: Path, config: FitConfig, seed: int, fingerprint: str) -> None:
                 "this run another folder."
             )
         return
-    partial = note.with_suffix(".partial")
-    partial.write_text(json.dumps({"fingerprint": mark}))
-    partial.replace(note)
+    write_whole(note, json.dumps({"fingerprint": mark}))
 
 
 @contextlib.contextmanager
