@@ -164,6 +164,12 @@ def test_the_network_of_a_forecaster_and_its_chosen_line_are_in_the_graph(plant)
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
 
 
+def test_a_line_that_reads_more_than_its_network_is_in_the_graph(plant):
+    forecaster = prismts.Forecaster(setting="long_line", context_length=350, horizon=6, **QUICK).fit(plant)
+    x = holes(plant[:, 50:400])
+    np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
+
+
 def test_each_series_of_training_has_its_own_scale_and_others_are_scaled_by_themselves(plant):
     cases = [Series(plant[:, :300] * 10.0**i, name=name) for i, name in enumerate(("north", "south"))]
     forecaster = prismts.Forecaster("ridge", context_length=24, horizon=6).fit(Collection.of(cases))

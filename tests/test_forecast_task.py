@@ -151,10 +151,11 @@ def test_a_future_of_which_nothing_was_observed_costs_nothing_and_moves_nothing(
 @pytest.mark.parametrize("line", ["ridge"])
 @pytest.mark.parametrize("channels", ["independent", "mixed"])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
-def test_before_training_the_network_forecasts_what_the_ridge_forecasts(line, channels, missing):
+@pytest.mark.parametrize("network_context", [None, 24, 9])
+def test_before_training_the_network_forecasts_what_the_ridge_forecasts(line, channels, missing, network_context):
     data = drifting()
     data.values[np.random.default_rng(1).random(data.values.shape) < missing] = np.nan
-    task, windows = Forecast(HORIZON, line=line), Windows(data, 40, HORIZON)
+    task, windows = Forecast(HORIZON, line=line, network_context=network_context), Windows(data, 40, HORIZON)
     models = []
     for name, options in (("ridge", {}), ("convtimenet", SMALL | {"channels": channels})):
         model = task.build(name, options, n_channels=3, context_length=40)
@@ -163,6 +164,36 @@ def test_before_training_the_network_forecasts_what_the_ridge_forecasts(line, ch
     batch = windows.batch(np.arange(50))
     ridge, network = (model(batch.context, batch.context_observed) for model in models)
     torch.testing.assert_close(network, ridge, rtol=1e-4, atol=1e-4 * float(ridge.detach().std()))
+
+
+@pytest.mark.parametrize("name", ["convtimenet", "cross_learner"])
+def test_a_network_that_reads_less_than_its_line_hears_nothing_of_what_came_before(name):
+    task = Forecast(HORIZON, network_context=24)
+    model = task.build(name, {}, n_channels=3, context_length=40).eval()
+    nn.init.normal_(model.head.linear.weight)
+    late = torch.randn(5, 3, 24)
+    early, other = torch.randn(2, 5, 3, 16)
+    one, two = (model.features(torch.cat([past, late], dim=-1)) for past in (early, other))
+    torch.testing.assert_close(one.tokens, two.tokens)
+    assert not torch.allclose(one.window, two.window)
+    alone = Forecast(HORIZON, line=None).build(name, {}, n_channels=3, context_length=24).eval()
+    alone.load_state_dict({key: value for key, value in model.state_dict().items() if "head.line." not in key})
+    x = torch.cat([early, late], dim=-1)
+    with torch.no_grad():
+        model.head.line.weight.zero_()
+        model.head.line.bias.zero_()
+        # a line of zeros says the mean of the whole window; a network without a line, that of what it reads
+        beside, network = model(x) - x.mean(-1, keepdim=True), alone(late) - alone.encode(late).stats.mean
+    torch.testing.assert_close(beside, network)
+
+
+def test_a_network_context_as_long_as_the_context_is_none():
+    torch.manual_seed(0)
+    whole = Forecast(HORIZON).build("convtimenet", SMALL, n_channels=3, context_length=40).eval()
+    same = Forecast(HORIZON, network_context=64).build("convtimenet", SMALL, n_channels=3, context_length=40).eval()
+    same.load_state_dict(whole.state_dict())
+    x = torch.randn(4, 3, 40)
+    torch.testing.assert_close(same(x), whole(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

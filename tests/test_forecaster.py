@@ -68,6 +68,15 @@ def fitted() -> Forecaster:
 # ---- what comes back
 
 
+def test_a_long_line_reads_all_of_a_context_of_which_the_network_reads_the_end(tmp_path):
+    data = plant(900)
+    forecaster = Forecaster(**TINY | {"setting": "long_line", "context_length": 360}).fit(data)
+    member = forecaster.members_[0]
+    assert (member.context_length, member.reads_last, member.head.line.weight.shape[1]) == (336, 336, 360)
+    forecaster.save(tmp_path / "m")
+    np.testing.assert_array_equal(prismts.load(tmp_path / "m").predict(data.values), forecaster.predict(data.values))
+
+
 @pytest.mark.parametrize(
     ("named", "expected"),
     [({"patch_length": 8}, (8, 4)), ({"patch_length": 2}, (2, 1)), ({"patch_length": 8, "stride": 3}, (8, 3)),

@@ -376,6 +376,19 @@ def test_a_model_without_patches_or_blocks_is_reported_without_them(fitted, tmp_
     assert len(page.data["figures"]) == 4
 
 
+def test_patches_are_drawn_over_the_steps_that_they_are_cut_from(tmp_path):
+    series = sine_mixture(900, periods=(12.0,), amplitudes=(1.0,), seed=1)
+    borders = Borders(700, 800, 900)
+    forecaster = Forecaster(
+        setting="long_line", context_length=360, horizon=12, progress=False, fit_settings={"max_epochs": 1},
+        model_settings={"kernel_sizes": (3,), "width": 8, "feed_forward": 8},
+    ).fit(series, validation=borders)  # fmt: skip
+    scores = {"mine": scores_of(0.3)}
+    page = Page(forecast_report(tmp_path / "r.html", forecaster, series, borders, scores).path)
+    (drawn,) = [one for one in page.data["figures"] if "uniform patch" in json.dumps(one)]
+    assert max(len(decoded(trace["y"])) for trace in drawn["data"]) == 336
+
+
 def test_uniform_patches_are_told_instead_of_drawn(tmp_path):
     series, borders = sine_mixture(150, periods=(12.0,), amplitudes=(1.0,), seed=1), Borders(90, 120, 150)
     forecaster = Forecaster(

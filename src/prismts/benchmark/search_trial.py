@@ -79,8 +79,9 @@ class _Forecasts(Ground):
         self.data_hash = data_hash(self.data)
         recipe = find_recipe(spec.setting, None, None)
         fixed = dict(spec.model)
+        n_read = recipe.network_reads(spec.context_length)
         site = Site(
-            n_timepoints=spec.context_length, n_channels=self.data.n_channels, n_outputs=spec.horizon,
+            n_timepoints=n_read, n_channels=self.data.n_channels, n_outputs=spec.horizon,
             channels=fixed.get("channels", recipe.model.get("channels", "independent")),
         )  # fmt: skip
         lengths = self.data.lengths
@@ -91,7 +92,7 @@ class _Forecasts(Ground):
         self.place = Place(
             site=site, n_values=int(ends.sum()) * self.data.n_channels, period=period_of(self.data, ends),
             base=recipe.model, fit=recipe.fit.changed(spec.fit), fixed=fixed,
-            own=with_patches({**recipe.model, **fixed}, patches_for_context(spec.context_length)),
+            own=with_patches({**recipe.model, **fixed}, patches_for_context(n_read)),
         )  # fmt: skip
 
     def arguments(self, one: Candidate) -> dict[str, Any]:

@@ -341,7 +341,7 @@ class _WindowTeacher:
             for member in self.teacher.members_:
                 if not isinstance(member, Encoder):
                     raise SettingsError(f"A {type(member).__name__} has no tokens to compare. Set features=0.")
-                found.append(pooled(member.eval().encode(batch.context, batch.context_observed), "mean").numpy())
+                found.append(pooled(member.eval().features(batch.context, batch.context_observed), "mean").numpy())
         return np.concatenate(found, axis=1)
 
     def gather(self, series: NDArray[np.int64], future: NDArray[np.int64]) -> NDArray[np.float64]:

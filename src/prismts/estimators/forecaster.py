@@ -78,8 +78,9 @@ class Forecaster(Estimator):
         horizon: steps of future it writes.
         quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
         setting: a named recipe of ``FORECAST_SETTINGS``: "default", "ridge_line" (the same beside the plain ridge),
-            "reverting_line" (beside a line that may pull to the mean of training), "network" (no line beside it), or
-            "published" (the authors' form).
+            "reverting_line" (beside a line that may pull to the mean of training), "long_line" (the network reads the
+            last 336 steps, the line all of the context), "network" (no line beside it), or "published" (the authors'
+            form).
             Rivals whose authors' training we follow have it under "default" and "published".
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
@@ -486,15 +487,16 @@ class Forecaster(Estimator):
         if self.warm_start and getattr(self, "proposal_", None) is not None and self._form[1] == self.context_length:
             return self.proposal_
         n_outputs = self.horizon * len(self.quantiles or (0.5,))
+        recipe = find_recipe(self.setting, None, None)
         return propose_windows(
-            data, train_ends, context_length=self.context_length, n_outputs=n_outputs,
-            base=find_recipe(self.setting, None, None).model, fixed=self.model_settings,
+            data, train_ends, context_length=recipe.network_reads(self.context_length), n_outputs=n_outputs,
+            base=recipe.model, fixed=self.model_settings,
         )  # fmt: skip
 
     def _recipe(self, data: Collection, train_ends: NDArray[np.int64], proposal: Proposal | None = None) -> Recipe:
         recipe = find_recipe(self.setting, self.model_settings, self.fit_settings, self._trained_as())
         if self.head == "any_horizon":
-            recipe = replace(recipe, line=None)
+            recipe = replace(recipe, line=None, network_context=None)
         if self.loss is not None:
             recipe = replace(recipe, loss=self.loss)
         if proposal is not None:
@@ -520,7 +522,8 @@ class Forecaster(Estimator):
                 settings.setdefault("patch_length", min(24, max(1, self.context_length // 6)))
             recipe = replace(recipe, model=settings)
         else:
-            recipe = replace(recipe, model=with_patches(recipe.model, patches_for_context(self.context_length)))
+            patches = patches_for_context(recipe.network_reads(self.context_length))
+            recipe = replace(recipe, model=with_patches(recipe.model, patches))
         if "batch_size" not in (self.fit_settings or {}) and data.n_channels > recipe.fit.channels_at_once:
             on_cpu = torch.accelerator.current_accelerator(check_available=True) is None
             if on_cpu or recipe.fit.accelerator == "cpu":
@@ -595,7 +598,7 @@ class Forecaster(Estimator):
     def _task(self, recipe: Recipe) -> Forecast:
         return Forecast(
             self.horizon, quantiles=self.quantiles, loss=recipe.loss, line=recipe.line,  # type: ignore[arg-type]
-            head_dropout=recipe.head_dropout, head=self.head,
+            network_context=recipe.network_context, head_dropout=recipe.head_dropout, head=self.head,
         )  # fmt: skip
 
     def _split(

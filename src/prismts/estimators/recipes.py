@@ -21,9 +21,14 @@ class Recipe:
     model: Mapping[str, Any] = field(default_factory=dict)  # settings of the architecture
     fit: FitConfig = field(default_factory=FitConfig)
     line: str | None = "chosen"  # the straight line beside the network: a name of LINES, or None
+    network_context: int | None = None  # steps at the end of the context that the network reads; None: as the line, all
     loss: str = "mse"
     head_dropout: float = 0.0
     n_members: int = 1  # networks that differ in their seed, whose mean is the forecast
+
+    def network_reads(self, context_length: int) -> int:
+        """How many steps of such a context the network reads."""
+        return min(context_length, self.network_context or context_length)
 
 
 def _published(dataset: str, kernels: tuple[int, ...], dropout: float, batch: int, rate: float) -> Recipe:
@@ -80,6 +85,11 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
     "ridge_line": replace(_DEFAULT, title="the default beside the plain ridge", line="ridge"),
     "reverting_line": replace(
         _DEFAULT, title="the default beside a line that may pull to the mean of training", line="reverting"
+    ),
+    "long_line": replace(
+        _DEFAULT,
+        title="the default, whose network reads the last 336 steps beside a line that reads all of the context",
+        network_context=336,
     ),
     "network": replace(
         _DEFAULT, title="the network of the default alone", line=None, loss="mse", fit=FitConfig(**NETWORK_FIT)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from torch import Tensor, nn
 
 from prismts.layers.features import Features
+from prismts.layers.missing import bridge
 
 __all__ = ["Borrower", "Encoder", "Features", "Mergeable"]
 
@@ -49,6 +50,7 @@ class Encoder(nn.Module):
     stride: int  # from token to token
     stacks: bool = True  # whether the weights of several can run as one, see training.together
     heeds_end: bool = False  # whether steps behind the last observed one change nothing, in training either
+    reads_last: int | None = None  # only so many steps at the end of a window become tokens; None: all of them
 
     head: nn.Module
 
@@ -56,9 +58,20 @@ class Encoder(nn.Module):
         """[B, C, T] and its mask (None: all observed) to Features."""
         raise NotImplementedError
 
+    def features(self, x: Tensor, observed: Tensor | None = None) -> Features:
+        """What the head is given: the tokens of the last ``reads_last`` steps, and the whole window in their units.
+
+        So a line in the head may read a longer past than the tokens do.
+        """
+        n = self.reads_last
+        if n is None or n >= x.shape[-1]:
+            return self.encode(x, observed)
+        tokens, valid, _, stats = self.encode(x[..., -n:], None if observed is None else observed[..., -n:])
+        return Features(tokens, valid, (bridge(x, observed) - stats.mean) / stats.scale, stats)
+
     def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """What the head says about the windows x [B, C, T]."""
-        return self.head(self.encode(x, observed))
+        return self.head(self.features(x, observed))
 
     def merged(self) -> Self:
         """A copy for inference in which every part that can be merged is; the trained model is untouched."""

@@ -268,8 +268,10 @@ def _patches(forecaster: Forecaster, series: Series, borders: Borders) -> list[B
     batch = windows.batch(picks, slice(0, None if model.n_channels else 64))
     place = next(model.parameters()).device
     with torch.inference_mode():
-        observed = None if batch.context_observed is None else batch.context_observed.to(place)
-        left, right = (bound.cpu().numpy() for bound in model.bounds(batch.context.to(place), observed))  # [W, G, N]
+        n = model.context_length  # the steps that become tokens; a line beside them may read more
+        observed = None if batch.context_observed is None else batch.context_observed[..., -n:].to(place)
+        bounds = model.bounds(batch.context[..., -n:].to(place), observed)
+        left, right = (bound.cpu().numpy() for bound in bounds)  # [W, G, N]
     center = np.arange(left.shape[-1]) * config.stride + (config.patch_length - 1) / 2
     shift, widened = (left + right) / 2 - center, (right - left) - (config.patch_length - 1)
     moved = np.maximum(np.abs(shift), np.abs(widened)).mean((0, 2))  # [G]
@@ -278,7 +280,7 @@ def _patches(forecaster: Forecaster, series: Series, borders: Borders) -> list[B
     origins = windows.locate(picks)[1]
     for w in np.unique(np.linspace(0, len(picks) - 1, _PATCH_WINDOWS).round().astype(int)):
         origin = int(origins[w])
-        past = series.part(origin - forecaster.context_length, origin)
+        past = series.part(origin - n, origin)
         when = f"step {origin:,}" if past.timestamps is None else f"{pd.Timestamp(past.timestamps[-1]):%Y-%m-%d %H:%M}"
         for g in groups:
             what = "all channels, cut together; drawn is " if model.n_channels else ""

@@ -121,7 +121,7 @@ class Projecting(nn.Module):
 
     def both(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the student says, and its projected features [B, d], in one pass."""
-        features = self.student.encode(x, observed)
+        features = self.student.features(x, observed)
         return self.student.head(features), self.projection(pooled(features, "mean"))
 
 

@@ -47,6 +47,8 @@ class Forecast:
         gamma: how soft "soft_dtw" is, in squared units of the scaled series.
         line: the straight line that runs beside the network, solved before training: the plain "ridge", one "chosen" by
             rolling folds among several, one that may be "reverting" to the mean of training, or None for no line.
+        network_context: how many steps at the end of the context the tokens are made of; None: all. The line reads all
+            of it; docs/log.md says where a network that reads less of a long context learns better, and quicker.
         head_dropout: on the tokens before the head.
         head: "flatten" maps all tokens to the horizon at once, beside the line; "any_horizon" lets each stretch of the
             future ask the tokens (``HorizonHead``), so that other horizons and contexts than those of training can be
@@ -61,6 +63,7 @@ class Forecast:
         loss: Loss = "mse",
         gamma: float = 0.1,
         line: str | None = "ridge",
+        network_context: int | None = None,
         head_dropout: float = 0.0,
         head: str = "flatten",
     ) -> None:
@@ -84,6 +87,7 @@ class Forecast:
                 f"A line from {line!r} has the length of one horizon, and head='any_horizon' has none. Set line=None."
             )
         self.horizon, self.quantiles, self.loss_name, self.line = horizon, quantiles, loss, line
+        self.network_context = network_context
         self.head = head
         self.head_dropout, self.gamma = head_dropout, gamma
 
@@ -105,8 +109,10 @@ class Forecast:
         if direct is not None:
             center = direct(config, n_channels=n_channels, context_length=context_length, horizon=self.horizon)
             return center if self.quantiles is None else SpreadAround(center, len(self.quantiles), self.horizon)
-        model = architecture.build(config, n_channels=n_channels, context_length=context_length)
+        reads_last = min(context_length, self.network_context or context_length)
+        model = architecture.build(config, n_channels=n_channels, context_length=reads_last)
         assert isinstance(model, Encoder)
+        model.reads_last = reads_last if reads_last < context_length else None
         if self.head == "any_horizon":
             model.head = HorizonHead(
                 model.width,
@@ -348,7 +354,7 @@ def _encoded(model: Encoder, batch: Batch, device: torch.device) -> Features:
         observed = None if batch.rows_observed is None else batch.rows_observed.to(device)
         return model.encode(batch.rows.to(device), observed, batch.times.to(device))
     observed = None if batch.context_observed is None else batch.context_observed.to(device)
-    return model.encode(batch.context.to(device), observed)
+    return model.features(batch.context.to(device), observed)
 
 
 def _window_scale(x: Tensor, observed: Tensor | None) -> Tensor:
