@@ -166,7 +166,7 @@ def test_before_training_the_network_forecasts_what_the_ridge_forecasts(line, ch
     torch.testing.assert_close(network, ridge, rtol=1e-4, atol=1e-4 * float(ridge.detach().std()))
 
 
-@pytest.mark.parametrize("name", ["convtimenet", "cross_learner"])
+@pytest.mark.parametrize("name", ["convtimenet", "cross_learner", "universal"])
 def test_a_network_that_reads_less_than_its_line_hears_nothing_of_what_came_before(name):
     task = Forecast(HORIZON, network_context=24)
     model = task.build(name, {}, n_channels=3, context_length=40).eval()

@@ -429,6 +429,12 @@ class Forecaster(Estimator):
                 f"times='real' needs a model that reads when each row was measured, such as 'universal', but model is "
                 f"{self.model!r}."
             )
+        reads = find_recipe(self.setting, None, None).network_reads(self.context_length)
+        if self.times == "real" and reads < self.context_length:
+            raise SettingsError(
+                f"setting={self.setting!r} lets the network read the last {reads} steps of the grid, and times='real' "
+                "has it read rows. Choose setting='default'."
+            )
         if self.head not in HEADS:
             raise unknown_name("head", self.head, HEADS)
         Forecast(self.horizon, quantiles=self.quantiles, loss=self.loss or "mse")  # type: ignore[arg-type]

@@ -188,7 +188,7 @@ class UniversalEncoder(Encoder):
 
     def forward(self, x: Tensor, observed: Tensor | None = None, times: Tensor | None = None) -> Tensor:
         """What the head says about the windows x [B, C, T], or about rows at ``times``."""
-        return self.head(self.encode(x, observed, times))
+        return super().forward(x, observed) if times is None else self.head(self.encode(x, observed, times))
 
     def bounds(self, x: Tensor, observed: Tensor | None = None) -> PatchBounds:
         """Where the shortest patches lie in the windows x [B, C, T], in steps; ``patch.bounds`` tells it of all."""
