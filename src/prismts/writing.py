@@ -94,7 +94,9 @@ def _finish(file: Path) -> None:
 
 
 def _named(path: Path | str) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - "." and ".." have a name then, and no link is followed
+    """The path as it was told; "." and what ends with "..", which have no name, as a whole one. No link is followed."""
+    path = Path(path)
+    return path if path.name not in ("", "..") else Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _old(path: Path) -> Path:
