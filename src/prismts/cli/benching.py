@@ -14,7 +14,6 @@ from prismts.cli.app import app
 from prismts.cli.files import typed
 from prismts.cli.options import Quiet
 from prismts.errors import SettingsError
-from prismts.writing import write_whole
 
 if TYPE_CHECKING:
     from prismts.benchmark.compare import Comparison
@@ -126,7 +125,8 @@ def bench_table(
     if out is None:
         sys.stdout.write(text)
     else:
-        write_whole(out, text)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
 
 
 @bench_app.command(name="compare")
