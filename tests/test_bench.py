@@ -559,3 +559,6 @@ def test_the_plan_tells_what_is_done_what_failed_and_what_is_left_out(finished, 
     n_others = sum("ridge" not in cell.name for cell in small().cells)
     assert f"{n_others} cells whose names do not contain 'ridge' are left out" in told and " s)" in told
     assert "last_value" not in told
+    here = [cell.name for cell in spec.cells if "ETTh2-ridge" in cell.name]
+    lines = plan(spec, folder, only="ETTh2-ridge").splitlines()
+    assert [line.split()[-1] for line in lines[1:-1]] == here  # finished cells of others are left out too

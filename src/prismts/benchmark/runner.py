@@ -196,7 +196,8 @@ def plan(spec: BenchSpec, folder: str | Path, *, jobs: int = 1, only: str = "", 
     to_run = {cell for group in groups for cell in group}
     seconds_of = _seconds_of(results)
     lines: list[str] = []
-    for cell in spec.cells:
+    asked = [cell for cell in spec.cells if only in cell.name]
+    for cell in asked:
         if cell in to_run:
             seconds = seconds_of(cell)
             told = "unknown" if seconds is None else duration(seconds)
@@ -204,7 +205,7 @@ def plan(spec: BenchSpec, folder: str | Path, *, jobs: int = 1, only: str = "", 
             lines.append(f"  {why:<13} {cell.name}  ({told})")
         elif cell in results.cells:
             lines.append(f"  {'done':<13} {cell.name}")
-    if n_others := len(spec.cells) - len(lines):
+    if n_others := len(spec.cells) - len(asked):
         lines.append(f"  {n_others} cells whose names do not contain {only!r} are left out")
     head = (
         f"{len(spec.cells)} cells, {len(results.cells)} done, {len(to_run)} to run in {len(groups)} trainings: "
