@@ -131,7 +131,8 @@ def by_hand(
 
 def candidates(train: Windows) -> dict[str, torch.Tensor]:
     ridge = plain(train, None).double()
-    return dict(zip(*_candidates(_moments(train, np.arange(len(train)), ridge), ridge), strict=True))
+    found, lines = _candidates(_moments(train, np.arange(len(train)), ridge), ridge)
+    return dict(zip(map(str, found), lines, strict=True))
 
 
 @pytest.mark.parametrize(("context_length", "lengths"), [(2, (2, 2, 2)), (3, (3, 2, 2)), (CONTEXT, (14, 8, 4))])

@@ -86,6 +86,9 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
     "reverting_line": replace(
         _DEFAULT, title="the default beside a line that may pull to the mean of training", line="reverting"
     ),
+    "individual_line": replace(
+        _DEFAULT, title="the default, whose line may be another for each channel where folds say so", line="individual"
+    ),
     "long_line": replace(
         _DEFAULT,
         title="the default, whose network reads the last 336 steps beside a line that reads all of the context",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prismts.layers.linear import RidgeMap, rows, thinned
 from prismts.windows import Windows
 
-__all__ = ["ChosenLine", "RevertingLine"]
+__all__ = ["ChosenLine", "Moments", "RevertingLine", "ahead_in_all", "folds_of", "gain_over_folds"]
 
 PENALTIES = (1e-4, 1e-2, 1e-1, 0.3)  # as shares of the mean square of an input step
 REVERSIONS = (0.0, 1 / 3)  # shares of the regression of what is missed on the level of the window
@@ -43,6 +43,7 @@ class ChosenLine(RidgeMap):
     def __init__(self, context_length: int, horizon: int) -> None:
         super().__init__(context_length, horizon)
         self.reversion = nn.Parameter(torch.zeros(horizon))  # [H]
+        self._chosen: _Candidate | None = None  # None: the plain ridge
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0, level: Tensor | None = None) -> Tensor:
         """As the ridge, plus what depends on the standardized ``level`` [..., 1] of the window."""
@@ -54,19 +55,31 @@ class ChosenLine(RidgeMap):
         """Set the weights, and return what was chosen, in words."""
         said = super().solve(train, validation)
         ridge, penalty = self.full().double(), self.penalty
-        names, lines, errors = _judged(train, validation, ridge, penalty, self.reversions)
+        self._chosen = None
+        candidates, lines, errors = _judged(train, validation, ridge, penalty, self.reversions)
         if len(errors) < 2:
             return f"{said} (the training part is too short for folds that could choose another line)"
-        gains = (errors[:, 1:] / errors[:, :1]).log()  # [n_folds, n_candidates]
-        best = int(gains.mean(0).masked_fill((gains >= 0).any(0), torch.inf).argmin())
-        if (gains[:, best] >= 0).any():
+        best = ahead_in_all(errors)
+        if best is None:
             return f"{said} (no other line was ahead of it in all of {len(errors)} folds)"
         line = lines[best].to(self.weight)
         self.weight.copy_(line[:, :-2])
         self.bias.copy_(line[:, -2])
         self.reversion.copy_(line[:, -1])
-        gain = 1 - float(gains[:, best].mean().exp())
-        return f"{names[best]}, {gain:.1%} ahead of the ridge over {len(errors)} folds"
+        self._chosen = candidates[best]
+        return f"{self._chosen}, {gain_over_folds(errors, best):.1%} ahead of the ridge over {len(errors)} folds"
+
+    def learned_from(self, moments: Mapping[str, Moments], reference: Tensor) -> Tensor:
+        """The line of the chosen kind that these moments make, relative to a reference: [H, T+2]."""
+        if self._chosen is not None:
+            return self._chosen.line(moments, reference)
+        plain = _ridge(moments["plain"], reference, self.penalty)
+        return torch.cat([plain, torch.zeros_like(plain[:, :1])], dim=1)
+
+    @property
+    def weighting(self) -> str:
+        """How rows counted for the line that was chosen: a name of ``WEIGHTINGS``."""
+        return "plain" if self._chosen is None else self._chosen.weighting
 
     def full(self) -> Tensor:
         """Weights, bias and reversion side by side: [H, T+2]."""
@@ -85,7 +98,7 @@ class RevertingLine(ChosenLine):
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Moments:
     """Sums over rows: all that solving and judging lines need, so that folds are sums of stretches.
 
     Rows are contexts less their mean, a one, and the mean [R, T+2]; what is missed is relative to the plain ridge, so
@@ -97,8 +110,8 @@ class _Moments:
     rr: Tensor  # [] its sum of squares
     n: int  # values summed over in rr
 
-    def __add__(self, other: _Moments) -> _Moments:
-        return _Moments(self.xx + other.xx, self.xr + other.xr, self.rr + other.rr, self.n + other.n)
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.xx + other.xx, self.xr + other.xr, self.rr + other.rr, self.n + other.n)
 
     def errors(self, beyond: Tensor) -> Tensor:
         """Mean squared errors [n] of lines that differ from the ridge by these [n, H, T+2]."""
@@ -107,30 +120,60 @@ class _Moments:
         return (self.rr - 2 * crossed + squared).clamp(min=0.0) / max(self.n, 1) + NOTHING
 
 
-def _judged(
-    train: Windows, validation: Windows | None, ridge: Tensor, penalty: float, reversions: Sequence[float] = REVERSIONS
-) -> tuple[list[str], Tensor, Tensor]:
-    """Names of the candidates, their lines [n, H, T+2] on all of train, and errors [n_folds, 1+n], the ridge first."""
+def ahead_in_all(errors: Tensor) -> int | None:
+    """Which candidate has the lowest mean log ratio to the first column, of those ahead of it in every fold.
+
+    ``errors`` are [n_folds, 1+n], what is to be beaten first; None where no candidate is ahead everywhere.
+    """
+    gains = (errors[:, 1:] / errors[:, :1]).log()  # [n_folds, n]
+    best = int(gains.mean(0).masked_fill((gains >= 0).any(0), torch.inf).argmin())
+    return None if (gains[:, best] >= 0).any() else best
+
+
+def gain_over_folds(errors: Tensor, best: int) -> float:
+    """By how much, as a share, a candidate is ahead of the first column of ``errors`` [n_folds, 1+n]."""
+    return 1 - float((errors[:, 1 + best] / errors[:, 0]).log().mean().exp())
+
+
+def folds_of(
+    train: Windows,
+    validation: Windows | None,
+    reference: Tensor,
+    weightings: Iterable[str] = WEIGHTINGS,
+    channels: slice = slice(None),
+) -> tuple[dict[str, Moments], list[tuple[dict[str, Moments], Moments]]]:
+    """Moments of all of train, and for each fold those to learn from and those to be judged by.
+
+    What is missed is relative to the ``reference`` [H, T+2]; ``weightings`` are those to learn by, and ``channels``
+    those whose rows count.
+    """
     index = thinned(train)
     stretch = _stretches(train, index)
-    parts = [_moments(train, index[stretch == k], ridge) for k in range(2 * len(CUTS) + 1)]
-    folds: list[tuple[dict[str, _Moments], _Moments]] = []
+    weightings = {"plain", *weightings}  # what is judged counts alike
+    parts = [_moments(train, index[stretch == k], reference, weightings, channels) for k in range(2 * len(CUTS) + 1)]
+    folds: list[tuple[dict[str, Moments], Moments]] = []
     known = parts[0]
     for k in range(len(CUTS)):
         folds.append((known, parts[2 * k + 2]["plain"]))
-        known = {name: known[name] + parts[2 * k + 1][name] + parts[2 * k + 2][name] for name in WEIGHTINGS}
+        known = {name: known[name] + parts[2 * k + 1][name] + parts[2 * k + 2][name] for name in weightings}
     if validation is not None:
-        folds.append((known, _moments(validation, thinned(validation), ridge)["plain"]))
-    names, lines = _candidates(known, ridge, reversions)
+        folds.append((known, _moments(validation, thinned(validation), reference, ["plain"], channels)["plain"]))
+    return known, [(learned, judge) for learned, judge in folds if learned["plain"].n and judge.n]
+
+
+def _judged(
+    train: Windows, validation: Windows | None, ridge: Tensor, penalty: float, reversions: Sequence[float] = REVERSIONS
+) -> tuple[list[_Candidate], Tensor, Tensor]:
+    """The candidates, their lines [n, H, T+2] on all of train, and errors [n_folds, 1+n], the ridge first."""
+    known, folds = folds_of(train, validation, ridge)
+    candidates, lines = _candidates(known, ridge, reversions)
     errors: list[Tensor] = []
     for learned, judge in folds:
-        if not learned["plain"].n or not judge.n:
-            continue
         plain = _ridge(learned["plain"], ridge, penalty)
         plain = torch.cat([plain, torch.zeros_like(plain[:, :1])], dim=1)
         there = lines if learned is known else _candidates(learned, ridge, reversions)[1]
         errors.append(judge.errors(torch.cat([plain[None], there]) - ridge))
-    return names, lines, torch.stack(errors) if errors else torch.zeros(0, 1 + len(names))
+    return candidates, lines, torch.stack(errors) if errors else torch.zeros(0, 1 + len(candidates))
 
 
 def _stretches(train: Windows, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -147,55 +190,83 @@ def _stretches(train: Windows, index: NDArray[np.int64]) -> NDArray[np.int64]:
     return stretch
 
 
-def _moments(windows: Windows, index: NDArray[np.int64], ridge: Tensor) -> dict[str, _Moments]:
-    """Moments of some windows, by weighting."""
+def _moments(
+    windows: Windows,
+    index: NDArray[np.int64],
+    ridge: Tensor,
+    weightings: Iterable[str] = WEIGHTINGS,
+    channels: slice = slice(None),
+) -> dict[str, Moments]:
+    """Moments of some windows and channels, by weighting."""
     size, horizon = windows.context_length + 2, windows.horizon
-    xx = {name: torch.zeros(size, size, dtype=torch.float64) for name in WEIGHTINGS}
-    xr = {name: torch.zeros(size, horizon, dtype=torch.float64) for name in WEIGHTINGS}
-    rr = dict.fromkeys(WEIGHTINGS, torch.zeros((), dtype=torch.float64))
+    weightings = [name for name in WEIGHTINGS if name in set(weightings)]
+    xx = {name: torch.zeros(size, size, dtype=torch.float64) for name in weightings}
+    xr = {name: torch.zeros(size, horizon, dtype=torch.float64) for name in weightings}
+    rr = dict.fromkeys(weightings, torch.zeros((), dtype=torch.float64))
     n = 0
     line = ridge[:, :-1].float().T  # [T+1, H]
-    for x, level, y, seen in rows(windows, index):
+    for x, level, y, seen in rows(windows, index, channels=channels):
         missed = y - x @ line
         if seen is not None:
             missed = missed.masked_fill(~seen, 0.0)
         n += missed.numel()
         x = torch.cat([x, level], dim=1)
-        for name, offset in WEIGHTINGS.items():
+        for name in weightings:
+            offset = WEIGHTINGS[name]
             weight = 1.0 if offset is None else (x[:, :-2].var(1, correction=0, keepdim=True) + offset).rsqrt()
             a, b = x * weight, missed * weight
             xx[name] += (a.T @ a).double()
             xr[name] += (a.T @ b).double()
             rr[name] = rr[name] + b.square().sum(dtype=torch.float64)
-    return {name: _Moments(xx[name], xr[name], rr[name], n) for name in WEIGHTINGS}
+    return {name: Moments(xx[name], xr[name], rr[name], n) for name in weightings}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One of the lines that folds choose among."""
+
+    weighting: str
+    penalty: float
+    lengths: tuple[int, ...]  # steps that the lines read whose mean it is
+    reversion: float
+
+    def __str__(self) -> str:
+        reach = " and ".join(str(length) for length in self.lengths)
+        words = f"{self.weighting} rows, {reach} steps, penalty {self.penalty:g}"
+        return f"{words}, with reversion" if self.reversion else words
+
+    def line(self, moments: Mapping[str, Moments], reference: Tensor) -> Tensor:
+        """Its weights, bias and reversion [H, T+2]."""
+        found = moments[self.weighting]
+        return self.mean([_ridge(found, reference, self.penalty, length) for length in self.lengths], found, reference)
+
+    def mean(self, parts: Sequence[Tensor], found: Moments, reference: Tensor) -> Tensor:
+        """The same from the lines [H, T+1] whose mean it is."""
+        line = torch.stack(list(parts)).mean(0)  # [H, T+1]
+        missed = found.xr[-1] + (reference[:, :-1] - line) @ found.xx[:-1, -1]  # times the level [H]
+        slope = missed / found.xx[-1, -1].clamp(min=1e-12)
+        return torch.cat([line, self.reversion * slope[:, None]], dim=1)
 
 
 def _candidates(
-    moments: dict[str, _Moments], ridge: Tensor, reversions: Sequence[float] = REVERSIONS
-) -> tuple[list[str], Tensor]:
-    """Names of all candidates, and their weights, bias and reversion [n, H, T+2]."""
+    moments: Mapping[str, Moments], ridge: Tensor, reversions: Sequence[float] = REVERSIONS
+) -> tuple[list[_Candidate], Tensor]:
+    """All candidates, and their weights, bias and reversion [n, H, T+2]."""
     size = ridge.shape[1] - 2
-    lengths = [min(size, max(2, round(share * size))) for share in REACHES]
-    names: list[str] = []
+    lengths = tuple(min(size, max(2, round(share * size))) for share in REACHES)
+    candidates: list[_Candidate] = []
     lines: list[Tensor] = []
     for weighting, found in moments.items():
         for penalty in PENALTIES:
             parts = [_ridge(found, ridge, penalty, length) for length in lengths]
             for n in range(1, len(parts) + 1):
-                line = torch.stack(parts[:n]).mean(0)  # [H, T+1]
-                reach = " and ".join(str(length) for length in lengths[:n])
-                missed = found.xr[-1] + (ridge[:, :-1] - line) @ found.xx[:-1, -1]  # times the level [H]
-                slope = missed / found.xx[-1, -1].clamp(min=1e-12)
                 for reversion in reversions:
-                    lines.append(torch.cat([line, reversion * slope[:, None]], dim=1))
-                    names.append(
-                        f"{weighting} rows, {reach} steps, penalty {penalty:g}"
-                        + (", with reversion" if reversion else "")
-                    )
-    return names, torch.stack(lines)
+                    candidates.append(_Candidate(weighting, penalty, lengths[:n], reversion))
+                    lines.append(candidates[-1].mean(parts[:n], found, ridge))
+    return candidates, torch.stack(lines)
 
 
-def _ridge(moments: _Moments, ridge: Tensor, share: float, length: int | None = None) -> Tensor:
+def _ridge(moments: Moments, ridge: Tensor, share: float, length: int | None = None) -> Tensor:
     """Penalized least squares on the last steps of the context, relative to their own mean: [H, T+1].
 
     The constant is not penalized. All is a linear map of the whole context, and so are its moments.

@@ -56,18 +56,19 @@ class RidgeMap(nn.Module):
 
 
 def rows(
-    windows: Windows, index: NDArray[np.int64] | None = None, batch_size: int = 256
+    windows: Windows, index: NDArray[np.int64] | None = None, batch_size: int = 256, channels: slice = slice(None)
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     """Windows as rows of a regression, one per channel, block by block.
 
     Contexts [R, T+1] with a last column of ones and targets [R, H], both relative to the context's mean, which is the
     level [R, 1], and the mask of the targets [R, H] or None. All windows, thinned where there are very many, or those
-    of ``index``.
+    of ``index``; all channels or a slice of them.
     """
     index = thinned(windows) if index is None else index
-    step = max(1, batch_size * 8 // max(windows.n_channels, 8))
+    n_channels = len(range(*channels.indices(windows.n_channels)))
+    step = max(1, batch_size * 8 // max(n_channels, 8))
     for begin in range(0, len(index), step):
-        batch = windows.batch(index[begin : begin + step])
+        batch = windows.batch(index[begin : begin + step], channels)
         x = bridge(batch.context, batch.context_observed)
         level = x.mean(-1, keepdim=True)
         x, y = (x - level).flatten(0, 1), (batch.target - level).flatten(0, 1)

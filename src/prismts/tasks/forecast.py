@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prismts.errors import SettingsError, unknown_name
 from prismts.layers.heads import FlattenHead
 from prismts.layers.horizon import HorizonHead
+from prismts.layers.individual_line import IndividualLine
 from prismts.layers.line import ChosenLine, RevertingLine
 from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm
@@ -32,7 +33,7 @@ _ROWS_TO_WEIGH = 100_000  # windows times channels from which the share of the n
 _ROWS_PER_PASS = 256
 _CHANNELS_TO_WEIGH = 64
 _STRETCHES = 6  # of validation: how far they disagree about the network is how little its share is known
-LINES = {"ridge": RidgeMap, "chosen": ChosenLine, "reverting": RevertingLine}
+LINES = {"ridge": RidgeMap, "chosen": ChosenLine, "individual": IndividualLine, "reverting": RevertingLine}
 
 
 class Forecast:
@@ -46,7 +47,8 @@ class Forecast:
             peak that comes early or late: the soft-DTW divergence of each channel by itself, 0 at equality.
         gamma: how soft "soft_dtw" is, in squared units of the scaled series.
         line: the straight line that runs beside the network, solved before training: the plain "ridge", one "chosen" by
-            rolling folds among several, one that may be "reverting" to the mean of training, or None for no line.
+            rolling folds among several, an "individual" one for each channel where folds say that channels differ, one
+            that may be "reverting" to the mean of training, or None for no line.
         network_context: how many steps at the end of the context the tokens are made of; None: all. The line reads all
             of it; docs/log.md says where a network that reads less of a long context learns better, and quicker.
         head_dropout: on the tokens before the head.
@@ -152,6 +154,7 @@ class Forecast:
         else:
             for line in lines:
                 said = line.solve(train, validation)
+        _bind(model)
         for module in model.modules():
             if self.quantiles and isinstance(module, SpreadAround | FlattenHead) and module.starts_at_a_line:
                 module.spread(self._residual_quantiles(model, train))
@@ -215,6 +218,7 @@ class Forecast:
 
     def finished(self, model: nn.Module, share: float | None) -> None:
         """Say of a network that was loaded with its weights weakened, which share of it that left (None: all)."""
+        _bind(model)
         head = _weighed(model)
         if head is not None and share is not None:
             head.kept = share
@@ -300,6 +304,13 @@ def _sure_share(agree: NDArray[np.float64], power: NDArray[np.float64]) -> float
     rest = power.sum() - power
     without = np.where(rest > 0, (agree.sum() - agree) / np.where(rest > 0, rest, 1.0), 0.0)  # [K], each left out
     return float(share - np.sqrt((k - 1) / k * ((without - without.mean()) ** 2).sum()))
+
+
+def _bind(model: nn.Module) -> None:
+    """Bind a model that reads channels apart to them where its line has one for each, and loose it where not."""
+    line = getattr(getattr(model, "head", None), "line", None)
+    if isinstance(model, Encoder) and model.n_groups_of == "channels" and isinstance(line, IndividualLine):
+        model.n_channels = line.n_channels
 
 
 def _weighed(model: nn.Module) -> FlattenHead | None:
