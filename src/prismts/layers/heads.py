@@ -99,6 +99,11 @@ class FlattenHead(nn.Module):
         self.kept = share
 
     @property
+    def n_channels(self) -> int | None:
+        """How many channels its line is bound to; None where it has none, or one line is for all."""
+        return None if self.line is None else self.line.n_channels
+
+    @property
     def starts_at_a_line(self) -> bool:
         """Whether the answer before training is the straight line."""
         return self.line is not None

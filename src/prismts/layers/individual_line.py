@@ -49,7 +49,7 @@ class IndividualLine(ChosenLine):
         return y + self.individual[..., -1] / scale
 
     @property
-    def n_channels(self) -> int | None:
+    def n_channels(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """How many channels the line is bound to; None where one line is for all."""
         return len(self.individual) or None
 

@@ -27,6 +27,8 @@ class RidgeMap(nn.Module):
     which the solution of the complete problem preconditions.
     """
 
+    n_channels: int | None = None  # of a line that is not one for all
+
     def __init__(self, context_length: int, horizon: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(horizon, context_length))  # [H, T]

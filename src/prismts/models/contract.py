@@ -41,7 +41,6 @@ class Encoder(nn.Module):
     the ``patch_length`` steps from ``n * stride`` on, of the window padded at its end.
     """
 
-    n_channels: int | None  # C the model is bound to, or None where any number will do
     n_groups_of: str  # "channels": G = C; "window": G = 1
     n_tokens: int  # N at the context length it was built for
     width: int  # D
@@ -53,6 +52,18 @@ class Encoder(nn.Module):
     reads_last: int | None = None  # only so many steps at the end of a window become tokens; None: all of them
 
     head: nn.Module
+    _n_channels: int | None = None
+
+    @property
+    def n_channels(self) -> int | None:
+        """C the model is bound to, by itself or by a head with something for each channel; None: any number will do."""
+        if self._n_channels is not None:
+            return self._n_channels
+        return getattr(self._modules.get("head"), "n_channels", None)
+
+    @n_channels.setter
+    def n_channels(self, n: int | None) -> None:
+        self._n_channels = n
 
     def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
         """[B, C, T] and its mask (None: all observed) to Features."""

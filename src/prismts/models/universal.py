@@ -131,7 +131,6 @@ class UniversalEncoderConfig:
 class UniversalEncoder(Encoder):
     """normalize -> patches of several lengths -> spectrum -> (exchange -> block) x L -> head; see the file's head."""
 
-    n_channels = None
     n_groups_of = "channels"
     reads_times = True  # encode and forward take the times of the measurements
 

@@ -154,7 +154,6 @@ class Forecast:
         else:
             for line in lines:
                 said = line.solve(train, validation)
-        _bind(model)
         for module in model.modules():
             if self.quantiles and isinstance(module, SpreadAround | FlattenHead) and module.starts_at_a_line:
                 module.spread(self._residual_quantiles(model, train))
@@ -218,7 +217,6 @@ class Forecast:
 
     def finished(self, model: nn.Module, share: float | None) -> None:
         """Say of a network that was loaded with its weights weakened, which share of it that left (None: all)."""
-        _bind(model)
         head = _weighed(model)
         if head is not None and share is not None:
             head.kept = share
@@ -304,13 +302,6 @@ def _sure_share(agree: NDArray[np.float64], power: NDArray[np.float64]) -> float
     rest = power.sum() - power
     without = np.where(rest > 0, (agree.sum() - agree) / np.where(rest > 0, rest, 1.0), 0.0)  # [K], each left out
     return float(share - np.sqrt((k - 1) / k * ((without - without.mean()) ** 2).sum()))
-
-
-def _bind(model: nn.Module) -> None:
-    """Bind a model that reads channels apart to them where its line has one for each, and loose it where not."""
-    line = getattr(getattr(model, "head", None), "line", None)
-    if isinstance(model, Encoder) and model.n_groups_of == "channels" and isinstance(line, IndividualLine):
-        model.n_channels = line.n_channels
 
 
 def _weighed(model: nn.Module) -> FlattenHead | None:
