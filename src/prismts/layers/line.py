@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,7 +139,7 @@ def folds_of(
     train: Windows,
     validation: Windows | None,
     reference: Tensor,
-    weightings: Iterable[str] = WEIGHTINGS,
+    weightings: Collection[str] = tuple(WEIGHTINGS),
     channels: slice = slice(None),
 ) -> tuple[dict[str, Moments], list[tuple[dict[str, Moments], Moments]]]:
     """Moments of all of train, and for each fold those to learn from and those to be judged by.
@@ -149,7 +149,7 @@ def folds_of(
     """
     index = thinned(train)
     stretch = _stretches(train, index)
-    weightings = {"plain", *weightings}  # what is judged counts alike
+    weightings = [name for name in WEIGHTINGS if name == "plain" or name in weightings]  # what is judged counts alike
     parts = [_moments(train, index[stretch == k], reference, weightings, channels) for k in range(2 * len(CUTS) + 1)]
     folds: list[tuple[dict[str, Moments], Moments]] = []
     known = parts[0]
@@ -194,12 +194,11 @@ def _moments(
     windows: Windows,
     index: NDArray[np.int64],
     ridge: Tensor,
-    weightings: Iterable[str] = WEIGHTINGS,
+    weightings: Collection[str] = tuple(WEIGHTINGS),
     channels: slice = slice(None),
 ) -> dict[str, Moments]:
     """Moments of some windows and channels, by weighting."""
     size, horizon = windows.context_length + 2, windows.horizon
-    weightings = [name for name in WEIGHTINGS if name in set(weightings)]
     xx = {name: torch.zeros(size, size, dtype=torch.float64) for name in weightings}
     xr = {name: torch.zeros(size, horizon, dtype=torch.float64) for name in weightings}
     rr = dict.fromkeys(weightings, torch.zeros((), dtype=torch.float64))

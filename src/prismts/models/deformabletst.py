@@ -214,7 +214,6 @@ class Block(nn.Module):
 class DeformableTST(Encoder):
     """normalize -> stem -> stages of blocks, halving the tokens in between -> norm -> head; channels apart."""
 
-    n_channels = None
     n_groups_of = "channels"
 
     def __init__(self, config: DeformableTSTConfig, *, n_channels: int, context_length: int) -> None:

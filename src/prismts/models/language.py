@@ -126,7 +126,6 @@ class PatchTokens(nn.Module):
 class LanguageEncoder(Encoder):
     """normalize -> patch -> embed -> language model -> head; channels share all weights."""
 
-    n_channels = None
     n_groups_of = "channels"
     causal_tokens = False  # whether patches must not reach behind their own end
     reads_words = False  # whether it needs the embeddings of words

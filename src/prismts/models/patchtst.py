@@ -132,7 +132,6 @@ class Block(nn.Module):
 class PatchTST(Encoder):
     """normalize -> pad -> patch -> embed and place -> transformer -> head; channels share all weights."""
 
-    n_channels = None
     n_groups_of = "channels"
 
     def __init__(self, config: PatchTSTConfig, *, n_channels: int, context_length: int) -> None:
