@@ -170,6 +170,17 @@ def test_a_line_that_reads_more_than_its_network_is_in_the_graph(plant):
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
 
 
+def test_a_line_of_each_channels_own_is_in_the_graph():
+    signs = np.array([0.9, -0.9, 0.3])
+    values = np.zeros((3, 500))
+    for t in range(1, 500):
+        values[:, t] = signs * values[:, t - 1] + np.random.default_rng(t).standard_normal(3)
+    forecaster = prismts.Forecaster(setting="individual_line", context_length=24, horizon=6, **QUICK).fit(values)
+    assert "each channel its own" in forecaster.line_
+    x = holes(values[:, 50:74])
+    np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
+
+
 def test_each_series_of_training_has_its_own_scale_and_others_are_scaled_by_themselves(plant):
     cases = [Series(plant[:, :300] * 10.0**i, name=name) for i, name in enumerate(("north", "south"))]
     forecaster = prismts.Forecaster("ridge", context_length=24, horizon=6).fit(Collection.of(cases))

@@ -496,7 +496,8 @@ class UniversalModel(Estimator):
         if n_items is None:
             n_items = min(max(_FEWEST_ITEMS, *(len(plan.train) for plan in plans.values())), _MOST_ITEMS)
         apart = frozenset(name for name, plan in plans.items() if not isinstance(plan.task, Classify))
-        grouped: dict[str, Any] = {"channels_at_once": config.channels_at_once, "apart": apart}
+        loose = frozenset(name for name in apart if getattr(plans[name].view, "n_channels", None) is None)
+        grouped: dict[str, Any] = {"channels_at_once": config.channels_at_once, "apart": loose}
         train = MixedSource({name: plan.train for name, plan in plans.items()}, n_items=n_items, **grouped)
         checks = {name: plan.check for name, plan in plans.items() if plan.check is not None}
         check = None

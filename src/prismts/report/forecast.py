@@ -283,7 +283,7 @@ def _patches(forecaster: Forecaster, series: Series, borders: Borders) -> list[B
         past = series.part(origin - n, origin)
         when = f"step {origin:,}" if past.timestamps is None else f"{pd.Timestamp(past.timestamps[-1]):%Y-%m-%d %H:%M}"
         for g in groups:
-            what = "all channels, cut together; drawn is " if model.n_channels else ""
+            what = "all channels, cut together; drawn is " if model.n_groups_of == "window" else ""
             figures[f"{series.channels[g]}, up to {when}"] = patch_bounds_figure(
                 past.values[g], left[w, g], right[w, g], patch_length=config.patch_length, stride=config.stride,
                 title=what + series.channels[g],
