@@ -236,6 +236,14 @@ def test_several_forecasters_trained_as_one_are_those_trained_one_by_one():
         pd.testing.assert_frame_equal(one, other.predict(), rtol=1e-3, atol=1e-3)
 
 
+def test_chosen_lines_are_the_forecaster_without_its_network(fitted):
+    lines = Forecaster("chosen_lines", context_length=24, horizon=4).fit(frame())
+    alone = copy.deepcopy(fitted)
+    alone.model_.head.weaken(0.0)
+    assert lines.line_ == fitted.line_ and lines.model_.n_channels == 3
+    pd.testing.assert_frame_equal(lines.predict(), alone.predict(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_table_without_one_of_the_channels_is_refused(fitted):
     with pytest.raises(PrismError):
         fitted.predict(frame().drop(columns="c1"))
@@ -265,7 +273,7 @@ def test_an_adapted_forecaster_has_the_lines_of_its_new_data(how, fitted, tmp_pa
     adapted = adapt(fitted, other, how=how, progress=False)
     assert "each channel its own" in adapted.line_
     apart = np.abs(
-        adapted.model_.state_dict()["head.line.individual"] - fitted.model_.state_dict()["head.line.individual"]
+        adapted.model_.head.line.individual.detach().numpy() - fitted.model_.head.line.individual.detach().numpy()
     )
     assert apart.max() > 0.1
     adapted.save(tmp_path / "m")

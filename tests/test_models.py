@@ -176,7 +176,12 @@ FORMS |= {
         "without a language model": {"backbone": "none", "prompt": "none"},
     }.items()
 }  # fmt: skip
-FORMS |= {"ridge": ("ridge", {}), "seasonal_naive": ("seasonal_naive", {"season": 5}), "last_value": ("last_value", {})}
+FORMS |= {
+    "chosen_lines": ("chosen_lines", {}),
+    "ridge": ("ridge", {}),
+    "seasonal_naive": ("seasonal_naive", {"season": 5}),
+    "last_value": ("last_value", {}),
+}
 TRAINED = [form for form, (name, _) in FORMS.items() if MODELS[name].is_trained]
 # an encoder that forecasts in a form of its own has its tokens tested in test_rivals_forecast.py
 TOKENS = [form for form in TRAINED if MODELS[FORMS[form][0]].is_encoder and not MODELS[FORMS[form][0]].forecaster]
@@ -393,7 +398,14 @@ def check_export(form: str, *, dynamic: bool, **how) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["convtimenet independent deformable", "convtimenet mixed deformable", "cross_learner both", "ridge"]
+    "form",
+    [
+        "convtimenet independent deformable",
+        "convtimenet mixed deformable",
+        "cross_learner both",
+        "ridge",
+        "chosen_lines",
+    ],
 )
 def test_a_merged_model_is_exported_for_any_batch_size(form):
     check_export(form, dynamic=True, line="chosen")

@@ -16,7 +16,16 @@ from prismts.models.cross_learner import CrossLearner, CrossLearnerConfig
 from prismts.models.cyclenet import CycleNet, CycleNetConfig
 from prismts.models.deformabletst import DeformableTST, DeformableTSTConfig
 from prismts.models.dlinear import DLinear, DLinearConfig
-from prismts.models.floors import LastValue, LastValueConfig, Ridge, RidgeConfig, SeasonalNaive, SeasonalNaiveConfig
+from prismts.models.floors import (
+    ChosenLines,
+    ChosenLinesConfig,
+    LastValue,
+    LastValueConfig,
+    Ridge,
+    RidgeConfig,
+    SeasonalNaive,
+    SeasonalNaiveConfig,
+)
 from prismts.models.formertime import FormerTime, FormerTimeConfig
 from prismts.models.itransformer import ITransformer, ITransformerConfig
 from prismts.models.language import LanguageConfig, LanguageEncoder
@@ -147,6 +156,9 @@ MODELS: dict[str, Architecture] = {
         "CycleNet (2024): a learned cycle and a line for the rest",
         is_encoder=False,
         fit={**_AUTHORS, "max_epochs": 30, "patience": 5, "batch_size": 256, "learning_rate": 5e-3},
+    ),
+    "chosen_lines": Architecture(
+        ChosenLines, ChosenLinesConfig, "the default's lines, without a network", False, False
     ),
     "ridge": Architecture(Ridge, RidgeConfig, "one closed-form line for all channels", False, False),
     "seasonal_naive": Architecture(SeasonalNaive, SeasonalNaiveConfig, "the last season again", False, False),

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from prismts.errors import SettingsError
+from prismts.layers.individual_line import IndividualLine
 from prismts.layers.linear import RidgeMap
 from prismts.layers.missing import bridge
 
-__all__ = ["LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalNaive", "SeasonalNaiveConfig"]
+__all__ = [
+    "ChosenLines", "ChosenLinesConfig", "LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalNaive",
+    "SeasonalNaiveConfig",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,34 @@ class Ridge(nn.Module):
     def __init__(self, config: RidgeConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
         super().__init__()
         self.line = RidgeMap(context_length, horizon)
+
+    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """[B, C, T] to [B, C, H]."""
+        x = bridge(x, observed)
+        level = x.mean(-1, keepdim=True)
+        return self.line(x - level) + level
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenLinesConfig:
+    """Nothing to set: rolling folds of the training part choose."""
+
+
+class ChosenLines(nn.Module):
+    """The lines of the default forecaster without the network beside them: [B, C, T] to [B, C, H].
+
+    The ridge, a line that was ahead of it in every fold, or one for each channel where that was; what the default says
+    beyond it is what its network adds.
+    """
+
+    def __init__(self, config: ChosenLinesConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
+        super().__init__()
+        self.line = IndividualLine(context_length, horizon)
+
+    @property
+    def n_channels(self) -> int | None:
+        """How many channels it is bound to; None where one line is for all."""
+        return self.line.n_channels
 
     def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """[B, C, T] to [B, C, H]."""
