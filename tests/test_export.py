@@ -175,7 +175,7 @@ def test_a_line_of_each_channels_own_is_in_the_graph():
     values = np.zeros((3, 500))
     for t in range(1, 500):
         values[:, t] = signs * values[:, t - 1] + np.random.default_rng(t).standard_normal(3)
-    forecaster = prismts.Forecaster(context_length=24, horizon=6, **QUICK).fit(values)
+    forecaster = prismts.Forecaster(setting="individual_line", context_length=24, horizon=6, **QUICK).fit(values)
     assert "each channel its own" in forecaster.line_
     x = holes(values[:, 50:74])
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)

@@ -173,7 +173,7 @@ def test_windows_of_other_channels_are_refused_in_words():
 
 
 TINY = {
-    "context_length": 24, "horizon": 4, "random_state": 0, "progress": False,
+    "context_length": 24, "horizon": 4, "setting": "individual_line", "random_state": 0, "progress": False,
     "model_settings": SMALL, "fit_settings": {"max_epochs": 1, "batch_size": 16},
 }  # fmt: skip
 

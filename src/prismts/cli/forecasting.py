@@ -66,9 +66,9 @@ def fit_forecast(
     context_length: Steps of past to read.
     model: A model by name, such as convtimenet, cross_learner, patchtst, dlinear, ridge or last_value; auto lets the
         data choose the sizes of a ConvTimeNet, and says why.
-    setting: A named recipe: default, common_line (one straight line for all channels), ridge_line, reverting_line,
-        long_line (the network reads the last 336 steps, the line all of the context), network (no line), published (the
-        authors' form), or published/NAME.
+    setting: A named recipe: default, individual_line (another straight line for each channel), ridge_line,
+        reverting_line, long_line (the network reads the last 336 steps, the line all of the context), network (no
+        line), published (the authors' form), or published/NAME.
     loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
     head: flatten, or any_horizon: predict may then ask for more steps than training did.
     quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.

@@ -77,10 +77,10 @@ class Forecaster(Estimator):
         context_length: steps of past the model reads.
         horizon: steps of future it writes.
         quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
-        setting: a named recipe of ``FORECAST_SETTINGS``: "default", "common_line" (the same beside one chosen line for
-            all channels), "ridge_line" (beside the plain ridge), "reverting_line" (beside a line that may pull to the
-            mean of training), "long_line" (the network reads the last 336 steps, the line all of the context),
-            "network" (no line beside it), or "published" (the authors' form).
+        setting: a named recipe of ``FORECAST_SETTINGS``: "default", "individual_line" (its line may be another for each
+            channel, where folds say so), "ridge_line" (the default beside the plain ridge), "reverting_line" (beside a
+            line that may pull to the mean of training), "long_line" (the network reads the last 336 steps, the line all
+            of the context), "network" (no line beside it), or "published" (the authors' form).
             Rivals whose authors' training we follow have it under "default" and "published".
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.

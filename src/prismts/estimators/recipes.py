@@ -20,7 +20,7 @@ class Recipe:
     title: str
     model: Mapping[str, Any] = field(default_factory=dict)  # settings of the architecture
     fit: FitConfig = field(default_factory=FitConfig)
-    line: str | None = "individual"  # the straight line beside the network: a name of LINES, or None
+    line: str | None = "chosen"  # the straight line beside the network: a name of LINES, or None
     network_context: int | None = None  # steps at the end of the context that the network reads; None: as the line, all
     loss: str = "mse"
     head_dropout: float = 0.0
@@ -60,7 +60,7 @@ _PUBLISHED = {
 
 _PATIENCE = 10  # epochs, where a number of epochs was asked for
 _DEFAULT = Recipe(
-    title="ConvTimeNet beside the lines that rolling folds choose, weighed on validation",
+    title="ConvTimeNet beside the line that rolling folds choose, weighed on validation",
     model={"kernel_sizes": (7, 13, 19), "feed_forward": 128, "dropout": 0.3},
     fit=FitConfig(
         max_epochs=5,
@@ -71,7 +71,7 @@ _DEFAULT = Recipe(
         weight_decay=0.01,
         schedule="one_cycle",
     ),
-    line="individual",
+    line="chosen",
     loss="relative_mse",
     head_dropout=0.5,
 )
@@ -86,7 +86,9 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
     "reverting_line": replace(
         _DEFAULT, title="the default beside a line that may pull to the mean of training", line="reverting"
     ),
-    "common_line": replace(_DEFAULT, title="the default beside one chosen line for all channels", line="chosen"),
+    "individual_line": replace(
+        _DEFAULT, title="the default, whose line may be another for each channel where folds say so", line="individual"
+    ),
     "long_line": replace(
         _DEFAULT,
         title="the default, whose network reads the last 336 steps beside a line that reads all of the context",

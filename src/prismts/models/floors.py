@@ -92,10 +92,9 @@ class ChosenLinesConfig:
 
 
 class ChosenLines(nn.Module):
-    """The lines of the default forecaster without the network beside them: [B, C, T] to [B, C, H].
+    """The lines of ``setting="individual_line"`` without the network beside them: [B, C, T] to [B, C, H].
 
-    The ridge, a line that was ahead of it in every fold, or one for each channel where that was; what the default says
-    beyond it is what its network adds.
+    The ridge, a line that was ahead of it in every fold, or one for each channel where that was.
     """
 
     def __init__(self, config: ChosenLinesConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
