@@ -73,8 +73,7 @@ class ChosenLine(RidgeMap):
         """The line of the chosen kind that these moments make, relative to a reference: [H, T+2]."""
         if self._chosen is not None:
             return self._chosen.line(moments, reference)
-        plain = _ridge(moments["plain"], reference, self.penalty)
-        return torch.cat([plain, torch.zeros_like(plain[:, :1])], dim=1)
+        return _plain(moments, reference, self.penalty)
 
     @property
     def weighting(self) -> str:
@@ -101,12 +100,12 @@ class RevertingLine(ChosenLine):
 class Moments:
     """Sums over rows: all that solving and judging lines need, so that folds are sums of stretches.
 
-    Rows are contexts less their mean, a one, and the mean [R, T+2]; what is missed is relative to the plain ridge, so
-    that differences between good lines are not lost in rounding.
+    Rows are contexts less their mean, a one, and the mean [R, T+2]; what is missed is relative to a line that is nearly
+    as good (the plain ridge, say), so that differences between good lines are not lost in rounding.
     """
 
     xx: Tensor  # [T+2, T+2]
-    xr: Tensor  # [T+2, H] with what the ridge misses
+    xr: Tensor  # [T+2, H] with what that line misses
     rr: Tensor  # [] its sum of squares
     n: int  # values summed over in rr
 
@@ -114,7 +113,7 @@ class Moments:
         return Moments(self.xx + other.xx, self.xr + other.xr, self.rr + other.rr, self.n + other.n)
 
     def errors(self, beyond: Tensor) -> Tensor:
-        """Mean squared errors [n] of lines that differ from the ridge by these [n, H, T+2]."""
+        """Mean squared errors [n] of lines that differ from that line by these [n, H, T+2]."""
         crossed = (beyond * self.xr.T).sum((1, 2))
         squared = torch.stack([((line @ self.xx) * line).sum() for line in beyond])
         return (self.rr - 2 * crossed + squared).clamp(min=0.0) / max(self.n, 1) + NOTHING
@@ -169,8 +168,7 @@ def _judged(
     candidates, lines = _candidates(known, ridge, reversions)
     errors: list[Tensor] = []
     for learned, judge in folds:
-        plain = _ridge(learned["plain"], ridge, penalty)
-        plain = torch.cat([plain, torch.zeros_like(plain[:, :1])], dim=1)
+        plain = _plain(learned, ridge, penalty)
         there = lines if learned is known else _candidates(learned, ridge, reversions)[1]
         errors.append(judge.errors(torch.cat([plain[None], there]) - ridge))
     return candidates, lines, torch.stack(errors) if errors else torch.zeros(0, 1 + len(candidates))
@@ -263,6 +261,11 @@ def _candidates(
                     candidates.append(_Candidate(weighting, penalty, lengths[:n], reversion))
                     lines.append(candidates[-1].mean(parts[:n], found, ridge))
     return candidates, torch.stack(lines)
+
+
+def _plain(moments: Mapping[str, Moments], reference: Tensor, penalty: float) -> Tensor:
+    """The ridge, with no reversion beside it: [H, T+2]."""
+    return nn.functional.pad(_ridge(moments["plain"], reference, penalty), (0, 1))
 
 
 def _ridge(moments: Moments, ridge: Tensor, share: float, length: int | None = None) -> Tensor:
