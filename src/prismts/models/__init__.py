@@ -18,7 +18,6 @@ from prismts.models.deformabletst import DeformableTST, DeformableTSTConfig
 from prismts.models.dlinear import DLinear, DLinearConfig
 from prismts.models.floors import (
     ChosenLines,
-    ChosenLinesConfig,
     LastValue,
     LastValueConfig,
     Ridge,
@@ -157,7 +156,7 @@ MODELS: dict[str, Architecture] = {
         is_encoder=False,
         fit={**_AUTHORS, "max_epochs": 30, "patience": 5, "batch_size": 256, "learning_rate": 5e-3},
     ),
-    "chosen_lines": Architecture(ChosenLines, ChosenLinesConfig, "lines that folds choose, no network", False, False),
+    "chosen_lines": Architecture(ChosenLines, RidgeConfig, "lines that folds choose, no network", False, False),
     "ridge": Architecture(Ridge, RidgeConfig, "one closed-form line for all channels", False, False),
     "seasonal_naive": Architecture(SeasonalNaive, SeasonalNaiveConfig, "the last season again", False, False),
     "last_value": Architecture(LastValue, LastValueConfig, "the last value again", False, False),

@@ -13,8 +13,7 @@ from prismts.layers.linear import RidgeMap
 from prismts.layers.missing import bridge
 
 __all__ = [
-    "ChosenLines", "ChosenLinesConfig", "LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalNaive",
-    "SeasonalNaiveConfig",
+    "ChosenLines", "LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalNaive", "SeasonalNaiveConfig",
 ]  # fmt: skip
 
 
@@ -66,7 +65,7 @@ class SeasonalNaive(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class RidgeConfig:
-    """Nothing to set: the penalty is chosen on validation."""
+    """Nothing to set: validation chooses the penalty, and rolling folds the line where there are several."""
 
 
 class Ridge(nn.Module):
@@ -75,9 +74,11 @@ class Ridge(nn.Module):
     Closed form, seconds on one core, and ahead of many published networks on the usual sets.
     """
 
+    kind: type[RidgeMap] = RidgeMap
+
     def __init__(self, config: RidgeConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
         super().__init__()
-        self.line = RidgeMap(context_length, horizon)
+        self.line = self.kind(context_length, horizon)
 
     def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """[B, C, T] to [B, C, H]."""
@@ -86,28 +87,15 @@ class Ridge(nn.Module):
         return self.line(x - level) + level
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChosenLinesConfig:
-    """Nothing to set: rolling folds of the training part choose."""
-
-
-class ChosenLines(nn.Module):
+class ChosenLines(Ridge):
     """The lines of ``setting="individual_line"`` without the network beside them: [B, C, T] to [B, C, H].
 
     The ridge, a line that was ahead of it in every fold, or one for each channel where that was.
     """
 
-    def __init__(self, config: ChosenLinesConfig, *, n_channels: int, context_length: int, horizon: int) -> None:
-        super().__init__()
-        self.line = IndividualLine(context_length, horizon)
+    kind = IndividualLine
 
     @property
     def n_channels(self) -> int | None:
         """How many channels it is bound to; None where one line is for all."""
         return self.line.n_channels
-
-    def forward(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        """[B, C, T] to [B, C, H]."""
-        x = bridge(x, observed)
-        level = x.mean(-1, keepdim=True)
-        return self.line(x - level) + level
