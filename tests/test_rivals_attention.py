@@ -121,11 +121,12 @@ def test_keys_are_made_of_every_few_neighbors():
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_deformable_attention_interpolates_tokens_and_distances(stride):
+@pytest.mark.parametrize("built_for", [11, 7, 16])  # tokens; distances beyond its table take the outermost bias
+def test_deformable_attention_interpolates_tokens_and_distances(stride, built_for):
     """Every head and token by itself, with numpy's interpolation."""
     torch.manual_seed(stride)
     d, heads, groups, n = 8, 4, 2, 11
-    attention = moved(DeformableAttention(d, heads, groups, n, 5, stride, 0.0))
+    attention = moved(DeformableAttention(d, heads, groups, built_for, 5, stride, 0.0))
     x = torch.randn(1, d, n)
     with torch.no_grad():
         places = attention.places(attention.query(x))[0].numpy()  # [G, K]
@@ -138,7 +139,7 @@ def test_deformable_attention_interpolates_tokens_and_distances(stride):
         for h in range(heads):
             rows, near = slice(2 * h, 2 * h + 2), attention.near[h].numpy()
             distance = token[:, None] - places[h // (heads // groups)]
-            bias = torch.from_numpy(np.interp(distance, np.arange(-(n - 1), n), near)).float()
+            bias = torch.from_numpy(np.interp(distance, np.arange(-(built_for - 1), built_for), near)).float()
             found[rows] = value[rows] @ (query[rows].T @ key[rows] / math.sqrt(2) + bias).softmax(-1).T
         torch.testing.assert_close(attention(x), attention.out(found[None]), rtol=1e-4, atol=1e-5)
 

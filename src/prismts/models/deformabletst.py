@@ -153,24 +153,32 @@ class DeformableAttention(nn.Module):
         sampled = sample_linear(tokens, places.expand(-1, tokens.shape[1], -1).to(tokens.dtype))
         sampled = rearrange(sampled, "(m g) d k -> m (g d) k", g=self.n_groups)
         query, key, value = (
-            rearrange(y, "m (h d) n -> m h n d", h=self.n_heads)
+            rearrange(y, "m (h d) n -> m h d n", h=self.n_heads)
             for y in (query, self.key(sampled), self.value(sampled))
         )
-        bias = self._bias(places, n).to(query.dtype)
-        y = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.out(rearrange(y, "m h n d -> m (h d) n"))
+        key = key * key.shape[2] ** -0.5
+        scores = key.transpose(2, 3) @ query + self._bias(places, n).to(query.dtype)  # [M, h, K, N]
+        share = F.dropout(scores.softmax(2), self.dropout, self.training)
+        return self.out(rearrange(value @ share, "m h d n -> m (h d) n"))
 
     def _bias(self, places: Tensor, n: int) -> Tensor:
-        """What the distance from each token to each place [M*G, 1, K] adds to the attention: [M, h, N, K]."""
-        furthest = (self.near.shape[1] - 1) // 2
-        token = torch.arange(n, device=places.device, dtype=places.dtype)
-        distance = (token[:, None] - places).clamp(-furthest, furthest) + furthest  # [M*G, N, K]
-        table = rearrange(self.near, "(g h) w -> g h w", g=self.n_groups)  # [G, h/G, 2N-1]
-        table = table.repeat(places.shape[0] // self.n_groups, 1, 1).to(places.dtype)  # [M*G, h/G, 2N-1]
-        bias = sample_linear(table, distance.flatten(1)[:, None].expand(-1, table.shape[1], -1))
-        return rearrange(bias, "(m g) h (n k) -> m (g h) n k", g=self.n_groups, n=n)
+        """What the distance from each place [M*G, 1, K] to each token adds to the attention: [M, h, K, N].
+
+        From one place all tokens lie at whole distances of one another, so that they need n entries of the table in a
+        row and the n beside them, mixed by the same share.
+        """
+        n_heads, furthest = self.n_heads, self.near.shape[1] // 2
+        beyond = max(0, n - 1 - furthest)
+        table = F.pad(self.near[None], (beyond + 1, beyond), mode="replicate")[0]
+        rows = table.unfold(1, n, 1)  # [h, S, n], the first for distances -furthest - beyond - 1 and on
+        places = rearrange(places, "(m g) 1 k -> m g k", g=self.n_groups)
+        places = places.repeat_interleave(n_heads // self.n_groups, dim=1)  # [M, h, K]
+        left = places.detach().floor()
+        head = torch.arange(n_heads, device=places.device)[:, None] * rows.shape[1]
+        first = (furthest + beyond - left.long() + head).flatten()
+        rows = rows.flatten(0, 1)
+        far, near = (rows.index_select(0, i).view(*left.shape, n) for i in (first, first + 1))
+        return torch.lerp(near, far, (places - left).to(rows.dtype)[..., None])
 
 
 class ConvPair(nn.Module):
