@@ -19,8 +19,8 @@ Where we differ from the authors' code:
 
 - every window has its own k periods. Theirs are those of the mean spectrum of the batch, so that a forecast depends on
   which windows stand beside it;
-- the six kernels are added into one before they meet the data: the same numbers at 42 % of the products. Where rows
-  differ in length within a batch, the convolution over the grid is one over the steps t + a * period + b;
+- the six kernels are added into one before they meet the data: the same numbers at 42 % of the products. What is left
+  of these is done by ``layers.grid``, on a CPU through Fourier transforms;
 - behind the last step a grid is empty for both layers of an inception pair. Theirs lets the second read what the first
   wrote into the rest of the last row;
 - no embedding of the calendar;
@@ -40,6 +40,7 @@ from torch.nn import functional as F
 from prismts.errors import SettingsError
 from prismts.layers.dropout import Dropout
 from prismts.layers.features import Features
+from prismts.layers.grid import conv_grid
 from prismts.layers.missing import bridge
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.models.contract import Encoder
@@ -80,11 +81,7 @@ def strongest_periods(x: Tensor, n_periods: int) -> tuple[Tensor, Tensor]:
 
 
 class Inception(nn.Module):
-    """The mean of square convolutions of sides 1, 3 ... 2n - 1, over steps laid out in rows of one period.
-
-    Grids are never built. In a row of p steps, the neighbor a rows below and b steps to the right is the step
-    t + a * p + b; it counts if it stands in the row of t + a * p and within the window.
-    """
+    """The mean of square convolutions of sides 1, 3 ... 2n - 1, over steps laid out in rows of one period."""
 
     def __init__(self, width: int, out_width: int, n_kernels: int) -> None:
         super().__init__()
@@ -101,26 +98,7 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor, period: Tensor) -> Tensor:
         """[M, T, D], each with its period [M], to [M, T, D']."""
-        m, n_steps, width = x.shape
-        side = 2 * self.reach + 1
-        step = torch.arange(-self.reach, n_steps + self.reach, device=x.device)  # r more on either side, as neighbors
-        move = torch.arange(-self.reach, self.reach + 1, device=x.device)
-        # the steps a rows above and below, or the zeros that stand behind every window
-        place = step[:, None] + move * period[:, None, None]  # [M, r+T+r, K]
-        place = torch.where((place >= 0) & (place < n_steps), place, n_steps)
-        place = place + torch.arange(m, device=x.device)[:, None, None] * (n_steps + 1)
-        rows = F.pad(x, (0, 0, 0, 1)).flatten(0, 1)  # [M*(T+1), D]
-        rows = rows.index_select(0, place.flatten()).view(m, n_steps + 2 * self.reach, side * width)
-        weight = self.kernel().permute(2, 1, 3, 0)  # [K rows, D, K columns, D']
-        y = rows @ weight.reshape(side * width, -1)  # what each column of the kernel makes of a step
-        columns = y.unflatten(-1, (side, -1)).unbind(2)  # K of [M, r+T+r, D']
-        step = torch.arange(n_steps, device=x.device)
-        column = (step % period[:, None])[..., None] + move  # [M, T, K] where the neighbors stand in the row
-        beside = (column >= 0) & (column < period[:, None, None])
-        total = self.biases.mean(0)
-        for i, y in enumerate(columns):
-            total = total + y[:, i : i + n_steps].masked_fill(~beside[..., i, None], 0.0)
-        return total  # [M, T, D']
+        return conv_grid(x, period, self.kernel()) + self.biases.mean(0)
 
 
 class TimesBlock(nn.Module):
