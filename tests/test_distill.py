@@ -337,6 +337,15 @@ def test_a_student_with_features_is_the_student_alone_afterwards(teacher, plant)
     assert not torch.equal(ours, theirs)
 
 
+def test_tokens_are_taught_by_members_that_read_as_much_as_each_was_trained_on(plant) -> None:
+    teacher = prismts.Forecaster(
+        setting="two_contexts", context_length=350, horizon=12, fit_settings=SHORT, progress=False,
+        model_settings={"width": 8, "kernel_sizes": (3,)},
+    ).fit(plant)  # fmt: skip
+    student = distill(teacher, student_of(), plant, features=0.1)
+    assert np.isfinite(student.predict(plant.values)).all()
+
+
 def test_without_weight_a_student_is_the_student_alone(teacher, plant) -> None:
     taught, alone = distill(teacher, student_of(), plant, weight=0.0), student_of().fit(plant)
     np.testing.assert_allclose(taught.predict().iloc[:, 1:], alone.predict().iloc[:, 1:], rtol=1e-6)

@@ -47,6 +47,26 @@ def test_the_answer_is_the_mean_of_the_members_merged_or_not():
     assert all(torch.equal(value, before[name]) for name, value in ensemble.state_dict().items())
 
 
+class LastSteps(torch.nn.Module):
+    """Says what it was given: the sum of its window, how much of it was seen, and the number of its first step."""
+
+    reads_start = True
+
+    def forward(self, x, observed, start):
+        return torch.stack([x.sum(-1), observed.float().sum(-1), start[:, None] + 0.0 * x.sum(-1)], dim=-1)
+
+
+def test_members_are_given_as_many_of_the_last_steps_as_each_reads():
+    x = torch.arange(10.0).expand(2, 3, 10)
+    seen = torch.ones(2, 3, 10, dtype=torch.bool)
+    seen[..., 0] = False
+    ensemble, start = Ensemble([LastSteps(), LastSteps(), LastSteps()], (4, None, 99)), torch.tensor([5, 50])
+    expected = torch.tensor([(30 + 45 + 45) / 3, (4 + 9 + 9) / 3, 2.0])
+    for given in (ensemble, ensemble.merged()):
+        torch.testing.assert_close(given(x, seen, start)[0], (expected + torch.tensor([0, 0, 5.0])).expand(3, 3))
+        torch.testing.assert_close(given(x, seen, start)[1], (expected + torch.tensor([0, 0, 50.0])).expand(3, 3))
+
+
 def test_its_squared_error_is_never_larger_than_the_mean_of_its_members():
     models, x, y = members(), torch.randn(50, 2, 48), torch.randn(50, 2, 12)
     own = [(model(x) - y).square().mean() for model in models]

@@ -170,6 +170,12 @@ def test_a_line_that_reads_more_than_its_network_is_in_the_graph(plant):
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
 
 
+def test_two_contexts_are_in_the_graph(plant):
+    forecaster = prismts.Forecaster(setting="two_contexts", context_length=350, horizon=6, **QUICK).fit(plant)
+    x = holes(plant[:, 50:400])
+    np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
+
+
 def test_a_line_of_each_channels_own_is_in_the_graph():
     signs = np.array([0.9, -0.9, 0.3])
     values = np.zeros((3, 500))

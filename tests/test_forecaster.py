@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 import torch
 from sklearn.base import clone
+from torch.nn.utils import parameters_to_vector
 
 import prismts
 from prismts.data.scaling import StandardScaler
@@ -75,6 +76,68 @@ def test_a_long_line_reads_all_of_a_context_of_which_the_network_reads_the_end(t
     assert (member.context_length, member.reads_last, member.head.line.weight.shape[1]) == (336, 336, 360)
     forecaster.save(tmp_path / "m")
     np.testing.assert_array_equal(prismts.load(tmp_path / "m").predict(data.values), forecaster.predict(data.values))
+
+
+def test_two_contexts_are_two_forecasters_whose_mean_is_the_forecast(tmp_path):
+    data, borders = plant(1000), Borders(600, 800, 1000)
+    settings = TINY | {"n_members": None}
+    both = Forecaster(**settings | {"setting": "two_contexts", "context_length": 360}).fit(data, validation=borders)
+    assert [m.head.line.weight.shape[1] for m in both.members_] == [336, 360]
+    assert [m.context_length for m in both.members_] == [336, 336]  # the line reads more, the network does not
+    assert both.line_.startswith("of 336 steps: ") and "; of 360 steps: " in both.line_
+    assert len(both.network_shares_) == 2
+    # each by itself: one trained on the last 336 steps of the same windows, and a long line with another seed
+    said = []
+    for member, n in zip(both.members_, (336, 360), strict=True):
+        alone = Forecaster(**settings | {"setting": "long_line", "context_length": n}).fit(data, validation=borders)
+        alone.model_, alone._inference = member, None
+        said.append(alone.predict(data.values[:, :900]))
+    np.testing.assert_allclose(both.predict(data.values[:, :900]), np.mean(said, axis=0), rtol=1e-4)
+    both.save(tmp_path / "m")
+    np.testing.assert_array_equal(prismts.load(tmp_path / "m").predict(data.values), both.predict(data.values))
+    gaps = data.values.copy()
+    gaps[0, -200:-100] = np.nan
+    assert np.isfinite(both.predict(gaps)).all()
+
+
+def test_a_line_can_be_named_beside_any_setting():
+    same = Forecaster(**TINY | {"setting": "ridge_line"}).fit(plant())
+    named = Forecaster(**TINY, line="ridge").fit(plant())
+    assert named.line_ == same.line_
+    np.testing.assert_array_equal(named.predict(plant().values), same.predict(plant().values))
+    for more, words in (
+        ({"line": "ridgy"}, "no line named 'ridgy'. Did you mean 'ridge'"),
+        ({"line": "ridge", "model": "dlinear", "model_settings": None}, "dlinear' forecasts without tokens"),
+        (
+            {"line": "ridge", "model": "ridge", "fit_settings": None, "n_members": None},
+            "line='ridge' tells how networks",
+        ),
+        ({"line": "ridge", "head": "any_horizon"}, "has the length of one horizon"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            Forecaster(**TINY | more).fit(plant())
+
+
+def test_two_contexts_of_a_short_one_are_two_seeds_beside_one_line():
+    both = Forecaster(**TINY | {"setting": "two_contexts", "n_members": 2}).fit(plant())
+    one, two = (member.head.line.weight for member in both.members_)
+    assert torch.equal(one, two) and one.shape[1] == 48 and not both.line_.startswith("of ")
+    with pytest.raises(SettingsError, match="mean over 2 contexts and needs a network for each, but n_members=1"):
+        Forecaster(**TINY | {"setting": "two_contexts"}).fit(plant())
+
+
+def test_going_on_goes_on_with_both_contexts():
+    settings = TINY | {"setting": "two_contexts", "context_length": 360, "n_members": None}
+    both = Forecaster(**settings, warm_start=True).fit(plant(1000))
+    with pytest.raises(SettingsError, match="a setting of the model has changed"):
+        both.set_params(setting="long_line", n_members=2).fit(plant(1000))
+    both.set_params(setting="two_contexts", n_members=None)
+    members, line = both.members_, both.line_
+    before = [parameters_to_vector(m.blocks.parameters()).clone() for m in members]
+    both.fit(plant(1000))
+    assert both.line_ == line
+    for member, first, weights in zip(both.members_, members, before, strict=True):
+        assert member is first and not torch.equal(parameters_to_vector(member.blocks.parameters()), weights)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,26 @@ def test_series_without_room_give_no_windows():
     assert windows.locate(np.arange(15))[0].tolist() == [0] * 12 + [2, 3, 3]
 
 
+@pytest.mark.parametrize("rules", [{}, {"min_context": 2}, {"begin": 7, "stride": 2}])
+def test_shortened_windows_have_the_same_futures_behind_the_end_of_the_same_contexts(rules):
+    data = random_series([20, 8, 30], missing=0.1)
+    windows = Windows(data, 6, 3, **rules)
+    short, index = windows.shortened(4), np.arange(len(windows))
+    whole, cut_off = windows.batch(index), short.batch(index)
+    assert torch.equal(cut_off.context, whole.context[..., 2:]) and torch.equal(cut_off.target, whole.target)
+    for mine, seen in ((cut_off.context_observed, whole.context_observed[..., 2:]),
+                       (cut_off.target_observed, whole.target_observed)):  # fmt: skip
+        assert torch.equal(mine, seen)
+    assert torch.equal(cut_off.start, whole.start + 2) and windows.context_length == 6
+    with pytest.raises(SettingsError, match="at least one of them, not to 7"):
+        windows.shortened(7)
+
+
+def test_shortened_windows_that_no_longer_reach_behind_their_series_are_complete():
+    windows = Windows(counting(5), 4, 2, min_context=2)
+    assert not windows.complete and windows.shortened(2).complete
+
+
 def test_another_scaler_changes_the_values_and_nothing_else():
     data = random_series([20, 30], missing=0.1)
     plain, scaler = Windows(data, 6, 3), StandardScaler.fit(data)

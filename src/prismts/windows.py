@@ -112,7 +112,6 @@ class Windows:
                 f"{context_length + horizon} steps, but the longest series has {n_steps} "
                 f"({longest} of them in this part). Shorten context_length or horizon, or give more data."
             )
-        self._padded = bool((self.first_future[self.counts > 0] < context_length).any())
         values = data.values if min(data.values.strides) >= 0 else np.ascontiguousarray(data.values)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only arrays; nothing here writes
@@ -123,7 +122,7 @@ class Windows:
             self._row_cells = measured.cells + base  # [n] steps of the table on the grid, rising
             self._row_places = measured.places + base
             self._row_values = torch.from_numpy(np.ascontiguousarray(measured.values))
-        self.complete = not self._padded and not any(bool(np.isnan(channel).any()) for channel in data.values)
+        self._find_gaps()
 
     def __len__(self) -> int:
         return int(self._cumulative[-1])
@@ -216,6 +215,22 @@ class Windows:
         windows = copy.copy(self)
         windows._scale_by(scaler)
         return windows
+
+    def shortened(self, context_length: int) -> Windows:
+        """The same futures behind the last steps of the same contexts."""
+        if not 0 < context_length <= self.context_length:
+            raise SettingsError(
+                f"A context of {self.context_length} steps can be cut to at least one of them, not to {context_length}."
+            )
+        windows = copy.copy(self)
+        windows.context_length = context_length
+        windows._find_gaps()
+        return windows
+
+    def _find_gaps(self) -> None:
+        """Whether a context begins before its series, or a value is missing."""
+        self._padded = bool((self.first_future[self.counts > 0] < self.context_length).any())
+        self.complete = not self._padded and not any(bool(np.isnan(channel).any()) for channel in self.data.values)
 
     def _scale_by(self, scaler: StandardScaler) -> None:
         n_rows, n_scaled = scaler.mean.shape

@@ -39,6 +39,7 @@ def fit_forecast(
     model: str = "convtimenet",
     setting: str = "default",
     loss: str | None = None,
+    line: str | None = None,
     head: str = "flatten",
     quantiles: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
     time: TimeColumn = None,
@@ -67,9 +68,11 @@ def fit_forecast(
     model: A model by name, such as convtimenet, cross_learner, patchtst, dlinear, ridge or last_value; auto lets the
         data choose the sizes of a ConvTimeNet, and says why.
     setting: A named recipe: default, individual_line (another straight line for each channel), ridge_line,
-        reverting_line, long_line (the network reads the last 336 steps, the line all of the context), network (no
-        line), published (the authors' form), or published/NAME.
+        reverting_line, long_line (the network reads the last 336 steps, the line all of the context), two_contexts
+        (the mean of the default on the last 336 steps and of long_line), network (no line), published (the authors'
+        form), or published/NAME.
     loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
+    line: The straight line beside the network: chosen, individual, ridge or reverting; the setting's if not given.
     head: flatten, or any_horizon: predict may then ask for more steps than training did.
     quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.
     frequency: The step of the table, such as h or 15min; found by itself if not given.
@@ -95,6 +98,7 @@ def fit_forecast(
         horizon=horizon,
         quantiles=quantiles,
         loss=loss,
+        line=line,
         head=head,
         setting=setting,
         fit_settings=None if epochs is None else {"max_epochs": epochs},

@@ -215,9 +215,9 @@ class Estimator(BaseEstimator):
         return json.dumps([mark, as_json(params)], sort_keys=True)
 
 
-def joined(members: Sequence[nn.Module]) -> nn.Module:
+def joined(members: Sequence[nn.Module], contexts: Sequence[int | None] | None = None) -> nn.Module:
     """One network as it is, several as the ensemble whose answer is their mean; in evaluation mode."""
-    return (members[0] if len(members) == 1 else Ensemble(members)).eval()
+    return (members[0] if len(members) == 1 else Ensemble(members, contexts)).eval()
 
 
 def on_device(model: nn.Module) -> nn.Module:

@@ -33,6 +33,7 @@ from prismts.evaluation.protocols import data_hash
 from prismts.layers.heads import pooled
 from prismts.models import find_model
 from prismts.models.contract import Encoder
+from prismts.models.ensemble import Ensemble
 from prismts.models.teachers import Teacher
 from prismts.tasks.distill import AnswerCache, Distill, Projecting, Taught
 from prismts.tasks.forecast import Forecast
@@ -338,10 +339,14 @@ class _WindowTeacher:
         batch = _Contexts(self).batch(index)
         found: list[NDArray[np.float32]] = []
         with torch.inference_mode():
-            for member in self.teacher.members_:
+            model = self.teacher.model_
+            for i, member in enumerate(self.teacher.members_):
                 if not isinstance(member, Encoder):
                     raise SettingsError(f"A {type(member).__name__} has no tokens to compare. Set features=0.")
-                found.append(pooled(member.eval().features(batch.context, batch.context_observed), "mean").numpy())
+                window = batch.context, batch.context_observed
+                if isinstance(model, Ensemble):
+                    window = model.given(i, *window)
+                found.append(pooled(member.eval().features(*window), "mean").numpy())
         return np.concatenate(found, axis=1)
 
     def gather(self, series: NDArray[np.int64], future: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ from prismts.evaluation.scores import Scores
 from prismts.layers.horizon import with_horizon
 from prismts.layers.normalize import InstanceNorm
 from prismts.models import Architecture, find_model
-from prismts.tasks.forecast import HEADS, Forecast, answer_batch, channel_groups
+from prismts.tasks.forecast import HEADS, LINES, Forecast, answer_batch, channel_groups
 from prismts.training.fit import FitConfig, FitResult
 from prismts.windows import Batch, Windows
 
@@ -80,13 +80,17 @@ class Forecaster(Estimator):
         setting: a named recipe of ``FORECAST_SETTINGS``: "default", "individual_line" (its line may be another for each
             channel, where folds say so), "ridge_line" (the default beside the plain ridge), "reverting_line" (beside a
             line that may pull to the mean of training), "long_line" (the network reads the last 336 steps, the line all
-            of the context), "network" (no line beside it), or "published" (the authors' form).
+            of the context), "two_contexts" (the mean of the default on the last 336 steps and of "long_line"; twice the
+            time, and on most series less error than either), "network" (no line beside it), or "published" (the
+            authors' form).
             Rivals whose authors' training we follow have it under "default" and "published".
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
         n_members: networks that differ in their seed, whose mean is the forecast; None takes the number of the recipe.
         loss: of point forecasts in training, in place of that of the recipe: "mse", "mae", "huber", "relative_mse" or
             "soft_dtw"; validation always judges by squared errors.
+        line: the straight line beside the network, in place of that of the recipe: "chosen", "individual", "ridge" or
+            "reverting", as their settings have it.
         head: "flatten", one map from all tokens to the horizon, or "any_horizon": each stretch of the future asks the
             tokens, no line runs beside, and ``predict(horizon=...)`` may ask for more steps than training did.
         times: "grid" reads rows on the steps of their frequency; "real" reads each where it was measured, with models
@@ -130,6 +134,7 @@ class Forecaster(Estimator):
         fit_settings: Mapping[str, Any] | None = None,
         n_members: int | None = None,
         loss: str | None = None,
+        line: str | None = None,
         head: str = "flatten",
         times: str = "grid",
         time: str | None = None,
@@ -150,6 +155,7 @@ class Forecaster(Estimator):
         self.fit_settings = fit_settings
         self.n_members = n_members
         self.loss = loss
+        self.line = line
         self.head = head
         self.times = times
         self.time = time
@@ -201,7 +207,7 @@ class Forecaster(Estimator):
         ])  # fmt: skip
         before = list(self.members_) if go_on else None
         members, results, shares = self._train_members(task, recipe, train, check, mark, collection.name, before)
-        self.model_ = joined(members)
+        self.model_ = joined(members, [recipe.context_of(i, self.context_length) for i in range(len(members))])
         seconds = sum(result.seconds for result in results)
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
         known = [share for share in shares if share is not None]
@@ -359,6 +365,7 @@ class Forecaster(Estimator):
         self.quantile_offsets_ = arrays.get("quantile_offsets")
         recipe: dict[str, Any] = dict(fitted["recipe"])
         recipe["fit"] = FitConfig(**recipe["fit"])
+        recipe["member_contexts"] = tuple(recipe.get("member_contexts", (None,)))  # older folders
         self._recipe_ = Recipe(**recipe)
         self.proposal_ = None if fitted.get("proposal") is None else Proposal.from_dict(fitted["proposal"])
         self._form = self._form_of(self._recipe_)
@@ -387,14 +394,13 @@ class Forecaster(Estimator):
         self._recipe_ = replace(self._recipe_, model=settings)
         self.task_ = self._task(self._recipe_)
         n_members = self._n_members(self._recipe_) if find_model(self._architecture).is_trained else 1
+        contexts = [self._recipe_.context_of(i, self.context_length) for i in range(n_members)]
         with torch.random.fork_rng():  # what is drawn here is replaced at once
             members = [
-                self.task_.build(
-                    self._architecture, settings, n_channels=self.n_channels_, context_length=self.context_length
-                )
-                for _ in range(n_members)
+                self.task_.build(self._architecture, settings, n_channels=self.n_channels_, context_length=n)
+                for n in contexts
             ]
-        self.model_ = joined(members)
+        self.model_ = joined(members, contexts)
         self._inference = None
         if self.quantiles is None:
             self.quantile_offsets_ = None
@@ -429,27 +435,50 @@ class Forecaster(Estimator):
                 f"times='real' needs a model that reads when each row was measured, such as 'universal', but model is "
                 f"{self.model!r}."
             )
-        reads = find_recipe(self.setting, None, None).network_reads(self.context_length)
+        recipe = find_recipe(self.setting, None, None)
+        reads, n_contexts = recipe.network_reads(self.context_length), len(recipe.member_contexts)
         if self.times == "real" and reads < self.context_length:
             raise SettingsError(
                 f"setting={self.setting!r} lets the network read the last {reads} steps of the grid, and times='real' "
                 "has it read rows. Choose setting='default'."
             )
+        if n is not None and n < n_contexts:
+            raise SettingsError(
+                f"setting={self.setting!r} is the mean over {n_contexts} contexts and needs a network for each, but "
+                f"n_members={n}. Leave n_members out, or choose setting='default'."
+            )
         if self.head not in HEADS:
             raise unknown_name("head", self.head, HEADS)
         Forecast(self.horizon, quantiles=self.quantiles, loss=self.loss or "mse")  # type: ignore[arg-type]
+        if self.line is not None:
+            self._check_line(self.line)
         if not find_model(self._architecture).is_trained:
             for name, value in (
                 ("setting", None if self.setting == "default" else self.setting),
                 ("fit_settings", self.fit_settings or None),
                 ("n_members", n),
                 ("loss", self.loss),
+                ("line", self.line),
             ):
                 if value is not None:
                     raise SettingsError(
                         f"{name}={value!r} tells how networks are trained, and {self.model!r} is computed without "
                         f"training. Leave {name} out, or choose a model that is trained, such as 'convtimenet'."
                     )
+
+    def _check_line(self, line: str) -> None:
+        if line not in LINES:
+            raise unknown_name("line", line, LINES)
+        architecture = find_model(self._architecture)
+        if architecture.is_trained and (not architecture.is_encoder or architecture.forecaster is not None):
+            raise SettingsError(
+                f"line={line!r} runs beside the tokens of an encoder, and {self.model!r} forecasts without tokens. "
+                "Leave line out, or choose an encoder, such as 'convtimenet'."
+            )
+        if self.head == "any_horizon":
+            raise SettingsError(
+                f"line={line!r} has the length of one horizon, and head='any_horizon' has none. Leave one of them out."
+            )
 
     def _read_new(self, data: Any) -> tuple[Collection, TableKind]:
         """Data for the fitted model: where a column beside its channels cannot be read, the channels alone."""
@@ -505,6 +534,8 @@ class Forecaster(Estimator):
             recipe = replace(recipe, line=None, network_context=None)
         if self.loss is not None:
             recipe = replace(recipe, loss=self.loss)
+        if self.line is not None:
+            recipe = replace(recipe, line=self.line)
         if proposal is not None:
             recipe = replace(recipe, model=proposal.settings)
         elif self.model != "convtimenet":
@@ -566,40 +597,53 @@ class Forecaster(Estimator):
         members: list[nn.Module] = list(before or [])
         results: list[FitResult] = []
         shares: list[float | None] = []
+        lines: dict[int, str] = {}  # by the context that they read
         n_members = len(members) or (self._n_members(recipe) if is_trained else 1)
-        for i in range(n_members):
+        contexts = [recipe.context_of(i, self.context_length) for i in range(n_members)]
+        for i, n_steps in enumerate(contexts):
             seconds, share = 0.0, None
+            own = train.shortened(n_steps)
+            own_check = None if check is None else check.shortened(n_steps)
             for part, config in trainings:
                 with torch.random.fork_rng():
                     torch.manual_seed(self._seed(i))
                     if before is not None:
                         task.begin_again(members[i].requires_grad_(True).train())
                     else:
-                        solved = members[0] if members and not config.line_rate else None
-                        members[i:] = [self._begun(task, recipe, train, check, solved)]
+                        solved = None
+                        if n_steps in lines and not config.line_rate:
+                            solved = members[contexts.index(n_steps)]
+                        model, said = self._begun(task, recipe, own, own_check, solved)
+                        members[i:] = [model]
+                        lines[n_steps] = said if solved is None else lines[n_steps]
                     model = members[i]
                     if is_trained:
                         title = f"{self.model} on {name}"
-                        result = self._train_one(model, task, train, check, config, mark, title, part, i, n_members)
+                        result = self._train_one(model, task, own, own_check, config, mark, title, part, i, n_members)
                         seconds += result.seconds
                         results[i:] = [replace(result, seconds=seconds)]
-                    share = task.finish(model, check, channels_at_once=config.channels_at_once)
+                    share = task.finish(model, own_check, channels_at_once=config.channels_at_once)
                 if share != 0:
                     break
             shares.append(share)
+        if len(lines) == 1:
+            (self.line_,) = lines.values()
+        elif lines:
+            told = {n: said for n, said in lines.items() if said}
+            self.line_ = "; ".join(f"of {n:,} steps: {said}" for n, said in told.items())
         return members, results, shares
 
     def _begun(
         self, task: Forecast, recipe: Recipe, train: Windows, check: Windows | None, solved: nn.Module | None
-    ) -> nn.Module:
-        """A network before its training, beside the line of another one, ``solved``, or one that is solved now."""
+    ) -> tuple[nn.Module, str]:
+        """A network before its training, beside the line of another one, ``solved``, or one that is solved now.
+
+        And that line in words.
+        """
         model = task.build(
-            self._architecture, recipe.model, n_channels=train.n_channels, context_length=self.context_length
+            self._architecture, recipe.model, n_channels=train.n_channels, context_length=train.context_length
         )
-        said = task.prepare(model, train, check, solved=solved)
-        if solved is None:
-            self.line_ = said
-        return model
+        return model, task.prepare(model, train, check, solved=solved)
 
     def _task(self, recipe: Recipe) -> Forecast:
         return Forecast(
@@ -660,7 +704,7 @@ class Forecaster(Estimator):
         """What a model must share to go on from: its kind and its sizes."""
         quantiles = None if self.quantiles is None else [float(q) for q in self.quantiles]
         sizes = [self.model, self.context_length, self.horizon, quantiles, dict(recipe.model), self._n_members(recipe)]
-        return [*sizes, self.head, self.times]
+        return [*sizes, self.head, self.times, recipe.line, recipe.network_context, recipe.member_contexts]
 
     def _fits(self, data: Collection, recipe: Recipe) -> bool:
         """Whether a fitted model can go on with these data and settings."""

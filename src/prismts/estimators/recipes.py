@@ -25,6 +25,11 @@ class Recipe:
     loss: str = "mse"
     head_dropout: float = 0.0
     n_members: int = 1  # networks that differ in their seed, whose mean is the forecast
+    member_contexts: tuple[int | None, ...] = (None,)  # steps at the end of the context that each in turn is given
+
+    def context_of(self, member: int, context_length: int) -> int:
+        """How many steps at the end of such a context a member, and its line, is given."""
+        return min(context_length, self.member_contexts[member % len(self.member_contexts)] or context_length)
 
     def network_reads(self, context_length: int) -> int:
         """How many steps of such a context the network reads."""
@@ -93,6 +98,13 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
         _DEFAULT,
         title="the default, whose network reads the last 336 steps beside a line that reads all of the context",
         network_context=336,
+    ),
+    "two_contexts": replace(
+        _DEFAULT,
+        title="the mean of two: the default on the last 336 steps, and beside a line that reads all of the context",
+        network_context=336,
+        n_members=2,
+        member_contexts=(336, None),
     ),
     "network": replace(
         _DEFAULT, title="the network of the default alone", line=None, loss="mse", fit=FitConfig(**NETWORK_FIT)

@@ -1,4 +1,4 @@
-"""Several models that differ in their seed, and answer with their mean.
+"""Several models that differ in their seed or in how far back they look, and answer with their mean.
 
 The squared error of a mean is never larger than the mean of the squared errors; the difference is how far the members
 disagree.
@@ -18,11 +18,12 @@ __all__ = ["Ensemble"]
 
 
 class Ensemble(nn.Module):
-    """The mean of its members' answers."""
+    """The mean of its members' answers, each about the last ``contexts[i]`` steps of a window; None: about all."""
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    def __init__(self, members: Sequence[nn.Module], contexts: Sequence[int | None] | None = None) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.contexts = (None,) * len(members) if contexts is None else tuple(contexts)
 
     @property
     def n_channels(self) -> int | None:
@@ -36,9 +37,18 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor, observed: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """What the members say about the windows x [B, C, T], on average; ``start`` [B] is for those that read it."""
-        more = (start,) if self.reads_start else ()
-        return torch.stack([member(x, observed, *more) for member in self.members]).mean(0)
+        answers: list[Tensor] = []
+        for i, member in enumerate(self.members):
+            window, seen = self.given(i, x, observed)
+            first = None if start is None else start + (x.shape[-1] - window.shape[-1])
+            answers.append(member(window, seen, first) if self.reads_start else member(window, seen))
+        return torch.stack(answers).mean(0)
+
+    def given(self, i: int, x: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The part of windows x [B, C, T], and of their mask, that member ``i`` is given."""
+        n = self.contexts[i] or x.shape[-1]
+        return x[..., -n:], None if observed is None else observed[..., -n:]
 
     def merged(self) -> Self:
         """A copy for inference, each member with its kernels merged."""
-        return type(self)([m.merged() if isinstance(m, Encoder) else m for m in self.members])
+        return type(self)([m.merged() if isinstance(m, Encoder) else m for m in self.members], self.contexts)

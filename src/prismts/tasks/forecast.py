@@ -25,7 +25,7 @@ from prismts.models.ensemble import Ensemble
 from prismts.models.universal import UniversalEncoder
 from prismts.windows import Batch, Windows
 
-__all__ = ["HEADS", "Forecast", "answer", "answer_batch", "channel_groups", "reads_times"]
+__all__ = ["HEADS", "LINES", "Forecast", "answer", "answer_batch", "channel_groups", "reads_times"]
 
 HEADS = ("flatten", "any_horizon")
 Loss = Literal["mse", "mae", "huber", "relative_mse", "soft_dtw"]
