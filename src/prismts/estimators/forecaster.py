@@ -80,9 +80,8 @@ class Forecaster(Estimator):
         setting: a named recipe of ``FORECAST_SETTINGS``: "default", "individual_line" (its line may be another for each
             channel, where folds say so), "ridge_line" (the default beside the plain ridge), "reverting_line" (beside a
             line that may pull to the mean of training), "long_line" (the network reads the last 336 steps, the line all
-            of the context), "two_contexts" (the mean of the default on the last 336 steps and of "long_line"; twice the
-            time, and on most series less error than either), "network" (no line beside it), or "published" (the
-            authors' form).
+            of the context), "two_contexts" (the mean of the default on the last 336 steps and of "long_line", in the
+            time of both: docs/log.md), "network" (no line beside it), or "published" (the authors' form).
             Rivals whose authors' training we follow have it under "default" and "published".
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
