@@ -206,7 +206,7 @@ class Forecaster(Estimator):
         ])  # fmt: skip
         before = list(self.members_) if go_on else None
         members, results, shares = self._train_members(task, recipe, train, check, mark, collection.name, before)
-        self.model_ = joined(members, [recipe.context_of(i, self.context_length) for i in range(len(members))])
+        self.model_ = self._joined(members, recipe)
         seconds = sum(result.seconds for result in results)
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
         known = [share for share in shares if share is not None]
@@ -393,13 +393,15 @@ class Forecaster(Estimator):
         self._recipe_ = replace(self._recipe_, model=settings)
         self.task_ = self._task(self._recipe_)
         n_members = self._n_members(self._recipe_) if find_model(self._architecture).is_trained else 1
-        contexts = [self._recipe_.context_of(i, self.context_length) for i in range(n_members)]
         with torch.random.fork_rng():  # what is drawn here is replaced at once
             members = [
-                self.task_.build(self._architecture, settings, n_channels=self.n_channels_, context_length=n)
-                for n in contexts
-            ]
-        self.model_ = joined(members, contexts)
+                self.task_.build(
+                    self._architecture, settings, n_channels=self.n_channels_,
+                    context_length=self._recipe_.context_of(i, self.context_length),
+                )
+                for i in range(n_members)
+            ]  # fmt: skip
+        self.model_ = self._joined(members, self._recipe_)
         self._inference = None
         if self.quantiles is None:
             self.quantile_offsets_ = None
@@ -631,6 +633,11 @@ class Forecaster(Estimator):
             told = {n: said for n, said in lines.items() if said}
             self.line_ = "; ".join(f"of {n:,} steps: {said}" for n, said in told.items())
         return members, results, shares
+
+    def _joined(self, members: Sequence[nn.Module], recipe: Recipe) -> nn.Module:
+        """The members as one, each given its part of the context; None is all there is."""
+        contexts = [recipe.context_of(i, self.context_length) for i in range(len(members))]
+        return joined(members, [n if n < self.context_length else None for n in contexts])
 
     def _begun(
         self, task: Forecast, recipe: Recipe, train: Windows, check: Windows | None, solved: nn.Module | None
