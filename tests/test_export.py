@@ -170,8 +170,9 @@ def test_a_line_that_reads_more_than_its_network_is_in_the_graph(plant):
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
 
 
-def test_two_contexts_are_in_the_graph(plant):
-    forecaster = prismts.Forecaster(setting="two_contexts", context_length=350, horizon=6, **QUICK).fit(plant)
+@pytest.mark.parametrize("setting", ["two_contexts", "two_encoders"])
+def test_members_of_two_kinds_are_in_the_graph(plant, setting):
+    forecaster = prismts.Forecaster(setting=setting, context_length=350, horizon=6, **QUICK).fit(plant)
     x = holes(plant[:, 50:400])
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
 

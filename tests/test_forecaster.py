@@ -100,6 +100,28 @@ def test_two_contexts_are_two_forecasters_whose_mean_is_the_forecast(tmp_path):
     assert np.isfinite(both.predict(gaps)).all()
 
 
+def test_two_encoders_are_a_convtimenet_and_a_cross_learner_whose_mean_is_the_forecast(tmp_path):
+    data, borders = plant(1000), Borders(600, 800, 1000)
+    settings = TINY | {"setting": "two_encoders", "context_length": 360, "n_members": None}
+    both = Forecaster(**settings).fit(data, validation=borders)
+    ours, other = both.members_
+    assert (type(ours).__name__, type(other).__name__) == ("ConvTimeNet", "CrossLearner")
+    assert [m.head.line.weight.shape[1] for m in both.members_] == [336, 360]
+    alone = Forecaster(**TINY | {"model": "cross_learner", "model_settings": None, "setting": "long_line",
+                                 "context_length": 360}).fit(data, validation=borders)  # fmt: skip
+    assert sum(p.numel() for p in other.parameters()) == sum(p.numel() for p in alone.model_.parameters())
+    said = []
+    for member, n in ((ours, 336), (other, 360)):
+        one = Forecaster(**TINY | {"setting": "long_line", "context_length": n}).fit(data, validation=borders)
+        one.model_, one._inference = member, None
+        said.append(one.predict(data.values[:, :900]))
+    np.testing.assert_allclose(both.predict(data.values[:, :900]), np.mean(said, axis=0), rtol=1e-4)
+    both.save(tmp_path / "m")
+    np.testing.assert_array_equal(prismts.load(tmp_path / "m").predict(data.values), both.predict(data.values))
+    with pytest.raises(DataError, match="channel"):
+        both.predict(data.values[:2])
+
+
 def test_a_line_can_be_named_beside_any_setting():
     same = Forecaster(**TINY | {"setting": "ridge_line"}).fit(plant())
     named = Forecaster(**TINY, line="ridge").fit(plant())
@@ -122,7 +144,7 @@ def test_two_contexts_of_a_short_one_are_two_seeds_beside_one_line():
     both = Forecaster(**TINY | {"setting": "two_contexts", "n_members": 2}).fit(plant())
     one, two = (member.head.line.weight for member in both.members_)
     assert torch.equal(one, two) and one.shape[1] == 48 and not both.line_.startswith("of ")
-    with pytest.raises(SettingsError, match="mean over 2 contexts and needs a network for each, but n_members=1"):
+    with pytest.raises(SettingsError, match="mean of 2 kinds of network, but n_members=1"):
         Forecaster(**TINY | {"setting": "two_contexts"}).fit(plant())
 
 

@@ -218,5 +218,7 @@ def test_a_model_that_reads_no_times_is_refused():
         Forecaster(context_length=48, horizon=12, times="real").fit(table())
     with pytest.raises(SettingsError, match="lets the network read the last 336 steps of the grid"):
         Forecaster("universal", context_length=400, horizon=12, times="real", setting="long_line").fit(table())
+    with pytest.raises(SettingsError, match="has a cross_learner among its networks, which reads steps of the grid"):
+        Forecaster("universal", context_length=48, horizon=12, times="real", setting="two_encoders").fit(table())
     with pytest.raises(SettingsError, match=r"no way to read times named 'reall'\. Did you mean 'real'"):
         Forecaster("universal", times="reall").fit(table())

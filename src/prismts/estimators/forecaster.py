@@ -31,7 +31,15 @@ from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
 from prismts.estimators.match import by_name, in_steps_of, reordered, season_scales
-from prismts.estimators.recipes import NETWORK_FIT, Recipe, find_recipe, gentle, patches_for_context, with_patches
+from prismts.estimators.recipes import (
+    NETWORK_FIT,
+    Member,
+    Recipe,
+    find_recipe,
+    gentle,
+    patches_for_context,
+    with_patches,
+)
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
@@ -81,7 +89,8 @@ class Forecaster(Estimator):
             channel, where folds say so), "ridge_line" (the default beside the plain ridge), "reverting_line" (beside a
             line that may pull to the mean of training), "long_line" (the network reads the last 336 steps, the line all
             of the context), "two_contexts" (the mean of the default on the last 336 steps and of "long_line", in the
-            time of both: docs/log.md), "network" (no line beside it), or "published" (the authors' form).
+            time of both: docs/log.md), "two_encoders" (with a cross learner in the place of the latter), "network"
+            (no line beside it), or "published" (the authors' form).
             Rivals whose authors' training we follow have it under "default" and "published".
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
@@ -364,7 +373,7 @@ class Forecaster(Estimator):
         self.quantile_offsets_ = arrays.get("quantile_offsets")
         recipe: dict[str, Any] = dict(fitted["recipe"])
         recipe["fit"] = FitConfig(**recipe["fit"])
-        recipe["member_contexts"] = tuple(recipe.get("member_contexts", (None,)))  # older folders
+        recipe["members"] = tuple(Member(**one) for one in recipe.get("members", [{}]))  # older folders have none
         self._recipe_ = Recipe(**recipe)
         self.proposal_ = None if fitted.get("proposal") is None else Proposal.from_dict(fitted["proposal"])
         self._form = self._form_of(self._recipe_)
@@ -394,13 +403,7 @@ class Forecaster(Estimator):
         self.task_ = self._task(self._recipe_)
         n_members = self._n_members(self._recipe_) if find_model(self._architecture).is_trained else 1
         with torch.random.fork_rng():  # what is drawn here is replaced at once
-            members = [
-                self.task_.build(
-                    self._architecture, settings, n_channels=self.n_channels_,
-                    context_length=self._recipe_.context_of(i, self.context_length),
-                )
-                for i in range(n_members)
-            ]  # fmt: skip
+            members = [self._network(self.task_, self._recipe_, i, self.n_channels_) for i in range(n_members)]
         self.model_ = self._joined(members, self._recipe_)
         self._inference = None
         if self.quantiles is None:
@@ -437,16 +440,22 @@ class Forecaster(Estimator):
                 f"{self.model!r}."
             )
         recipe = find_recipe(self.setting, None, None)
-        reads, n_contexts = recipe.network_reads(self.context_length), len(recipe.member_contexts)
+        reads, n_kinds = recipe.network_reads(self.context_length), len(recipe.members)
         if self.times == "real" and reads < self.context_length:
             raise SettingsError(
                 f"setting={self.setting!r} lets the network read the last {reads} steps of the grid, and times='real' "
                 "has it read rows. Choose setting='default'."
             )
-        if n is not None and n < n_contexts:
+        others = [one.model for one in recipe.members if one.model is not None]
+        if self.times == "real" and others:
             raise SettingsError(
-                f"setting={self.setting!r} is the mean over {n_contexts} contexts and needs a network for each, but "
-                f"n_members={n}. Leave n_members out, or choose setting='default'."
+                f"setting={self.setting!r} has a {others[0]} among its networks, which reads steps of the grid, and "
+                "times='real' has them read rows. Choose setting='default'."
+            )
+        if n is not None and n < n_kinds:
+            raise SettingsError(
+                f"setting={self.setting!r} is the mean of {n_kinds} kinds of network, but n_members={n}. Leave "
+                "n_members out, or choose setting='default'."
             )
         if self.head not in HEADS:
             raise unknown_name("head", self.head, HEADS)
@@ -540,34 +549,46 @@ class Forecaster(Estimator):
         if proposal is not None:
             recipe = replace(recipe, model=proposal.settings)
         elif self.model != "convtimenet":
-            settings = dict(self.model_settings or {})
-            if self.model == "seasonal_naive":
-                settings.setdefault("season", season_length(data.frequency))
-            elif self.model == "cyclenet" and "cycle" not in settings:
-                settings["cycle"] = season_length(data.frequency)
-                if settings["cycle"] == 1:  # nobody knows how long a step is: what the training part says
-                    longest = int(train_ends.argmax())
-                    known = data[longest].part(0, int(train_ends[longest])).values
-                    settings["cycle"] = dominant_period(known, fallback=1)
-            elif self.model == "patchtst" and "patch_length" not in settings:
-                length = min(16, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
-                settings = {"patch_length": length, "stride": max(1, length // 2), **settings}
-            elif self.model == "universal" and "patch_lengths" not in settings:
-                length = min(16, max(2, self.context_length // 6))
-                lengths = (length, 2 * length, 4 * length)
-                settings = {"patch_lengths": lengths, "stride": settings.get("stride", length), **settings}
-            elif self.model == "cross_learner" and settings.get("front") != "lift":
-                settings.setdefault("patch_length", min(24, max(1, self.context_length // 6)))
+            settings = self._sized(self.model, self.model_settings or {}, data, train_ends)
             recipe = replace(recipe, model=settings)
         else:
             patches = patches_for_context(recipe.network_reads(self.context_length))
             recipe = replace(recipe, model=with_patches(recipe.model, patches))
+        members = tuple(
+            one if one.model is None else replace(one, settings=self._sized(one.model, one.settings, data, train_ends))
+            for one in recipe.members
+        )
+        recipe = replace(recipe, members=members)
         if "batch_size" not in (self.fit_settings or {}) and data.n_channels > recipe.fit.channels_at_once:
             on_cpu = torch.accelerator.current_accelerator(check_available=True) is None
             if on_cpu or recipe.fit.accelerator == "cpu":
                 few = max(1, _ROWS_PER_STEP // recipe.fit.channels_at_once)
                 recipe = replace(recipe, fit=replace(recipe.fit, batch_size=min(few, recipe.fit.batch_size)))
         return recipe
+
+    def _sized(
+        self, model: str, settings: Mapping[str, Any], data: Collection, train_ends: NDArray[np.int64]
+    ) -> dict[str, Any]:
+        """Settings of an architecture, with what it takes from the data and the context where nothing is given."""
+        settings = dict(settings)
+        if model == "seasonal_naive":
+            settings.setdefault("season", season_length(data.frequency))
+        elif model == "cyclenet" and "cycle" not in settings:
+            settings["cycle"] = season_length(data.frequency)
+            if settings["cycle"] == 1:  # nobody knows how long a step is: what the training part says
+                longest = int(train_ends.argmax())
+                known = data[longest].part(0, int(train_ends[longest])).values
+                settings["cycle"] = dominant_period(known, fallback=1)
+        elif model == "patchtst" and "patch_length" not in settings:
+            length = min(16, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
+            settings = {"patch_length": length, "stride": max(1, length // 2), **settings}
+        elif model == "universal" and "patch_lengths" not in settings:
+            length = min(16, max(2, self.context_length // 6))
+            lengths = (length, 2 * length, 4 * length)
+            settings = {"patch_lengths": lengths, "stride": settings.get("stride", length), **settings}
+        elif model == "cross_learner" and settings.get("front") != "lift":
+            settings.setdefault("patch_length", min(24, max(1, self.context_length // 6)))
+        return settings
 
     def _trained_as(self) -> Architecture:
         """The architecture, with the training that suits its head."""
@@ -614,12 +635,13 @@ class Forecaster(Estimator):
                         solved = None
                         if n_steps in lines and not config.line_rate:
                             solved = members[contexts.index(n_steps)]
-                        model, said = self._begun(task, recipe, own, own_check, solved)
+                        model = self._network(task, recipe, i, train.n_channels)
+                        said = task.prepare(model, own, own_check, solved=solved)
                         members[i:] = [model]
                         lines[n_steps] = said if solved is None else lines[n_steps]
                     model = members[i]
                     if is_trained:
-                        title = f"{self.model} on {name}"
+                        title = f"{recipe.member(i).model or self.model} on {name}"
                         result = self._train_one(model, task, own, own_check, config, mark, title, part, i, n_members)
                         seconds += result.seconds
                         results[i:] = [replace(result, seconds=seconds)]
@@ -639,17 +661,11 @@ class Forecaster(Estimator):
         contexts = [recipe.context_of(i, self.context_length) for i in range(len(members))]
         return joined(members, [n if n < self.context_length else None for n in contexts])
 
-    def _begun(
-        self, task: Forecast, recipe: Recipe, train: Windows, check: Windows | None, solved: nn.Module | None
-    ) -> tuple[nn.Module, str]:
-        """A network before its training, beside the line of another one, ``solved``, or one that is solved now.
-
-        And that line in words.
-        """
-        model = task.build(
-            self._architecture, recipe.model, n_channels=train.n_channels, context_length=train.context_length
-        )
-        return model, task.prepare(model, train, check, solved=solved)
+    def _network(self, task: Forecast, recipe: Recipe, i: int, n_channels: int) -> nn.Module:
+        """The untrained network of this number."""
+        member, n_steps = recipe.member(i), recipe.context_of(i, self.context_length)
+        settings = recipe.model if member.model is None else member.settings
+        return task.build(member.model or self._architecture, settings, n_channels=n_channels, context_length=n_steps)
 
     def _task(self, recipe: Recipe) -> Forecast:
         return Forecast(
@@ -710,7 +726,7 @@ class Forecaster(Estimator):
         """What a model must share to go on from: its kind and its sizes."""
         quantiles = None if self.quantiles is None else [float(q) for q in self.quantiles]
         sizes = [self.model, self.context_length, self.horizon, quantiles, dict(recipe.model), self._n_members(recipe)]
-        return [*sizes, self.head, self.times, recipe.line, recipe.network_context, recipe.member_contexts]
+        return [*sizes, self.head, self.times, recipe.line, recipe.network_context, recipe.members]
 
     def _fits(self, data: Collection, recipe: Recipe) -> bool:
         """Whether a fitted model can go on with these data and settings."""

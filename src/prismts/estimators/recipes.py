@@ -10,7 +10,25 @@ from prismts.errors import SettingsError, unknown_name
 from prismts.models import MODELS, Architecture
 from prismts.training.fit import FitConfig
 
-__all__ = ["FORECAST_SETTINGS", "NETWORK_FIT", "Recipe", "find_recipe", "gentle", "patches_for_context", "with_patches"]
+__all__ = [
+    "FORECAST_SETTINGS",
+    "NETWORK_FIT",
+    "Member",
+    "Recipe",
+    "find_recipe",
+    "gentle",
+    "patches_for_context",
+    "with_patches",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """What sets a network of an ensemble apart from the others, beside its seed."""
+
+    context_length: int | None = None  # the last steps of the context, which it and its line are given; None: all
+    model: str | None = None  # an architecture in place of the forecaster's
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of that architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +42,16 @@ class Recipe:
     network_context: int | None = None  # steps at the end of the context that the network reads; None: as the line, all
     loss: str = "mse"
     head_dropout: float = 0.0
-    n_members: int = 1  # networks that differ in their seed, whose mean is the forecast
-    member_contexts: tuple[int | None, ...] = (None,)  # steps at the end of the context that each in turn is given
+    n_members: int = 1  # networks whose mean is the forecast
+    members: tuple[Member, ...] = (Member(),)  # what they are, in turn
 
-    def context_of(self, member: int, context_length: int) -> int:
-        """How many steps at the end of such a context a member, and its line, is given."""
-        return min(context_length, self.member_contexts[member % len(self.member_contexts)] or context_length)
+    def member(self, i: int) -> Member:
+        """What the network of this number is."""
+        return self.members[i % len(self.members)]
+
+    def context_of(self, i: int, context_length: int) -> int:
+        """How many steps at the end of such a context the network of this number, and its line, is given."""
+        return min(context_length, self.member(i).context_length or context_length)
 
     def network_reads(self, context_length: int) -> int:
         """How many steps of such a context the network reads."""
@@ -104,7 +126,14 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
         title="the mean of two: the default on the last 336 steps, and beside a line that reads all of the context",
         network_context=336,
         n_members=2,
-        member_contexts=(336, None),
+        members=(Member(context_length=336), Member()),
+    ),
+    "two_encoders": replace(
+        _DEFAULT,
+        title="the mean of two: the default on the last 336 steps, and a cross learner beside a line that reads all",
+        network_context=336,
+        n_members=2,
+        members=(Member(context_length=336), Member(model="cross_learner")),
     ),
     "network": replace(
         _DEFAULT, title="the network of the default alone", line=None, loss="mse", fit=FitConfig(**NETWORK_FIT)

@@ -1,4 +1,4 @@
-"""Several models that differ in their seed or in how far back they look, and answer with their mean.
+"""Several models that differ in their seed, their kind or how far back they look, and answer with their mean.
 
 The squared error of a mean is never larger than the mean of the squared errors; the difference is how far the members
 disagree.
@@ -28,7 +28,8 @@ class Ensemble(nn.Module):
     @property
     def n_channels(self) -> int | None:
         """C the members are bound to, or None where any number will do."""
-        return getattr(self.members[0], "n_channels", 0)
+        bound = [getattr(member, "n_channels", 0) for member in self.members]
+        return next((n for n in bound if n is not None), None)
 
     @property
     def reads_start(self) -> bool:
