@@ -332,7 +332,7 @@ def _made(forecaster: Forecaster, command: str) -> list[Block]:
     model: Any = forecaster.members_[0]
     result = forecaster.fit_result_
     facts = [
-        ("parameters", f"{sum(p.numel() for p in model.parameters()):,}"),
+        ("parameters", f"{sum(p.numel() for p in forecaster.model_.parameters()):,}"),
         ("seed", str(forecaster.random_state)),
         ("seconds of training", f"{result.seconds:,.1f}"),
         ("python", platform.python_version()),
