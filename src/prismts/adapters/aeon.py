@@ -196,7 +196,7 @@ class PrismForecaster(
 
     Args:
         horizon: steps of future the model writes.
-        model, context_length, setting, model_settings, fit_settings, n_members, loss: as there.
+        model, context_length, setting, model_settings, fit_settings, n_members, loss, line: as there.
         validation: the share at the end of the series that decides when to stop; None for none.
         random_state: a seed, a ``RandomState``, or None for another result at every fit.
         verbose: whether to show a bar.
@@ -234,6 +234,7 @@ class PrismForecaster(
         fit_settings: Mapping[str, Any] | None = None,
         n_members: int | None = None,
         loss: str | None = None,
+        line: str | None = None,
         validation: float | None = 0.2,
         random_state: Any = 0,
         verbose: bool = False,
@@ -245,6 +246,7 @@ class PrismForecaster(
         self.fit_settings = fit_settings
         self.n_members = n_members
         self.loss = loss
+        self.line = line
         self.validation = validation
         self.random_state = random_state
         self.verbose = verbose
@@ -254,7 +256,7 @@ class PrismForecaster(
         self.estimator_ = Forecaster(
             self.model, context_length=self.context_length, horizon=self.horizon, setting=self.setting,
             model_settings=self.model_settings, fit_settings=self.fit_settings, n_members=self.n_members,
-            loss=self.loss, random_state=seed_of(self.random_state), progress=self.verbose,
+            loss=self.loss, line=self.line, random_state=seed_of(self.random_state), progress=self.verbose,
         ).fit(y, validation=self.validation)  # fmt: skip
         return self
 

@@ -107,7 +107,7 @@ class PrismForecaster(BaseForecaster):
     from the weights there are, on all rows seen so far.
 
     Args:
-        model, context_length, setting, model_settings, fit_settings, n_members, loss: as there.
+        model, context_length, setting, model_settings, fit_settings, n_members, loss, line: as there.
         horizon: steps of future the model writes; None takes the last step of ``fh``.
         quantiles: levels to learn and calibrate; intervals and quantiles then lie on the lines between them, and none
             is offered outside the outermost. The point forecast is the median. None forecasts points alone.
@@ -159,6 +159,7 @@ class PrismForecaster(BaseForecaster):
         fit_settings: Mapping[str, Any] | None = None,
         n_members: int | None = None,
         loss: str | None = None,
+        line: str | None = None,
         validation: float | None = 0.2,
         random_state: Any = 0,
         verbose: bool = False,
@@ -172,6 +173,7 @@ class PrismForecaster(BaseForecaster):
         self.fit_settings = fit_settings
         self.n_members = n_members
         self.loss = loss
+        self.line = line
         self.validation = validation
         self.random_state = random_state
         self.verbose = verbose
@@ -213,7 +215,8 @@ class PrismForecaster(BaseForecaster):
         return Forecaster(
             self.model, context_length=self.context_length, horizon=horizon, quantiles=self.quantiles,
             setting=self.setting, model_settings=self.model_settings, fit_settings=self.fit_settings,
-            n_members=self.n_members, loss=self.loss, random_state=seed_of(self.random_state), progress=self.verbose,
+            n_members=self.n_members, loss=self.loss, line=self.line, random_state=seed_of(self.random_state),
+            progress=self.verbose,
         )  # fmt: skip
 
     def _steps(self, fh: Any) -> int:
