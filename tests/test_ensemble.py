@@ -67,6 +67,19 @@ def test_members_are_given_as_many_of_the_last_steps_as_each_reads():
         torch.testing.assert_close(given(x, seen, start)[1], (expected + torch.tensor([0, 0, 50.0])).expand(3, 3))
 
 
+class Total(torch.nn.Module):
+    """Counts no steps."""
+
+    def forward(self, x, observed):
+        return torch.stack([x.sum(-1)] * 3, dim=-1)
+
+
+def test_a_member_that_reads_no_numbers_stands_beside_one_that_does():
+    x, seen = torch.ones(1, 2, 8), torch.ones(1, 2, 8, dtype=torch.bool)
+    y = Ensemble([Total(), LastSteps()], (4, 2))(x, seen, torch.tensor([10]))
+    torch.testing.assert_close(y[0, 0], torch.tensor([(4 + 2) / 2, (4 + 2) / 2, (4 + 16) / 2]))
+
+
 def test_its_squared_error_is_never_larger_than_the_mean_of_its_members():
     models, x, y = members(), torch.randn(50, 2, 48), torch.randn(50, 2, 12)
     own = [(model(x) - y).square().mean() for model in models]

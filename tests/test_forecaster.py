@@ -122,6 +122,13 @@ def test_two_encoders_are_a_convtimenet_and_a_cross_learner_whose_mean_is_the_fo
         both.predict(data.values[:2])
 
 
+@pytest.mark.parametrize("model", ["cyclenet", "dlinear", "itransformer"])
+def test_a_cross_learner_stands_beside_a_rival_too(model):
+    settings = {"setting": "two_encoders", "context_length": 350, "n_members": None, "model_settings": None}
+    both = Forecaster(**TINY | settings, model=model).fit(plant(1000))
+    assert len(both.members_) == 2 and np.isfinite(both.predict(plant(1000).values)).all()
+
+
 def test_a_line_can_be_named_beside_any_setting():
     same = Forecaster(**TINY | {"setting": "ridge_line"}).fit(plant())
     named = Forecaster(**TINY, line="ridge").fit(plant())

@@ -222,6 +222,8 @@ class Windows:
             raise SettingsError(
                 f"A context of {self.context_length} steps can be cut to at least one of them, not to {context_length}."
             )
+        if context_length == self.context_length:
+            return self
         windows = copy.copy(self)
         windows.context_length = context_length
         windows._find_gaps()

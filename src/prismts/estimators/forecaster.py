@@ -92,7 +92,7 @@ class Forecaster(Estimator):
             time of both: docs/log.md), "two_encoders" (with a cross learner in the place of the latter), "network"
             (no line beside it), or "published" (the authors' form).
             Rivals whose authors' training we follow have it under "default" and "published".
-        model_settings: settings of the architecture that replace those of the recipe.
+        model_settings: settings of the architecture that replace those of the recipe; of two, those of the first.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
         n_members: networks that differ in their seed, whose mean is the forecast; None takes the number of the recipe.
         loss: of point forecasts in training, in place of that of the recipe: "mse", "mae", "huber", "relative_mse" or

@@ -33,16 +33,19 @@ class Ensemble(nn.Module):
 
     @property
     def reads_start(self) -> bool:
-        """Whether the members read the numbers of the first steps of their windows."""
-        return getattr(self.members[0], "reads_start", False)
+        """Whether some member reads the numbers of the first steps of its windows."""
+        return any(getattr(member, "reads_start", False) for member in self.members)
 
     def forward(self, x: Tensor, observed: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """What the members say about the windows x [B, C, T], on average; ``start`` [B] is for those that read it."""
         answers: list[Tensor] = []
         for i, member in enumerate(self.members):
             window, seen = self.given(i, x, observed)
-            first = None if start is None else start + (x.shape[-1] - window.shape[-1])
-            answers.append(member(window, seen, first) if self.reads_start else member(window, seen))
+            if getattr(member, "reads_start", False):
+                first = None if start is None else start + (x.shape[-1] - window.shape[-1])
+                answers.append(member(window, seen, first))
+            else:
+                answers.append(member(window, seen))
         return torch.stack(answers).mean(0)
 
     def given(self, i: int, x: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
