@@ -20,7 +20,6 @@ from torch import nn
 from prismts.analysis.proposal import Proposal, propose_windows
 from prismts.data.calendar import season_length
 from prismts.data.irregular import Measurements, on_grid
-from prismts.data.period import dominant_period
 from prismts.data.readers import read_with_kind
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Finding, Series
@@ -40,6 +39,7 @@ from prismts.estimators.recipes import (
     patches_for_context,
     with_patches,
 )
+from prismts.estimators.sizes import sized
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
@@ -549,13 +549,15 @@ class Forecaster(Estimator):
         if proposal is not None:
             recipe = replace(recipe, model=proposal.settings)
         elif self.model != "convtimenet":
-            settings = self._sized(self.model, self.model_settings or {}, data, train_ends)
+            settings = sized(self.model, self.model_settings or {}, self.context_length, data, train_ends)
             recipe = replace(recipe, model=settings)
         else:
             patches = patches_for_context(recipe.network_reads(self.context_length))
             recipe = replace(recipe, model=with_patches(recipe.model, patches))
         members = tuple(
-            one if one.model is None else replace(one, settings=self._sized(one.model, one.settings, data, train_ends))
+            one
+            if one.model is None
+            else replace(one, settings=sized(one.model, one.settings, self.context_length, data, train_ends))
             for one in recipe.members
         )
         recipe = replace(recipe, members=members)
@@ -565,30 +567,6 @@ class Forecaster(Estimator):
                 few = max(1, _ROWS_PER_STEP // recipe.fit.channels_at_once)
                 recipe = replace(recipe, fit=replace(recipe.fit, batch_size=min(few, recipe.fit.batch_size)))
         return recipe
-
-    def _sized(
-        self, model: str, settings: Mapping[str, Any], data: Collection, train_ends: NDArray[np.int64]
-    ) -> dict[str, Any]:
-        """Settings of an architecture, with what it takes from the data and the context where nothing is given."""
-        settings = dict(settings)
-        if model == "seasonal_naive":
-            settings.setdefault("season", season_length(data.frequency))
-        elif model == "cyclenet" and "cycle" not in settings:
-            settings["cycle"] = season_length(data.frequency)
-            if settings["cycle"] == 1:  # nobody knows how long a step is: what the training part says
-                longest = int(train_ends.argmax())
-                known = data[longest].part(0, int(train_ends[longest])).values
-                settings["cycle"] = dominant_period(known, fallback=1)
-        elif model == "patchtst" and "patch_length" not in settings:
-            length = min(16, max(2, self.context_length // 6))  # at least eleven tokens, however short the context
-            settings = {"patch_length": length, "stride": max(1, length // 2), **settings}
-        elif model == "universal" and "patch_lengths" not in settings:
-            length = min(16, max(2, self.context_length // 6))
-            lengths = (length, 2 * length, 4 * length)
-            settings = {"patch_lengths": lengths, "stride": settings.get("stride", length), **settings}
-        elif model == "cross_learner" and settings.get("front") != "lift":
-            settings.setdefault("patch_length", min(24, max(1, self.context_length // 6)))
-        return settings
 
     def _trained_as(self) -> Architecture:
         """The architecture, with the training that suits its head."""
