@@ -15,7 +15,7 @@ from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection
 from prismts.data.synthetic import labeled_motions, simulated_plant
 from prismts.errors import DataError, SavedModelError, SettingsError, ShapeError
-from prismts.estimators.distilling import _teachers, _WindowTeacher, distill, measured
+from prismts.estimators.distilling import _teachers, _WindowTeacher, distill, measured, smaller
 from prismts.models.teachers import Teacher, TeacherForecast
 from prismts.tasks.classify import Augmentation, Classify
 from prismts.tasks.distill import AnswerCache, Distill, Projecting, Taught, TaughtBatch, soft_entropy
@@ -339,11 +339,13 @@ def test_a_student_with_features_is_the_student_alone_afterwards(teacher, plant)
 
 def test_tokens_are_taught_by_members_that_read_as_much_as_each_was_trained_on(plant) -> None:
     teacher = prismts.Forecaster(
-        setting="two_contexts", context_length=350, horizon=12, fit_settings=SHORT, progress=False,
+        setting="two_contexts", line="ridge", context_length=350, horizon=12, fit_settings=SHORT, progress=False,
         model_settings={"width": 8, "kernel_sizes": (3,)},
     ).fit(plant)  # fmt: skip
     student = distill(teacher, student_of(), plant, features=0.1)
     assert np.isfinite(student.predict(plant.values)).all()
+    proposed = smaller(teacher, share=0.5)  # one network, with no line
+    assert (proposed.setting, proposed.line, proposed.n_members) == ("published", None, 1)
 
 
 def test_without_weight_a_student_is_the_student_alone(teacher, plant) -> None:

@@ -122,6 +122,15 @@ def test_two_encoders_are_a_convtimenet_and_a_cross_learner_whose_mean_is_the_fo
         both.predict(data.values[:2])
 
 
+def test_floors_read_all_of_the_context_whatever_the_networks_read():
+    data, borders = Collection.of(plant(1000)), Borders(600, 800, 1000)
+    settings = TINY | {"setting": "two_encoders", "context_length": 360, "n_members": None}
+    both = Forecaster(**settings, line="ridge", loss="mae").fit(plant(1000), validation=borders)
+    ridge = Forecaster("ridge", context_length=360, horizon=12).fit(plant(1000), validation=borders)
+    floor = fit_floors(both, data)["ridge"]
+    assert floor.backtest(data, begin=800).scores["mse"] == pytest.approx(ridge.backtest(data, begin=800).scores["mse"])
+
+
 @pytest.mark.parametrize("model", ["cyclenet", "dlinear", "itransformer"])
 def test_a_cross_learner_stands_beside_a_rival_too(model):
     settings = {"setting": "two_encoders", "context_length": 350, "n_members": None, "model_settings": None}

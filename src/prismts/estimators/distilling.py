@@ -151,8 +151,8 @@ def smaller(teacher: S, *, share: float = 0.1, **changes: Any) -> S:
     }  # fmt: skip
     if isinstance(teacher, Classifier):
         params |= {"setting": "network" if recipe.line else teacher.setting, "validation": 0.2}
-    elif recipe.line is not None:
-        params |= {"setting": "published", "fit_settings": None}
+    elif recipe.line is not None or len(recipe.members) > 1:
+        params |= {"setting": "published", "line": None, "fit_settings": None}
     params |= changes
     architecture = find_model(teacher._architecture)
     defaults = architecture.config()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 from prismts.data.calendar import season_length
 from prismts.data.series import Collection
 from prismts.estimators.forecaster import Forecaster
+from prismts.estimators.recipes import Member
 from prismts.evaluation.protocols import data_hash
 from prismts.training.fit import FitResult
 
@@ -41,8 +43,11 @@ def fit_floors(forecaster: Forecaster, data: Collection) -> dict[str, Forecaster
 def _like(forecaster: Forecaster, model: str, settings: dict[str, int]) -> Forecaster:
     floor = copy.copy(forecaster)
     floor.set_params(
-        model=model, model_settings=settings, quantiles=None, setting="default", fit_settings=None, n_members=None
-    )
+        model=model, model_settings=settings, quantiles=None, setting="default", fit_settings=None, n_members=None,
+        loss=None, line=None,
+    )  # fmt: skip
+    theirs = forecaster._recipe_  # pyright: ignore[reportPrivateUsage]
+    floor._recipe_ = replace(theirs, network_context=None, members=(Member(),))  # pyright: ignore[reportPrivateUsage]
     floor.build_(settings)
     floor._fitted()  # pyright: ignore[reportPrivateUsage]
     floor.fit_result_, floor.line_ = FitResult(0, float("nan"), ()), ""
