@@ -78,6 +78,18 @@ def test_a_long_line_reads_all_of_a_context_of_which_the_network_reads_the_end(t
     np.testing.assert_array_equal(prismts.load(tmp_path / "m").predict(data.values), forecaster.predict(data.values))
 
 
+def expect_the_mean_of_its_members(both, data, borders, folder):
+    """Members that were given 336 and 360 steps: each by itself in a forecaster of that context, and after loading."""
+    said = []
+    for member, n in zip(both.members_, (336, 360), strict=True):
+        alone = Forecaster(**TINY | {"setting": "long_line", "context_length": n}).fit(data, validation=borders)
+        alone.model_, alone._inference = member, None
+        said.append(alone.predict(data.values[:, :900]))
+    np.testing.assert_allclose(both.predict(data.values[:, :900]), np.mean(said, axis=0), rtol=1e-4)
+    both.save(folder)
+    np.testing.assert_array_equal(prismts.load(folder).predict(data.values), both.predict(data.values))
+
+
 def test_two_contexts_are_two_forecasters_whose_mean_is_the_forecast(tmp_path):
     data, borders = plant(1000), Borders(600, 800, 1000)
     settings = TINY | {"n_members": None}
@@ -86,15 +98,7 @@ def test_two_contexts_are_two_forecasters_whose_mean_is_the_forecast(tmp_path):
     assert [m.context_length for m in both.members_] == [336, 336]  # the line reads more, the network does not
     assert both.line_.startswith("of 336 steps: ") and "; of 360 steps: " in both.line_
     assert len(both.network_shares_) == 2
-    # each by itself: one trained on the last 336 steps of the same windows, and a long line with another seed
-    said = []
-    for member, n in zip(both.members_, (336, 360), strict=True):
-        alone = Forecaster(**settings | {"setting": "long_line", "context_length": n}).fit(data, validation=borders)
-        alone.model_, alone._inference = member, None
-        said.append(alone.predict(data.values[:, :900]))
-    np.testing.assert_allclose(both.predict(data.values[:, :900]), np.mean(said, axis=0), rtol=1e-4)
-    both.save(tmp_path / "m")
-    np.testing.assert_array_equal(prismts.load(tmp_path / "m").predict(data.values), both.predict(data.values))
+    expect_the_mean_of_its_members(both, data, borders, tmp_path / "m")
     gaps = data.values.copy()
     gaps[0, -200:-100] = np.nan
     assert np.isfinite(both.predict(gaps)).all()
@@ -110,14 +114,7 @@ def test_two_encoders_are_a_convtimenet_and_a_cross_learner_whose_mean_is_the_fo
     alone = Forecaster(**TINY | {"model": "cross_learner", "model_settings": None, "setting": "long_line",
                                  "context_length": 360}).fit(data, validation=borders)  # fmt: skip
     assert sum(p.numel() for p in other.parameters()) == sum(p.numel() for p in alone.model_.parameters())
-    said = []
-    for member, n in ((ours, 336), (other, 360)):
-        one = Forecaster(**TINY | {"setting": "long_line", "context_length": n}).fit(data, validation=borders)
-        one.model_, one._inference = member, None
-        said.append(one.predict(data.values[:, :900]))
-    np.testing.assert_allclose(both.predict(data.values[:, :900]), np.mean(said, axis=0), rtol=1e-4)
-    both.save(tmp_path / "m")
-    np.testing.assert_array_equal(prismts.load(tmp_path / "m").predict(data.values), both.predict(data.values))
+    expect_the_mean_of_its_members(both, data, borders, tmp_path / "m")
     with pytest.raises(DataError, match="channel"):
         both.predict(data.values[:2])
 

@@ -70,8 +70,7 @@ def fit_forecast(
     setting: A named recipe: default, individual_line (another straight line for each channel), ridge_line,
         reverting_line, long_line (the network reads the last 336 steps, the line all of the context), two_contexts
         (the mean of the default on the last 336 steps and of long_line), two_encoders (with a cross learner in the
-        place of the latter), network (no line), published (the authors'
-        form), or published/NAME.
+        place of the latter), network (no line), published (the authors' form), or published/NAME.
     loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
     line: The straight line beside the network: chosen, individual, ridge or reverting; the setting's if not given.
     head: flatten, or any_horizon: predict may then ask for more steps than training did.
