@@ -7,7 +7,8 @@ python benchmarks/step.py --setting ETTh2 --memory ours         the peak of one 
 python benchmarks/step.py --setting ETTh2 --profile             where the time of a step goes, theirs and ours
 
 Both networks begin at the same weights and read the same random walks; a step is forward, backward and AdamW:
-on a CPU theirs as torch has it by default, which is how sktime builds its own, ours fused, as ``fit`` builds it.
+on a CPU theirs as torch has it by default, which is how sktime builds its own, ours fused, as ``fit`` builds it, and
+with oneDNN's products where ``fit`` has them (``PRISMTS_ONEDNN=0``: nowhere).
 Every round times each side once, in an order that alternates; the ratio is the median over
 rounds of theirs by ours, with its quartiles. The floor is the time that the products of our step (counted by torch, the
 backward pass twice the forward one) would take at the speed of a large matrix product measured in the same rounds.
@@ -22,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 if "--default-allocator" in sys.argv:
     os.environ["PRISMTS_KEEP_PAGES"] = "0"
@@ -32,6 +34,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from prismts.layers.products import quick_products
 from prismts.models.convtimenet import from_reference
 from prismts.training.memory import keep_pages
 
@@ -90,13 +93,18 @@ def set_dropout(model: nn.Module, p: float) -> None:
             module.p = p
 
 
+Around = Callable[[], AbstractContextManager[None]]
+
+
 class Side:
     """One network with its optimizer, timed."""
 
-    def __init__(self, model: nn.Module, classify: bool, bf16: bool, place: torch.device, fused: bool) -> None:
+    def __init__(
+        self, model: nn.Module, classify: bool, bf16: bool, place: torch.device, fused: bool, around: Around
+    ) -> None:
         self.model = model.to(place).train()
         self.loss = F.cross_entropy if classify else F.mse_loss
-        self.bf16, self.place = bf16, place
+        self.bf16, self.place, self.around = bf16, place, around
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=fused or None)
         self.seconds: dict[str, list[float]] = {"step": [], "inference": []}
 
@@ -113,7 +121,8 @@ class Side:
         """Seconds of one call, from quiet device to quiet device."""
         settle(self.place)
         began = time.perf_counter()
-        work()
+        with self.around():
+            work()
         settle(self.place)
         self.seconds[what].append(time.perf_counter() - began)
         return self.seconds[what][-1]
@@ -197,8 +206,9 @@ def main() -> None:
     if args.compile:
         theirs_net, ours_net = torch.compile(theirs_net), torch.compile(ours_net)
     alike = place.type == "cuda"  # where theirs would be given the fused optimizer too
-    nets = {"theirs": (theirs_net, alike), "ours": (ours_net, True)}
-    sides = {name: Side(net, classify, bf16, place, fused) for name, (net, fused) in nets.items()}
+    # fit and predict have our products made by oneDNN where that is quicker
+    nets = {"theirs": (theirs_net, alike, nullcontext), "ours": (ours_net, True, quick_products)}
+    sides = {name: Side(net, classify, bf16, place, *more) for name, (net, *more) in nets.items()}
 
     if args.memory:
         begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -238,7 +248,8 @@ def main() -> None:
         settle(place)
         began = time.perf_counter()
         for _ in range(3):
-            a @ b
+            with quick_products():
+                a @ b
         settle(place)
         speed.append(3 * 2 * 2048**3 / (time.perf_counter() - began))
     quick = {"theirs": sides["theirs"].model.eval(), "ours": sides["ours"].model.eval()}

@@ -37,6 +37,7 @@ from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.scores import Scores
 from prismts.layers.heads import PoolHead, pooled
 from prismts.layers.hydra import HydraMap
+from prismts.layers.products import quick_products
 from prismts.models.contract import Encoder
 from prismts.models.stacked import Stacked
 from prismts.tasks.classify import Augmentation, Classify, Judge
@@ -516,7 +517,7 @@ class Classifier(ClassifierMixin, Estimator):
         size = max(1, _VALUES // (cases.n_channels * int(cases.lengths.max()) * 64))
         answers: list[Tensor] = []
         numbers: list[NDArray[np.int64]] = []
-        with torch.no_grad():
+        with torch.no_grad(), quick_products():
             for index, batch in cases.by_length(size):
                 observed = None if batch.context_observed is None else batch.context_observed.to(place)
                 answers.append(model(batch.context.to(place), observed).float().cpu())

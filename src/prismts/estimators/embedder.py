@@ -23,6 +23,7 @@ from prismts.errors import DataError, SettingsError, ShapeError, unknown_name
 from prismts.estimators.base import Estimator, joined, on_device
 from prismts.evaluation.protocols import data_hash
 from prismts.layers.heads import POOLINGS, pooled
+from prismts.layers.products import quick_products
 from prismts.models.contract import Encoder
 from prismts.tasks.reconstruct import Reconstruct
 from prismts.training.fit import FitConfig, FitResult
@@ -164,7 +165,7 @@ class Embedder(TransformerMixin, Estimator):
         size = max(1, _VALUES // (data.n_channels * int(data.lengths.max())))
         answers: list[Tensor] = []
         numbers: list[NDArray[np.int64]] = []
-        with torch.inference_mode():
+        with torch.inference_mode(), quick_products():
             for index, batch in Cases(data, scaler=identity).by_length(size):
                 mean = torch.from_numpy(scaler.mean[index, :, None]).float()
                 scale = torch.from_numpy(scaler.scale[index, :, None]).float()

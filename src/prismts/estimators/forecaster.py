@@ -45,6 +45,7 @@ from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
 from prismts.layers.horizon import with_horizon
 from prismts.layers.normalize import InstanceNorm
+from prismts.layers.products import quick_products
 from prismts.models import Architecture, find_model
 from prismts.tasks.forecast import HEADS, LINES, Forecast, answer_batch, channel_groups
 from prismts.training.fit import FitConfig, FitResult
@@ -803,7 +804,8 @@ class Forecaster(Estimator):
                 batch = windows.batch(index[begin : begin + size])
                 there = Batch(*(None if one is None else one.to(place) for one in batch))  # type: ignore[arg-type]
                 # a wide table goes through in groups of channels, where the model does not need to see all of them
-                told = [answer_batch(model, _channels_of(there, group), numbered=numbered) for group in groups]
+                with quick_products():
+                    told = [answer_batch(model, _channels_of(there, group), numbered=numbered) for group in groups]
                 forecast = torch.cat(told, dim=-2)
                 if self.quantiles is not None:
                     if getattr(self, "quantile_offsets_", None) is not None:

@@ -28,6 +28,7 @@ from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.scores import Scores
 from prismts.layers.masking import MASKS, Hide
 from prismts.layers.missing import bridge
+from prismts.layers.products import quick_products
 from prismts.tasks.reconstruct import Reconstruct
 from prismts.training.fit import FitConfig, FitResult
 from prismts.windows import Batch, Windows
@@ -373,7 +374,7 @@ class Imputer(Estimator):
         model = self._inference
         place = next(p.device for p in model.parameters())
         group = _MIXED if getattr(model, "n_channels", None) is None else x.shape[1]
-        with torch.inference_mode():
+        with torch.inference_mode(), quick_products():
             parts = zip(x.to(place).split(group, dim=1), observed.to(place).split(group, dim=1), strict=True)
             return torch.cat([model(one, seen) for one, seen in parts], dim=1).float().cpu()
 

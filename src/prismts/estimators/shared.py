@@ -30,6 +30,7 @@ from prismts.estimators.recipes import Recipe
 from prismts.layers.decode import DecodeHead
 from prismts.layers.heads import FlattenHead
 from prismts.layers.horizon import HorizonHead
+from prismts.layers.products import quick_products
 from prismts.layers.token_heads import CaseHead, RecentHead
 from prismts.models.multitask import CaseReader, MultiTask, WithHead, n_tokens_of
 from prismts.tasks.classify import Classify, Judge
@@ -266,7 +267,7 @@ def solve_cases(
     numbers: list[NDArray[np.int64]] = []
     view.eval()
     place = head.linear.weight.device
-    with torch.no_grad():
+    with torch.no_grad(), quick_products():
         for index, batch in cases.by_length(size):
             seen = None if batch.context_observed is None else batch.context_observed.to(place)
             found.append(head.embedding(view.encode(batch.context.to(place), seen)).cpu().numpy())

@@ -18,6 +18,7 @@ from prismts.layers.individual_line import IndividualLine
 from prismts.layers.line import ChosenLine, RevertingLine
 from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm
+from prismts.layers.products import quick_products
 from prismts.layers.soft_dtw import soft_dtw_divergence
 from prismts.models import find_model, make_settings
 from prismts.models.contract import Encoder, Features
@@ -137,6 +138,7 @@ class Forecast:
         )
         return model
 
+    @quick_products()
     def prepare(
         self, model: nn.Module, train: Windows, validation: Windows | None, *, solved: nn.Module | None = None
     ) -> str:
@@ -160,6 +162,7 @@ class Forecast:
         return said
 
     @torch.no_grad()
+    @quick_products()
     def finish(
         self, model: nn.Module, validation: Windows | None, *, channels_at_once: int = _CHANNELS_TO_WEIGH
     ) -> float | None:

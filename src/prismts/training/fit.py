@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from prismts.errors import PrismError, SavedModelError, SettingsError, unknown_name
+from prismts.layers.products import quick_products
 from prismts.models.failure import signs_of_failure
 from prismts.ranges import expect_counts
 from prismts.training.batches import EpochBatches, Source, Stream, batches_of
@@ -177,8 +178,7 @@ def fit(
         stack.enter_context(_quiet_lightning())
         stack.enter_context(_interruptible())
         stack.enter_context(torch.random.fork_rng())
-        if config.compile_mode is not None:
-            stack.enter_context(_compiled(model, config.compile_mode))
+        stack.enter_context(quick_products() if config.compile_mode is None else _compiled(model, config.compile_mode))
         loop = _Loop(model, task, train, validation, config, seed)
         trainer, kept = _trainer(loop, home, config, progress, title)
         last = home / _LAST

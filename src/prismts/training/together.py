@@ -24,6 +24,7 @@ from torch.func import functional_call, vmap
 from torch.nn.utils import clip_grad_norm_
 
 from prismts.layers.paths import written_out
+from prismts.layers.products import quick_products
 from prismts.training.batches import Source, Stream, batches_of
 from prismts.training.checkpoint import read_tree, write_tree
 from prismts.training.fit import FitConfig, FitResult, Task, claim, fit, make_optimizer, require_finite, span_of
@@ -268,6 +269,7 @@ def _fit_stacked(group: Sequence[Training]) -> list[FitResult]:
     homes = [next((p.device for p in one.model.parameters()), torch.device("cpu")) for one in group]
     with contextlib.ExitStack() as exits:
         exits.enter_context(torch.random.fork_rng())
+        exits.enter_context(quick_products())
         exits.enter_context(warnings.catch_warnings())
         # what torch cannot stack in one launch it runs in K; of what is rare here, that is no news
         warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
