@@ -3,16 +3,17 @@
 In a row of p steps, the neighbor a rows below and b steps to the right is the step t + a * p + b; it counts if it
 stands in the row of t + a * p and within the window.
 
-On a CPU all windows of one period are laid out as grids, and kernels of K x K taps become one product for each
-frequency of the grid: the work no longer grows with the K * K taps. Elsewhere the neighbors are gathered, since periods
-that are only known at run time would make many small launches.
+On a CPU all windows of one period are laid out as grids and convolved as waves, one small product for each, so that the
+work does not grow with the K * K taps. Products with cosines and sines turn rows and columns into waves and back: of
+some hundred steps they are sooner done than fast transforms, and any length is as good. Elsewhere the neighbors are
+gathered, since periods that are only known at run time would make many small launches.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
-import scipy.fft
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,14 +22,16 @@ from prismts.layers.paths import is_written_out
 
 __all__ = ["conv_grid", "conv_grid_plain"]
 
+LONGEST = 1536  # steps of a window; of more, the cosines and sines would fill the memory
+
 
 def conv_grid(x: Tensor, period: Tensor, kernel: Tensor) -> Tensor:
     """Windows x [M, T, D], each with its period [M], and a kernel [D', D, K, K] of odd sides give [M, T, D']."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or is_written_out():
+    if x.device.type != "cpu" or x.shape[1] > LONGEST or torch.compiler.is_compiling() or is_written_out():
         return conv_grid_plain(x, period, kernel)
     order = period.argsort()
     periods, counts = period[order].unique_consecutive(return_counts=True)
-    exact = x if x.dtype == torch.float64 else x.float()  # no transform of bfloat16
+    exact = x if x.dtype == torch.float64 else x.float()  # sums of some hundred terms, there and back
     kernel = kernel.to(exact.dtype)
     alike = exact.index_select(0, order).split(counts.tolist())
     with torch.autocast("cpu", enabled=False):
@@ -62,54 +65,71 @@ def conv_grid_plain(x: Tensor, period: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _conv_of_period(x: Tensor, period: int, kernel: Tensor) -> Tensor:
-    """[M, T, D] that share one period to [M, T, D'], through transforms of grids of R rows and p columns.
+    """[M, T, D] that share one period to [M, T, D'], as waves over grids of R rows and p columns.
 
-    Grids are so padded that no kernel reaches around the edge: a tap further than the grid is high or wide meets only
-    what lies outside, and is left out.
+    Waves come back after S rows and S' columns, so many that no kernel reaches around. A tap further than the grid is
+    high or wide meets only what lies outside, and is left out. Of real grids, G = S'/2+1 waves over the columns say
+    all. Complex numbers are two real ones, in a dimension of their own.
     """
     m, n_steps, width = x.shape
-    n_rows = -(-n_steps // period)
-    reach = kernel.shape[-1] // 2
+    n_rows, reach = -(-n_steps // period), kernel.shape[-1] // 2
     high, wide = min(reach, n_rows - 1), min(reach, period - 1)
-    size = _padded(n_rows + high), _padded(period + wide)
-    grid = F.pad(x, (0, 0, 0, n_rows * period - n_steps)).view(m, n_rows, period, width).permute(1, 2, 0, 3)
-    waves = torch.view_as_real(torch.fft.rfft2(grid, s=size, dim=(0, 1)))  # [S, S'/2+1, M, D, 2]
-    half = waves.shape[1]
-    parts = waves.permute(0, 1, 4, 2, 3).reshape(size[0] * half, 2 * m, width)  # [F, real and then imaginary, D]
     taps = kernel[:, :, reach - high : reach + high + 1, reach - wide : reach + wide + 1]
-    real, imaginary = _spectrum(taps, size)  # [F, D, D'] each
-    by_real, by_imaginary = parts @ real, parts @ imaginary  # [F, 2M, D']
-    y = torch.complex(by_real[:, :m] - by_imaginary[:, m:], by_imaginary[:, :m] + by_real[:, m:])
-    y = torch.fft.irfft2(y.view(size[0], half, m, -1), s=size, dim=(0, 1))[:n_rows, :period]  # [R, p, M, D']
-    return y.permute(2, 0, 1, 3).reshape(m, n_rows * period, -1)[:, :n_steps]
+    grid = F.pad(x, (0, 0, 0, n_rows * period - n_steps)).view(m, n_rows, period, width)
+    n_waves = n_rows + high, period + wide  # S and S'
+    if _is_sooner_by_taps(taps, n_rows, period):
+        y = F.conv2d(grid.permute(0, 3, 1, 2), taps, padding=(high, wide)).permute(0, 2, 3, 1)
+        return y.reshape(m, n_rows * period, -1)[:, :n_steps]
+    taps, grid = taps.permute(3, 2, 1, 0), grid.permute(2, 1, 0, 3)
+    # a tap at +b asks for what lies there, as a wave turned back
+    response = _to_waves(taps, n_waves, range(high, -high - 1, -1), range(wide, -wide - 1, -1))  # [G*S, 2, D, D']
+    waves = _to_waves(grid, n_waves, range(n_rows), range(period)).flatten(1, 2)  # [G*S, 2*M, D]
+    by_real, by_imaginary = waves @ response[:, 0], waves @ response[:, 1]  # [G*S, 2*M, D']
+    y = torch.stack([by_real[:, :m] - by_imaginary[:, m:], by_imaginary[:, :m] + by_real[:, m:]], 1)
+    y = _from_waves(y, n_waves, n_rows, period)  # [p, R, M, D']
+    return y.permute(2, 1, 0, 3).reshape(m, n_rows * period, -1)[:, :n_steps]
 
 
-def _spectrum(taps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Conjugate spectrum of taps [D', D, A, B], as numbers [2, F, D, D'], real and then imaginary.
+def _is_sooner_by_taps(taps: Tensor, n_rows: int, period: int) -> bool:
+    """Whether the taps [D', D, A, B] of a grid are fewer multiplications than its waves."""
+    out, width, *sides = taps.shape
+    size, half = n_rows + sides[0] // 2, (period + sides[1] // 2) // 2 + 1
+    there_and_back = half * n_rows * (2 * period + 4 * size) * (width + out)
+    return math.prod(taps.shape) * n_rows * period < there_and_back + 4 * half * size * width * out
 
-    F are the S * (S'/2+1) frequencies of real grids [S, S']. A few taps are transformed by two products, columns and
-    then rows, in less time than fast transforms of grids that are mostly zeros.
+
+def _to_waves(x: Tensor, n_waves: tuple[int, int], rows: range, columns: range) -> Tensor:
+    """Values [Q, R, A, B] at these columns and rows to waves [G*S, 2, A, B]."""
+    size, n_half = n_waves[0], n_waves[1] // 2 + 1
+    over_columns = _waves(n_waves[1], n_half, columns, x.dtype)[:, :, 0].flatten(0, 1)  # [G*2, Q], of real values
+    over_rows = _waves(size, size, rows, x.dtype).flatten(2).flatten(0, 1)  # [S*2, 2*R]
+    y = over_columns @ x.flatten(1)  # [G*2, R*A*B]
+    return (over_rows @ y.view(n_half, 2 * len(rows), -1)).view(n_half * size, 2, *x.shape[2:])
+
+
+def _from_waves(y: Tensor, n_waves: tuple[int, int], n_rows: int, n_columns: int) -> Tensor:
+    """Waves [G*S, 2, A, B] back to values [Q, R, A, B] at the first columns and rows."""
+    size, n_half = n_waves[0], n_waves[1] // 2 + 1
+    over_rows = _waves(size, size, range(n_rows), y.dtype).flatten(2).flatten(0, 1)
+    over_columns = _waves(n_waves[1], n_half, range(n_columns), y.dtype)[:, :, 0]  # [G, 2, Q]
+    twice = torch.full((n_half, 1, 1), 2.0, dtype=y.dtype)  # the other half of the waves mirrors this one
+    twice[0] = 1.0
+    if n_waves[1] % 2 == 0:
+        twice[-1] = 1.0
+    back = (over_columns * (twice / (n_waves[0] * n_waves[1]))).flatten(0, 1)
+    x = over_rows.T @ y.view(n_half, 2 * size, -1)  # [G, 2*R, A*B]
+    return (back.T @ x.view(2 * n_half, -1)).view(n_columns, n_rows, *y.shape[2:])
+
+
+@lru_cache(maxsize=256)
+def _waves(size: int, n: int, places: range, dtype: torch.dtype) -> Tensor:
+    """What the first n of the waves that come back after ``size`` steps make of P places: [n, 2, 2, P].
+
+    Of a real and an imaginary number at a place (the third dimension) each makes a real and an imaginary one.
     """
-    n_rows, n_columns = taps.shape[2:]
-    half = size[1] // 2 + 1
-    by_column = torch.cat(_turns(half, size[1], n_columns, taps))  # [2*S'/2+1, B]
-    y = by_column @ taps.permute(2, 3, 1, 0).flatten(2)  # [A, 2*(S'/2+1), D*D']
-    y = y.unflatten(1, (2, half)).transpose(0, 1).reshape(2 * n_rows, -1)
-    cosine, sine = _turns(size[0], size[0], n_rows, taps)  # [S, A]
-    by_row = torch.cat([torch.cat([cosine, -sine], 1), torch.cat([sine, cosine], 1)])  # [2S, 2A]
-    return (by_row @ y).view(2, size[0] * half, taps.shape[1], taps.shape[0])
-
-
-def _turns(n: int, size: int, n_taps: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [n, taps] of the first frequencies of ``size`` steps, at taps around the middle one."""
-    frequency = torch.arange(n, device=like.device)
-    place = torch.arange(n_taps, device=like.device) - n_taps // 2
-    angle = (frequency[:, None] * place % size).to(like.dtype) * (2 * math.pi / size)
-    return angle.cos(), angle.sin()
-
-
-def _padded(n: int) -> int:
-    """The next length whose transform is quick."""
-    quick = scipy.fft.next_fast_len(n, real=True)
-    assert quick is not None
-    return quick
+    with torch.inference_mode(False):  # kept for trainings, whoever asks first
+        turn = torch.arange(n)[:, None] * torch.tensor(places) % size
+        angle = turn.double() * (2 * math.pi / size)
+        cosine, sine = angle.cos(), angle.sin()
+        waves = torch.stack([torch.stack([cosine, sine], 1), torch.stack([-sine, cosine], 1)], 1)
+        return waves.to(dtype)

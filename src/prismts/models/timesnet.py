@@ -20,7 +20,7 @@ Where we differ from the authors' code:
 - every window has its own k periods. Theirs are those of the mean spectrum of the batch, so that a forecast depends on
   which windows stand beside it;
 - the six kernels are added into one before they meet the data: the same numbers at 42 % of the products. What is left
-  of these is done by ``layers.grid``, on a CPU through Fourier transforms;
+  of these is done by ``layers.grid``, on a CPU as waves over the grids;
 - behind the last step a grid is empty for both layers of an inception pair. Theirs lets the second read what the first
   wrote into the rest of the last row;
 - no embedding of the calendar;
