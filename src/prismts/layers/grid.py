@@ -121,7 +121,7 @@ def _from_waves(y: Tensor, n_waves: tuple[int, int], n_rows: int, n_columns: int
     return (back.T @ x.view(2 * n_half, -1)).view(n_columns, n_rows, *y.shape[2:])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _waves(size: int, n: int, places: range, dtype: torch.dtype) -> Tensor:
     """What the first n of the waves that come back after ``size`` steps make of P places: [n, 2, 2, P].
 
