@@ -49,6 +49,7 @@ from prismts.layers.products import quick_products
 from prismts.models import Architecture, find_model
 from prismts.tasks.forecast import HEADS, LINES, Forecast, answer_batch, channel_groups
 from prismts.training.fit import FitConfig, FitResult
+from prismts.training.progress import waiting
 from prismts.windows import Batch, Windows
 
 __all__ = ["Backtest", "Forecaster"]
@@ -615,7 +616,8 @@ class Forecaster(Estimator):
                         if n_steps in lines and not config.line_rate:
                             solved = members[contexts.index(n_steps)]
                         model = self._network(task, recipe, i, train.n_channels)
-                        said = task.prepare(model, own, own_check, solved=solved)
+                        with waiting("solving what needs no training", shown=self.progress):
+                            said = task.prepare(model, own, own_check, solved=solved)
                         members[i:] = [model]
                         lines[n_steps] = said if solved is None else lines[n_steps]
                     model = members[i]

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import lightning.pytorch as pl
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-__all__ = ["Bar", "TrainingBar"]
+__all__ = ["Bar", "TrainingBar", "waiting"]
 
 
 class Bar:
@@ -40,6 +50,15 @@ class Bar:
     def say(self, losses: str) -> None:
         """Show the newest losses."""
         self._bar.update(self._task, losses=losses)
+
+
+@contextmanager
+def waiting(title: str, *, shown: bool = True) -> Generator[None]:
+    """Inside, a line on standard error says what takes how long already; for work whose end is not known."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as told:
+        told.add_task(title, total=None)
+        yield
 
 
 class TrainingBar(pl.Callback):
