@@ -22,6 +22,14 @@ def quicker(monkeypatch):
     assert SETTING.fp32_precision == before
 
 
+@pytest.fixture
+def asked_anew():
+    """What was found out about this processor is forgotten, before and afterwards."""
+    products._is_quicker.cache_clear()
+    yield
+    products._is_quicker.cache_clear()
+
+
 def off_by(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a @ b - a.double() @ b.double()).abs().max())
 
@@ -88,25 +96,17 @@ def test_a_precision_set_by_hand_is_left_alone(quicker):
 
 
 @pytest.mark.parametrize("maker", ["GenuineIntel", ""])
-def test_nothing_changes_on_processors_of_others(monkeypatch, maker):
+def test_nothing_changes_on_processors_of_others(monkeypatch, asked_anew, maker):
     monkeypatch.setattr(products, "_processor", lambda: maker)
-    products._is_quicker.cache_clear()
-    try:
-        before = SETTING.fp32_precision
-        with quick_products():
-            assert SETTING.fp32_precision == before
-    finally:
-        products._is_quicker.cache_clear()
+    before = SETTING.fp32_precision
+    with quick_products():
+        assert SETTING.fp32_precision == before
 
 
-def test_an_environment_variable_leaves_products_alone(monkeypatch):
+def test_an_environment_variable_leaves_products_alone(monkeypatch, asked_anew):
     monkeypatch.setenv("PRISMTS_ONEDNN", "0")
     monkeypatch.setattr(products, "_processor", lambda: "AuthenticAMD")
-    products._is_quicker.cache_clear()
-    try:
-        assert not products._is_quicker()
-    finally:
-        products._is_quicker.cache_clear()
+    assert not products._is_quicker()
 
 
 def test_a_processor_that_would_round_is_found_out(monkeypatch, quicker):

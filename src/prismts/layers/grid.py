@@ -65,29 +65,38 @@ def conv_grid_plain(x: Tensor, period: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _conv_of_period(x: Tensor, period: int, kernel: Tensor) -> Tensor:
-    """[M, T, D] that share one period to [M, T, D'], as waves over grids of R rows and p columns.
+    """[M, T, D] that share one period to [M, T, D'].
 
-    Waves come back after S rows and S' columns, so many that no kernel reaches around. A tap further than the grid is
-    high or wide meets only what lies outside, and is left out. Of real grids, G = S'/2+1 waves over the columns say
-    all. Complex numbers are two real ones, in a dimension of their own.
+    A tap further than the grid is high or wide meets only what lies outside, and is left out.
     """
     m, n_steps, width = x.shape
     n_rows, reach = -(-n_steps // period), kernel.shape[-1] // 2
     high, wide = min(reach, n_rows - 1), min(reach, period - 1)
     taps = kernel[:, :, reach - high : reach + high + 1, reach - wide : reach + wide + 1]
     grid = F.pad(x, (0, 0, 0, n_rows * period - n_steps)).view(m, n_rows, period, width)
-    n_waves = n_rows + high, period + wide  # S and S'
     if _is_sooner_by_taps(taps, n_rows, period):
         y = F.conv2d(grid.permute(0, 3, 1, 2), taps, padding=(high, wide)).permute(0, 2, 3, 1)
-        return y.reshape(m, n_rows * period, -1)[:, :n_steps]
-    taps, grid = taps.permute(3, 2, 1, 0), grid.permute(2, 1, 0, 3)
+    else:
+        y = _conv_by_waves(grid, taps)
+    return y.reshape(m, n_rows * period, -1)[:, :n_steps]
+
+
+def _conv_by_waves(grid: Tensor, taps: Tensor) -> Tensor:
+    """Grids [M, R, p, D] and taps [D', D, A, B] of odd sides give [M, R, p, D'].
+
+    Waves come back after S rows and S' columns, so many that no tap reaches around. Of real grids, G = S'/2+1 waves
+    over the columns say all. Complex numbers are two real ones, in a dimension of their own.
+    """
+    m, n_rows, period, _ = grid.shape
+    high, wide = (side // 2 for side in taps.shape[2:])
+    n_waves = n_rows + high, period + wide  # S and S'
     # a tap at +b asks for what lies there, as a wave turned back
-    response = _to_waves(taps, n_waves, range(high, -high - 1, -1), range(wide, -wide - 1, -1))  # [G*S, 2, D, D']
-    waves = _to_waves(grid, n_waves, range(n_rows), range(period)).flatten(1, 2)  # [G*S, 2*M, D]
+    reach = range(high, -high - 1, -1), range(wide, -wide - 1, -1)
+    response = _to_waves(taps.permute(3, 2, 1, 0), n_waves, *reach)  # [G*S, 2, D, D']
+    waves = _to_waves(grid.permute(2, 1, 0, 3), n_waves, range(n_rows), range(period)).flatten(1, 2)  # [G*S, 2*M, D]
     by_real, by_imaginary = waves @ response[:, 0], waves @ response[:, 1]  # [G*S, 2*M, D']
     y = torch.stack([by_real[:, :m] - by_imaginary[:, m:], by_imaginary[:, :m] + by_real[:, m:]], 1)
-    y = _from_waves(y, n_waves, n_rows, period)  # [p, R, M, D']
-    return y.permute(2, 1, 0, 3).reshape(m, n_rows * period, -1)[:, :n_steps]
+    return _from_waves(y, n_waves, n_rows, period).permute(2, 1, 0, 3)
 
 
 def _is_sooner_by_taps(taps: Tensor, n_rows: int, period: int) -> bool:
