@@ -17,9 +17,10 @@ here = pytest.mark.skipif(not products._is_exact(), reason="oneDNN would round o
 def quicker(monkeypatch):
     """As if this were a processor of AMD."""
     monkeypatch.setattr(products, "_is_quicker", lambda: True)
-    before = SETTING.fp32_precision
+    before, by_blocks = SETTING.fp32_precision, torch.backends.cuda.flash_sdp_enabled()
     yield
     assert SETTING.fp32_precision == before
+    assert torch.backends.cuda.flash_sdp_enabled() == by_blocks
 
 
 @pytest.fixture
@@ -53,6 +54,21 @@ def test_gradients_inside_are_those_outside(quicker):
     plain = gradient()
     with quick_products():
         torch.testing.assert_close(gradient(), plain, rtol=1e-4, atol=1e-2)
+
+
+@here
+@pytest.mark.parametrize("chosen", [True, False])
+def test_attention_inside_is_not_made_of_small_blocks_and_afterwards_as_the_user_chose(quicker, chosen):
+    q, k, v = torch.randn(3, 2, 4, 40, 8)
+    before = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.backends.cuda.enable_flash_sdp(chosen)
+    try:
+        with quick_products(), quick_products():
+            assert not torch.backends.cuda.flash_sdp_enabled()
+            torch.testing.assert_close(torch.nn.functional.scaled_dot_product_attention(q, k, v), before)
+        assert torch.backends.cuda.flash_sdp_enabled() == chosen
+    finally:
+        torch.backends.cuda.enable_flash_sdp(True)
 
 
 @here

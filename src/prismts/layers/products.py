@@ -6,7 +6,8 @@ That is permitted here where it changes nothing: oneDNN rounds only for Intel's 
 AMD has, and products of all kinds are held against float64 once before any result depends on them.
 
 Measured in ``docs/performance.md``: 1.6 to 4 times as fast from a million operations on; smaller products pay up to
-.01 ms each.
+.01 ms each. Torch's blockwise attention for a CPU is made of such small products and takes 5 to 11 times as long with
+them (docs/log.md), so torch writes its attention out meanwhile.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _LENGTH = 256  # of the sums of the products that are checked
 _OFF = 1e-3  # what they may miss: float32 misses 2e-5 of them, bfloat16 1e-1
 
 _setting: Any = getattr(torch.backends.mkldnn, "matmul", None)  # before torch 2.9 there was none
+_attention = torch.backends.cuda  # torch's switches for all devices are there
 
 
 @contextmanager
@@ -52,7 +54,7 @@ class _Permission:
     """Torch's setting for the process, and how many still need it."""
 
     def __init__(self) -> None:
-        self.lock, self.n_needed, self.before = threading.Lock(), 0, ""
+        self.lock, self.n_needed, self.before, self.by_blocks = threading.Lock(), 0, "", True
 
     def give(self) -> None:
         with self.lock:
@@ -60,6 +62,8 @@ class _Permission:
                 self.before = _setting.fp32_precision
                 if self.before in ("none", "ieee"):
                     _setting.fp32_precision = "bf16"
+                self.by_blocks = _attention.flash_sdp_enabled()
+                _attention.enable_flash_sdp(False)
             self.n_needed += 1
 
     def take_back(self) -> None:
@@ -67,6 +71,7 @@ class _Permission:
             self.n_needed -= 1
             if self.n_needed == 0:
                 _setting.fp32_precision = self.before
+                _attention.enable_flash_sdp(self.by_blocks)
 
 
 _permission = _Permission()
