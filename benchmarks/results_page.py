@@ -17,6 +17,7 @@ TABLES = {  # mark: folder of results, and how each of its tables is made
     "forecasting": ("forecasting", [{"by": ["data"]}, {"by": ["data", "horizon"]}, {"measure": "mae"}]),
     "costs": ("forecasting", [{"by": ["data"], "measure": "fit_seconds", "digits": 0}]),
     "contexts": ("contexts", [{"by": ["data"]}, {"by": ["data", "horizon"]}]),
+    "wide": ("wide", [{"by": ["data"]}, {"by": ["data", "horizon"]}]),
     "ablations": ("ablations", [{}, {"by": ["data", "share"], "measure": "mse_whole_scale"}]),
     "classification": ("classification_cells", [{}, {"measure": "balanced_accuracy"}]),
     "detection": ("detection_cells", [{}, {"measure": "auc_pr"}, {"measure": "best_affiliation_f1"}]),
