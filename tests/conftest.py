@@ -1,6 +1,5 @@
 """What several test files share."""
 
-import gc
 import os
 
 # two test processes on two cores: one thread each, or they wait for each other
@@ -12,12 +11,6 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # it must be known before anything imports Triton
-
-
-def pytest_collection_finish() -> None:
-    """Spare what was imported and collected, a million objects, from every later search for garbage."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
