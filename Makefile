@@ -9,7 +9,7 @@ export PRISMTS_DATA ?= $(abspath $(firstword $(wildcard ../shared/data data)))
 demo: .venv/demo
 	$(BIN)/prism demo --out demo
 
-test: lint types fast
+test: lint types docs fast
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ bench: .venv/dev .venv-peers/ready
 	.venv-peers/bin/python benchmarks/peers.py --data ETTh2
 	.venv-peers/bin/python benchmarks/peers.py --data Weather --rows 4000 --rounds 1
 
-# the guide as a site, with the reference from the docstrings: open site/index.html
+# the guide as a site, with the reference from the docstrings: open site/index.html; a warning is an error
 docs: .venv/dev
 	$(BIN)/sphinx-build -W -q -b html docs site
 

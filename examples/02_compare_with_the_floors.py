@@ -8,7 +8,8 @@ from prismts.estimators.forecaster import Forecaster
 
 series = simulated_plant(2000, seed=0)
 borders = by_fraction(len(series))
-forecaster = Forecaster(context_length=96, horizon=24, progress=False).fit(series, validation=borders)
+forecaster = Forecaster(context_length=96, horizon=24, fit_settings={"max_epochs": 3}, progress=False)
+forecaster.fit(series, validation=borders)
 
 data = Collection.of(series)
 contestants = {"convtimenet": forecaster, **fit_floors(forecaster, data)}
