@@ -282,7 +282,7 @@ def test_every_picture_is_small_and_shown():
         assert f"_static/{picture.name}" in pages, f"no page shows {picture.name}"
 
 
-@pytest.mark.slow  # `make test` builds it before the tests
+@pytest.mark.slow  # `make test` runs it before the fast ones
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("furo")
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(DOCS), str(tmp_path / "site")]

@@ -106,6 +106,7 @@ def test_a_precision_set_by_hand_is_left_alone(quicker):
         SETTING.fp32_precision = "tf32"
         with quick_products():
             assert SETTING.fp32_precision == "tf32"
+            assert torch.backends.cuda.flash_sdp_enabled()  # attention too
         assert SETTING.fp32_precision == "tf32"
     finally:
         SETTING.fp32_precision = before

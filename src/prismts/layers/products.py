@@ -51,7 +51,7 @@ def quick_products() -> Generator[None]:
 
 
 class _Permission:
-    """Torch's setting for the process, and how many still need it."""
+    """Torch's settings for the process, of products and attention, and how many still need them."""
 
     def __init__(self) -> None:
         self.lock, self.n_needed, self.before, self.by_blocks = threading.Lock(), 0, "", True
@@ -59,11 +59,10 @@ class _Permission:
     def give(self) -> None:
         with self.lock:
             if self.n_needed == 0:
-                self.before = _setting.fp32_precision
+                self.before, self.by_blocks = _setting.fp32_precision, _attention.flash_sdp_enabled()
                 if self.before in ("none", "ieee"):
                     _setting.fp32_precision = "bf16"
-                self.by_blocks = _attention.flash_sdp_enabled()
-                _attention.enable_flash_sdp(False)
+                    _attention.enable_flash_sdp(False)
             self.n_needed += 1
 
     def take_back(self) -> None:
