@@ -178,6 +178,7 @@ FORMS |= {
 }  # fmt: skip
 FORMS |= {
     "chosen_lines": ("chosen_lines", {}),
+    "coupled_lines": ("coupled_lines", {}),
     "ridge": ("ridge", {}),
     "seasonal_naive": ("seasonal_naive", {"season": 5}),
     "last_value": ("last_value", {}),
@@ -405,6 +406,7 @@ def check_export(form: str, *, dynamic: bool, **how) -> None:
         "cross_learner both",
         "ridge",
         "chosen_lines",
+        "coupled_lines",
     ],
 )
 def test_a_merged_model_is_exported_for_any_batch_size(form):

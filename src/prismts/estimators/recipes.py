@@ -116,6 +116,9 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
     "individual_line": replace(
         _DEFAULT, title="the default, whose line may be another for each channel where folds say so", line="individual"
     ),
+    "coupled_line": replace(
+        _DEFAULT, title="the default, whose line may read the other channels where folds say so", line="coupled"
+    ),
     "long_line": replace(
         _DEFAULT,
         title="the default, whose network reads the last 336 steps beside a line that reads all of the context",

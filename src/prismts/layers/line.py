@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prismts.layers.linear import RidgeMap, rows, thinned
 from prismts.windows import Windows
 
-__all__ = ["ChosenLine", "Moments", "RevertingLine", "ahead_in_all", "folds_of", "gain_over_folds"]
+__all__ = ["ChosenLine", "Moments", "RevertingLine", "ahead_in_all", "folds_of", "gain_over_folds", "windows_of_folds"]
 
 PENALTIES = (1e-4, 1e-2, 1e-1, 0.3)  # as shares of the mean square of an input step
 REVERSIONS = (0.0, 1 / 3)  # shares of the regression of what is missed on the level of the window
@@ -158,6 +158,18 @@ def folds_of(
     if validation is not None:
         folds.append((known, _moments(validation, thinned(validation), reference, ["plain"], channels)["plain"]))
     return known, [(learned, judge) for learned, judge in folds if learned["plain"].n and judge.n]
+
+
+def windows_of_folds(
+    train: Windows, validation: Windows | None
+) -> list[tuple[NDArray[np.int64], Windows, NDArray[np.int64]]]:
+    """The folds of :func:`folds_of`: windows of train to learn from, and the windows of some data to be judged by."""
+    index = thinned(train)
+    stretch = _stretches(train, index)
+    folds = [(index[stretch <= 2 * k], train, index[stretch == 2 * k + 2]) for k in range(len(CUTS))]
+    if validation is not None:
+        folds.append((index, validation, thinned(validation)))
+    return [(learned, data, judge) for learned, data, judge in folds if len(learned) and len(judge)]
 
 
 def _judged(

@@ -18,6 +18,7 @@ from prismts.models.deformabletst import DeformableTST, DeformableTSTConfig
 from prismts.models.dlinear import DLinear, DLinearConfig
 from prismts.models.floors import (
     ChosenLines,
+    CoupledLines,
     LastValue,
     LastValueConfig,
     Ridge,
@@ -157,6 +158,7 @@ MODELS: dict[str, Architecture] = {
         fit={**_AUTHORS, "max_epochs": 30, "patience": 5, "batch_size": 256, "learning_rate": 5e-3},
     ),
     "chosen_lines": Architecture(ChosenLines, RidgeConfig, "lines that folds choose, no network", False, False),
+    "coupled_lines": Architecture(CoupledLines, RidgeConfig, "these and what all channels did", False, False),
     "ridge": Architecture(Ridge, RidgeConfig, "one closed-form line for all channels", False, False),
     "seasonal_naive": Architecture(SeasonalNaive, SeasonalNaiveConfig, "the last season again", False, False),
     "last_value": Architecture(LastValue, LastValueConfig, "the last value again", False, False),

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from prismts.errors import SettingsError
+from prismts.layers.coupled_line import CoupledLine
 from prismts.layers.individual_line import IndividualLine
 from prismts.layers.linear import RidgeMap
 from prismts.layers.missing import bridge
 
 __all__ = [
-    "ChosenLines", "LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalNaive", "SeasonalNaiveConfig",
+    "ChosenLines", "CoupledLines", "LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalNaive",
+    "SeasonalNaiveConfig",
 ]  # fmt: skip
 
 
@@ -99,3 +101,12 @@ class ChosenLines(Ridge):
     def n_channels(self) -> int | None:
         """How many channels it is bound to; None where one line is for all."""
         return self.line.n_channels
+
+
+class CoupledLines(ChosenLines):
+    """The lines of ``setting="coupled_line"`` without the network beside them: [B, C, T] to [B, C, H].
+
+    The chosen lines, and what all channels did lately where every fold says that it helps.
+    """
+
+    kind = CoupledLine

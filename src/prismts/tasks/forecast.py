@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prismts.errors import SettingsError, unknown_name
+from prismts.layers.coupled_line import CoupledLine
 from prismts.layers.heads import FlattenHead
 from prismts.layers.horizon import HorizonHead
 from prismts.layers.individual_line import IndividualLine
@@ -34,7 +35,10 @@ _ROWS_TO_WEIGH = 100_000  # windows times channels from which the share of the n
 _ROWS_PER_PASS = 256
 _CHANNELS_TO_WEIGH = 64
 _STRETCHES = 6  # of validation: how far they disagree about the network is how little its share is known
-LINES = {"ridge": RidgeMap, "chosen": ChosenLine, "individual": IndividualLine, "reverting": RevertingLine}
+LINES = {
+    "ridge": RidgeMap, "chosen": ChosenLine, "individual": IndividualLine, "coupled": CoupledLine,
+    "reverting": RevertingLine,
+}  # fmt: skip
 
 
 class Forecast:
@@ -48,8 +52,9 @@ class Forecast:
             peak that comes early or late: the soft-DTW divergence of each channel by itself, 0 at equality.
         gamma: how soft "soft_dtw" is, in squared units of the scaled series.
         line: the straight line that runs beside the network, solved before training: the plain "ridge", one "chosen" by
-            rolling folds among several, an "individual" one for each channel where folds say that channels differ, one
-            that may be "reverting" to the mean of training, or None for no line.
+            rolling folds among several, an "individual" one for each channel where folds say that channels differ, the
+            same "coupled" by what all channels did lately where folds say that it helps, one that may be "reverting" to
+            the mean of training, or None for no line.
         network_context: how many steps at the end of the context the tokens are made of; None: all. The line reads all
             of it; docs/log.md says where a network that reads less of a long context learns better, and quicker.
         head_dropout: on the tokens before the head.
