@@ -188,6 +188,16 @@ def test_a_line_of_each_channels_own_is_in_the_graph():
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
 
 
+def test_what_all_channels_did_is_in_the_graph():
+    noise = np.random.default_rng(0).standard_normal((2, 520))
+    leader = np.convolve(noise[0], np.ones(8), "valid")
+    values = np.stack([leader[3:503], leader[:500] + noise[1, :500]])  # the second does what the first did
+    forecaster = prismts.Forecaster(setting="coupled_line", context_length=24, horizon=6, **QUICK).fit(values)
+    assert "by what all did lately" in forecaster.line_
+    x = holes(values[:, 50:74])
+    np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
+
+
 def test_each_series_of_training_has_its_own_scale_and_others_are_scaled_by_themselves(plant):
     cases = [Series(plant[:, :300] * 10.0**i, name=name) for i, name in enumerate(("north", "south"))]
     forecaster = prismts.Forecaster("ridge", context_length=24, horizon=6).fit(Collection.of(cases))
