@@ -33,8 +33,9 @@ class CoupledLine(IndividualLine):
     lose by it are left as they were. Else, where the correction would have more than 16.8 million weights, and where
     lines of each channel's own are not asked for, the lines stand alone.
 
-    Nothing here knows a level, so the answer moves along with channels that are shifted. ``docs/log.md`` says what this
-    gave on stretches after the ones that chose.
+    Nothing here knows a level, so the answer moves along with channels that are shifted. What channels say of each
+    other may change with the season, and folds cannot see beyond the stretches they have: ``docs/log.md`` says what
+    this gave on stretches after the ones that chose.
     """
 
     def __init__(self, context_length: int, horizon: int) -> None:
