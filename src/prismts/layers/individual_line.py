@@ -56,23 +56,26 @@ class IndividualLine(ChosenLine):
     @torch.no_grad()
     def solve(self, train: Windows, validation: Windows | None) -> str:
         """Set the weights, and return what was chosen, in words."""
-        return self.solve_by_folds(train, validation)[0]
+        return self.solve_by_folds(train, validation, keep=False)[0]
 
     @torch.no_grad()
-    def solve_by_folds(self, train: Windows, validation: Windows | None) -> tuple[str, list[Tensor]]:
+    def solve_by_folds(
+        self, train: Windows, validation: Windows | None, *, keep: bool = True
+    ) -> tuple[str, list[Tensor]]:
         """Set the weights; what was chosen, in words, and the lines [C, H, T+1] that the past of each fold makes.
 
-        C is 1 where one line is for all; there are no folds where lines of each channel's own were not asked for.
+        C is 1 where one line is for all. There are no folds where lines of each channel's own were not asked for, or
+        where they are not to be kept: they take 48 bytes for each weight of the lines.
         """
         said = super().solve(train, validation)
         self.individual.data = self.individual.new_zeros(0, *self.individual.shape[1:])
         n_channels, (horizon, size) = train.n_channels, self.individual.shape[1:]
         if not 1 < n_channels <= MAX_CHANNELS or n_channels * horizon * size > MAX_WEIGHTS:
             return said, []
-        lines, before, errors = self._judged_apart(train, validation)
+        lines, alike, apart, errors = self._judged_apart(train, validation, keep)
         best = ahead_in_all(errors) if len(errors) > 1 else None
         if best is None:
-            return f"{said}, for all channels alike", [known[0, :1] for known in before]
+            return f"{said}, for all channels alike", [line[None, :, :-1] for line in alike]
         chosen = lines[best]  # [C, H, T+1]
         chosen[..., :-1] -= chosen[..., :-1].mean(-1, keepdim=True)  # contexts sum to nothing
         self.individual.data = chosen.to(self.individual)
@@ -80,12 +83,15 @@ class IndividualLine(ChosenLine):
         return (
             f"{said}; each channel its own, penalty {PENALTIES[best]:g}, {gain:.1%} ahead of one for all over "
             f"{len(errors)} folds"
-        ), [known[1 + best] for known in before]
+        ), [known[best] for known in apart]
 
-    def _judged_apart(self, train: Windows, validation: Windows | None) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Lines [n, C, H, T+1] of each penalty on all of train; for each fold lines [1+n, C, H, T+1], and errors.
+    def _judged_apart(
+        self, train: Windows, validation: Windows | None, keep: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+        """Lines [n, C, H, T+1] of each penalty on all of train, and errors [n_folds, 1+n], the common line first.
 
-        Errors are [n_folds, 1+n]. The common line comes first.
+        Between them, for each fold, the common line [H, T+2] of its past, and lines [n, C, H, T+1] if they are to be
+        kept.
         """
         common = self.full().double()
         kinds = [self.weighting]
@@ -93,18 +99,20 @@ class IndividualLine(ChosenLine):
         alike = [self.learned_from(learned, common) for learned, _ in folds]  # the common line of each fold
         size = train.n_channels, *self.individual.shape[1:]
         lines = torch.empty(len(PENALTIES), *size, dtype=torch.float64)
-        before = [torch.empty(1 + len(PENALTIES), *size) for _ in folds]
+        apart = [torch.empty(len(PENALTIES), *size) for _ in folds if keep]
         total = torch.zeros(len(folds), 1 + len(PENALTIES), dtype=torch.float64)
         n = torch.zeros(len(folds), 1, dtype=torch.float64)
         for channel in range(train.n_channels):
             known, own = folds_of(train, validation, common, kinds, slice(channel, channel + 1))
             lines[:, channel] = _drawn(known[self.weighting], common, common)[..., :-1]
             for k, (learned, judge) in enumerate(own):
-                each = torch.cat([alike[k][None], _drawn(learned[self.weighting], alike[k], common)])
-                before[k][:, channel] = each[..., :-1]
+                own_lines = _drawn(learned[self.weighting], alike[k], common)
+                each = torch.cat([alike[k][None], own_lines])
+                if keep:
+                    apart[k][:, channel] = own_lines[..., :-1]
                 total[k] += judge.errors(each - common) * judge.n
                 n[k] += judge.n
-        return lines, before, total / n
+        return lines, alike, apart, total / n
 
 
 def _drawn(found: Moments, common: Tensor, reference: Tensor) -> Tensor:
