@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prismts.cli import app
 from prismts.cli.options import Duplicates as Option
 from prismts.data.layout import Duplicates
 from prismts.data.synthetic import simulated_plant
@@ -139,12 +140,25 @@ def test_datasets_lists_names(run):
 @pytest.mark.parametrize(
     "command", [(), ("fit",), ("fit", "forecast"), ("predict",), ("evaluate",), ("check",), ("demo",)]
 )
-def test_every_command_has_help_that_explains_its_parameters(command, run):
+def test_every_command_has_help(command, run):
     code, out, _ = run(*command, "--help")
     assert code == 0 and "Usage: prism" in out
     if command == ("fit", "forecast"):
-        for words in ("--horizon", "--validation", "goes on after its last finished epoch", "floors"):
-            assert words in " ".join(out.split()), words
+        for words in ("goes on after its last finished epoch", "floors", "--horizon INT Steps to forecast."):
+            assert words in " ".join(out.replace("│", " ").split()), words
+
+
+def _commands(group, path=()):
+    for name in (name for name in group if not name.startswith("-")):
+        yield from _commands(group[name], (*path, name))
+        if group[name].default_command is not None:
+            yield (*path, name), group[name]
+
+
+@pytest.mark.parametrize(("path", "command"), [pytest.param(*one, id=" ".join(one[0])) for one in _commands(app)])
+def test_every_parameter_of_every_command_is_explained(path, command):
+    arguments = [one for one in command.assemble_argument_collection(parse_docstring=True) if one.show]
+    assert arguments and not [one.name for one in arguments if not (one.parameter.help or "").strip()]
 
 
 def test_the_installed_command_answers():

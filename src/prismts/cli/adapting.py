@@ -47,30 +47,31 @@ def adapt(
 ) -> None:
     """Go on from a saved model with new data, training few of its weights or all of them.
 
+    The whole model, the adapter alone, which is a small folder, and that one back on the model it belongs to:
+
         prism adapt m/ new.csv --how lora --out m2/
-        prism adapt m/ new.csv --save-adapter a/           the adapter alone: a small folder
-        prism adapt m/ --with-adapter a/ --out m2/         and back on the model it belongs to
+        prism adapt m/ new.csv --save-adapter a/
+        prism adapt m/ --with-adapter a/ --out m2/
 
     The new model is whole, and answers like any other: prism predict m2/. A forecaster is scored beside what it was
     before and the floors, on the last part of the new data, which neither training nor validation has seen.
 
-    Parameters
-    ----------
-    model: The model folder to begin with; it is left as it is.
-    data: A table, labeled cases for a classifier, or the name of a known data set.
-    out: The model folder to write.
-    how: lora (low-rank differences of the weights), bottleneck (small networks behind the blocks), probe (the head
-        alone), or full (all weights).
-    rank: Of LoRA; as large as 1 % of the encoder's weights allow if not given.
-    new_head: Begin with a new head instead of the one there is.
-    save_adapter: A folder for the adapter alone, without the model it belongs to.
-    with_adapter: A folder that --save-adapter wrote, to be put on the model instead of training.
-    label: The column of a long table that holds the class of each case.
-    validation: Share of every series, before the test part, that decides when to stop.
-    test: Share at the end of every series that a forecaster keeps for the score; 0.2 if not given.
-    epochs: At most so many epochs.
-    learning_rate: In place of the model's own.
-    seed: Of everything random; the model's own if not given.
+    Args:
+        model: The model folder to begin with; it is left as it is.
+        data: A table, labeled cases for a classifier, or the name of a known data set.
+        out: The model folder to write.
+        how: lora (low-rank differences of the weights), bottleneck (small networks behind the blocks), probe (the head
+            alone), or full (all weights).
+        rank: Of LoRA; as large as 1 % of the encoder's weights allow if not given.
+        new_head: Begin with a new head instead of the one there is.
+        save_adapter: A folder for the adapter alone, without the model it belongs to.
+        with_adapter: A folder that --save-adapter wrote, to be put on the model instead of training.
+        label: The column of a long table that holds the class of each case.
+        validation: Share of every series, before the test part, that decides when to stop.
+        test: Share at the end of every series that a forecaster keeps for the score; 0.2 if not given.
+        epochs: At most so many epochs.
+        learning_rate: In place of the model's own.
+        seed: Of everything random; the model's own if not given.
     """
     from prismts.estimators import adapting
     from prismts.estimators.load import load

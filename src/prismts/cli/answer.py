@@ -37,13 +37,13 @@ def predict(
     beside its threshold. An imputer fills the gaps, and an embedder gives each case a vector. A universal model does
     each of this by the task that --head names.
 
-    Parameters
-    ----------
-    model: A model folder.
-    data: The table or cases to answer for.
-    horizon: Steps to forecast, if not those of training: fewer of any forecaster, more of one with --head any_horizon.
-    out: Where to write the answer: .csv, .csv.gz or .parquet. Printed as CSV if neither out nor plot is given.
-    plot: Where to write a page with the answer as a picture, of a forecaster or a detector.
+    Args:
+        model: A model folder.
+        data: The table or cases to answer for.
+        horizon: Steps to forecast, if not those of training: fewer of any forecaster, more of one with --head
+            any_horizon.
+        out: Where to write the answer: .csv, .csv.gz or .parquet. Printed as CSV if neither out nor plot is given.
+        plot: Where to write a page with the answer as a picture, of a forecaster or a detector.
     """
     estimator, kind = saved(model, head)
     if data is None and kind != "Forecaster":
@@ -91,13 +91,12 @@ def evaluate(
     classifier is scored on labeled cases; of a known data set, on its test part. A detector is scored on a labeled
     series, such as a known data set, after its training part.
 
-    Parameters
-    ----------
-    model: A model folder.
-    data: The table or cases, or the name of a known data set.
-    begin: First step to score, counted from 0.
-    end: The step after the last one to score.
-    out: Where to write the scores as JSON.
+    Args:
+        model: A model folder.
+        data: The table or cases, or the name of a known data set.
+        begin: First step to score, counted from 0.
+        end: The step after the last one to score.
+        out: Where to write the scores as JSON.
     """
     estimator, kind = saved(model, head)
     if kind != "Forecaster" and not (begin is None and end is None):

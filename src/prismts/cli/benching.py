@@ -42,15 +42,14 @@ def bench_run(
     Every cell is a file of its own, written whole, so the same command goes on after a break; cells that failed are
     tried again. Exit code 1 says that some failed.
 
-    Parameters
-    ----------
-    spec: The YAML file that says what to run, such as benchmarks/specs/forecasting.yaml.
-    out: The folder of the results; that of the file with the ending .results if not given.
-    jobs: Processes, each with one thread; a process that dies takes only its cell with it.
-    only: Run only cells whose name contains this text, such as ETTh2-convtimenet.
-    dry_run: Print the cells and about how long they will take, and run nothing.
-    redo: Make cells anew that other settings made; without it they are an error.
-    cluster: The address of a Ray cluster to run on, such as auto or ray://host:10001.
+    Args:
+        spec: The YAML file that says what to run, such as benchmarks/specs/forecasting.yaml.
+        out: The folder of the results; that of the file with the ending .results if not given.
+        jobs: Processes, each with one thread; a process that dies takes only its cell with it.
+        only: Run only cells whose name contains this text, such as ETTh2-convtimenet.
+        dry_run: Print the cells and about how long they will take, and run nothing.
+        redo: Make cells anew that other settings made; without it they are an error.
+        cluster: The address of a Ray cluster to run on, such as auto or ray://host:10001.
     """
     from prismts.benchmark.results import read_results
     from prismts.benchmark.runner import failures, pending, plan, run_bench
@@ -95,17 +94,16 @@ def bench_table(
 ) -> None:
     """Print the table of a benchmark: mean ± spread over seeds, floors beside ours, the best in bold.
 
-    Parameters
-    ----------
-    folder: The folder of the results.
-    format: How the table is set.
-    measure: Such as mse, mae, mase, accuracy, vus_pr, or a cost: seconds, n_parameters, n_macs.
-    by: What a row is, separated by commas: data, collection, horizon, context, share, resample.
-    published: A file of published numbers, in place of those of the specification.
-    all_published: Show published numbers of another protocol than the row's too, marked.
-    columns: Show only these configurations and published models, and the floors; all if not given.
-    digits: After the point.
-    out: Where to write the table; it is printed if not given.
+    Args:
+        folder: The folder of the results.
+        format: How the table is set.
+        measure: Such as mse, mae, mase, accuracy, vus_pr, or a cost: seconds, n_parameters, n_macs.
+        by: What a row is, separated by commas: data, collection, horizon, context, share, resample.
+        published: A file of published numbers, in place of those of the specification.
+        all_published: Show published numbers of another protocol than the row's too, marked.
+        columns: Show only these configurations and published models, and the floors; all if not given.
+        digits: After the point.
+        out: Where to write the table; it is printed if not given.
     """
     from prismts.benchmark.published import read_published
     from prismts.benchmark.results import read_results
@@ -146,16 +144,15 @@ def bench_compare(
 
     A page with the critical-difference diagram is written beside the results.
 
-    Parameters
-    ----------
-    folder: The folder of the results.
-    measure: The measure to compare by; the headline of the task if not given.
-    over: What counts as one draw: a data set, or each of its horizons (no independent draws).
-    protocol: The protocol to compare under; the first of the specification if not given.
-    models: The configurations to compare; all if not given.
-    context: Steps of past to compare at, of those that were run; validation chooses if not given.
-    level: Of the tests.
-    out: Where to write the page; compare.html in the folder if not given.
+    Args:
+        folder: The folder of the results.
+        measure: The measure to compare by; the headline of the task if not given.
+        over: What counts as one draw: a data set, or each of its horizons (no independent draws).
+        protocol: The protocol to compare under; the first of the specification if not given.
+        models: The configurations to compare; all if not given.
+        context: Steps of past to compare at, of those that were run; validation chooses if not given.
+        level: Of the tests.
+        out: Where to write the page; compare.html in the folder if not given.
     """
     from prismts.benchmark.compare import compare
     from prismts.benchmark.results import read_results

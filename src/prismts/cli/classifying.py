@@ -52,20 +52,19 @@ def fit_classify(
 
     A run that was killed goes on after its last finished epoch when the same command is given again.
 
-    Parameters
-    ----------
-    data: A .ts file with labels, a long table (see --series and --label), or the name of a known data set.
-    out: The model folder to write.
-    test: Other labeled cases to score the model on; the test part of a known data set if not given.
-    model: A model with an encoder, such as convtimenet, cross_learner or formertime; auto lets the cases choose the
-        sizes of a ConvTimeNet, and says why.
-    setting: A named recipe: default, network, published (the authors' form), or published/NAME for a data set.
-    label: The column of a long table that holds the class of each case.
-    balanced: Let every class count alike, however few cases it has.
-    members: Networks that differ in their seed and answer together.
-    epochs: At most so many epochs.
-    refit: Train once more on all cases, for as many epochs as validation chose.
-    seed: Of everything random.
+    Args:
+        data: A .ts file with labels, a long table (see --series and --label), or the name of a known data set.
+        out: The model folder to write.
+        test: Other labeled cases to score the model on; the test part of a known data set if not given.
+        model: A model with an encoder, such as convtimenet, cross_learner or formertime; auto lets the cases choose the
+            sizes of a ConvTimeNet, and says why.
+        setting: A named recipe: default, network, published (the authors' form), or published/NAME for a data set.
+        label: The column of a long table that holds the class of each case.
+        balanced: Let every class count alike, however few cases it has.
+        members: Networks that differ in their seed and answer together.
+        epochs: At most so many epochs.
+        refit: Train once more on all cases, for as many epochs as validation chose.
+        seed: Of everything random.
     """
     from prismts.data.series import Collection
     from prismts.estimators.classifier import Classifier

@@ -27,10 +27,9 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
     (BasicMotions), and a detector looks for the one anomaly of a blood pressure (UCR archive). Where a set is neither
     in PRISMTS_DATA nor in the cache and cannot be downloaded, a simulated one takes its place, and the page says so.
 
-    Parameters
-    ----------
-    out: The folder for the models, the forecast and the report.
-    seed: Of everything random.
+    Args:
+        out: The folder for the models, the forecast and the report.
+        seed: Of everything random.
     """
     from prismts.data.catalog import load_dataset
     from prismts.data.series import Collection, Series

@@ -44,19 +44,18 @@ def fit_detect(
 ) -> None:
     """Learn what is usual in a table, and save a detector of what is not.
 
-    Parameters
-    ----------
-    data: The table, or the name of a known data set (of which the part before its test part is read).
-    out: The model folder to write.
-    model: A model with an encoder, or a baseline such as sub_pca, iforest, kmeans, knn, matrix_profile.
-    setting: A named recipe: default (closed forms, no training), combined (networks beside them), or network.
-    context_length: Steps the networks read at once; two dominant periods if not given.
-    score: Which networks judge: reconstruct, forecast or both.
-    threshold: tail (extreme-value fit) or quantile.
-    false_alarm_rate: Share of usual steps that may exceed the threshold.
-    frequency: The step of the table, such as h or 15min; found by itself if not given.
-    validation: Share at the end of every series that sets scales and threshold.
-    seed: Of everything random.
+    Args:
+        data: The table, or the name of a known data set (of which the part before its test part is read).
+        out: The model folder to write.
+        model: A model with an encoder, or a baseline such as sub_pca, iforest, kmeans, knn, matrix_profile.
+        setting: A named recipe: default (closed forms, no training), combined (networks beside them), or network.
+        context_length: Steps the networks read at once; two dominant periods if not given.
+        score: Which networks judge: reconstruct, forecast or both.
+        threshold: tail (extreme-value fit) or quantile.
+        false_alarm_rate: Share of usual steps that may exceed the threshold.
+        frequency: The step of the table, such as h or 15min; found by itself if not given.
+        validation: Share at the end of every series that sets scales and threshold.
+        seed: Of everything random.
     """
     from prismts.data.series import Collection
     from prismts.estimators.detector import AnomalyDetector

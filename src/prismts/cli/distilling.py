@@ -43,30 +43,29 @@ def distill(
 ) -> None:
     """Teach a small model what a large one says, and tell what it keeps and what it costs.
 
-        prism distill teacher/ data.csv --out student/ --share 0.1 --alone --report distilled.html
-
     A forecaster learns from the training part of the table and is scored on its test part beside its teacher. The parts
     are those of the teacher where the table is the same, the borders of a known data set, or 70, 10 and 20 %. A
     classifier is scored on --test, or on the test part of a known data set.
 
-    Parameters
-    ----------
-    teacher: The model folder of a forecaster or a classifier.
-    data: The table or labeled cases to learn from, or the name of a known data set.
-    out: The model folder to write.
-    more_teachers: Further model folders; all teachers answer with their mean.
-    share: Of the teacher's numbers that the student may hold.
-    context_length: Steps of past the student reads; those of the teacher if not given.
-    weight: Of the teacher beside the truth, from 0 to 1.
-    temperature: By which class scores are divided.
-    features: Above 0, the student's tokens are drawn to the teacher's by this weight.
-    cache: A folder that keeps the teacher's answers; beside --out if not given, and removed with the run.
-    alone: Also train the same student without a teacher, to compare.
-    test: Labeled cases to score a classifier on.
-    epochs: At most so many epochs.
-    learning_rate: In place of the student's own.
-    seed: Of everything random.
-    report: Also write a page.
+        prism distill teacher/ data.csv --out student/ --share 0.1 --alone --report distilled.html
+
+    Args:
+        teacher: The model folder of a forecaster or a classifier.
+        data: The table or labeled cases to learn from, or the name of a known data set.
+        out: The model folder to write.
+        more_teachers: Further model folders; all teachers answer with their mean.
+        share: Of the teacher's numbers that the student may hold.
+        context_length: Steps of past the student reads; those of the teacher if not given.
+        weight: Of the teacher beside the truth, from 0 to 1.
+        temperature: By which class scores are divided.
+        features: Above 0, the student's tokens are drawn to the teacher's by this weight.
+        cache: A folder that keeps the teacher's answers; beside --out if not given, and removed with the run.
+        alone: Also train the same student without a teacher, to compare.
+        test: Labeled cases to score a classifier on.
+        epochs: At most so many epochs.
+        learning_rate: In place of the student's own.
+        seed: Of everything random.
+        report: Also write a page.
     """
     from sklearn.base import clone
 

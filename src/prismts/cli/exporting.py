@@ -30,12 +30,11 @@ def export(
     An .onnx file runs wherever ONNX Runtime does; a .pt2 file is loaded by torch.export.load. The file is checked
     against the model before it is kept.
 
-    Parameters
-    ----------
-    model: A model folder.
-    out: The file to write, ending in .onnx or .pt2.
-    format: onnx or pt2; told by the ending of the file if not given.
-    replace: Whether a file that is already there may be replaced.
+    Args:
+        model: A model folder.
+        out: The file to write, ending in .onnx or .pt2.
+        format: onnx or pt2; told by the ending of the file if not given.
+        replace: Whether a file that is already there may be replaced.
     """
     from prismts.serving.export import TOLERANCE, described
     from prismts.serving.export import export as write

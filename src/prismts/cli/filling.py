@@ -41,15 +41,14 @@ def impute(
 
     Observed values come back as they were.
 
-    Parameters
-    ----------
-    data: The table with gaps, or the name of a known data set.
-    out: Where to write the filled table: .csv, .csv.gz or .parquet. Printed as CSV if not given.
-    model: A saved imputer to fill with, instead of learning anew.
-    save: A folder to save the imputer that was learned to.
-    frequency: The step of the table, such as h or 15min; found by itself if not given.
-    epochs: At most so many epochs of training.
-    seed: Of everything random.
+    Args:
+        data: The table with gaps, or the name of a known data set.
+        out: Where to write the filled table: .csv, .csv.gz or .parquet. Printed as CSV if not given.
+        model: A saved imputer to fill with, instead of learning anew.
+        save: A folder to save the imputer that was learned to.
+        frequency: The step of the table, such as h or 15min; found by itself if not given.
+        epochs: At most so many epochs of training.
+        seed: Of everything random.
     """
     from prismts.estimators.imputer import Imputer
     from prismts.estimators.load import load
@@ -105,16 +104,15 @@ def embed(
 
     Each case of a .ts file, each series of a long table, becomes a row; with --window, each window of a series does.
 
-    Parameters
-    ----------
-    data: The cases, or the name of a known data set.
-    out: Where to write the vectors: .csv, .csv.gz or .parquet. Printed as CSV if not given.
-    model: A saved embedder or pre-trained universal model, instead of learning anew.
-    save: A folder to save the embedder that was learned to.
-    window: Embed windows of so many steps instead of whole cases.
-    stride: Steps from one window to the next; half a window if not given.
-    epochs: At most so many epochs of training.
-    seed: Of everything random.
+    Args:
+        data: The cases, or the name of a known data set.
+        out: Where to write the vectors: .csv, .csv.gz or .parquet. Printed as CSV if not given.
+        model: A saved embedder or pre-trained universal model, instead of learning anew.
+        save: A folder to save the embedder that was learned to.
+        window: Embed windows of so many steps instead of whole cases.
+        stride: Steps from one window to the next; half a window if not given.
+        epochs: At most so many epochs of training.
+        seed: Of everything random.
     """
     from prismts.estimators.embedder import Embedder
 

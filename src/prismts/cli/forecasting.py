@@ -59,30 +59,29 @@ def fit_forecast(
 
     A run that was killed goes on after its last finished epoch when the same command is given again.
 
-    Parameters
-    ----------
-    data: The table, or the name of a known data set (see: prism datasets).
-    out: The model folder to write.
-    horizon: Steps to forecast.
-    context_length: Steps of past to read.
-    model: A model by name, such as convtimenet, cross_learner, patchtst, dlinear, ridge or last_value; auto lets the
-        data choose the sizes of a ConvTimeNet, and says why.
-    setting: A named recipe: default, individual_line (another straight line for each channel), coupled_line (these,
-        corrected by what all channels did lately), ridge_line, reverting_line, long_line (the network reads the last
-        336 steps, the line all of the context), two_contexts (the mean of the default on the last 336 steps and of
-        long_line), two_encoders (with a cross learner in the place of the latter), network (no line), published (the
-        authors' form), or published/NAME.
-    loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
-    line: The straight line beside the network: chosen, individual, coupled, ridge or reverting; the setting's if not
-        given.
-    head: flatten, or any_horizon: predict may then ask for more steps than training did.
-    quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.
-    frequency: The step of the table, such as h or 15min; found by itself if not given.
-    validation: Share of every series, before the test part, that decides when to stop; 0.1 if not given.
-    test: Share at the end of every series that is kept for the score; 0.2 if not given, 0 to learn from everything.
-    epochs: At most so many epochs.
-    seed: Of everything random.
-    report: Also write a page with figures.
+    Args:
+        data: The table, or the name of a known data set (see: prism datasets).
+        out: The model folder to write.
+        horizon: Steps to forecast.
+        context_length: Steps of past to read.
+        model: A model by name, such as convtimenet, cross_learner, patchtst, dlinear, ridge or last_value; auto lets
+            the data choose the sizes of a ConvTimeNet, and says why.
+        setting: A named recipe: default, individual_line (another straight line for each channel), coupled_line (these,
+            corrected by what all channels did lately), ridge_line, reverting_line, long_line (the network reads the
+            last 336 steps, the line all of the context), two_contexts (the mean of the default on the last 336 steps
+            and of long_line), two_encoders (with a cross learner in the place of the latter), network (no line),
+            published (the authors' form), or published/NAME.
+        loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
+        line: The straight line beside the network: chosen, individual, coupled, ridge or reverting; the setting's if
+            not given.
+        head: flatten, or any_horizon: predict may then ask for more steps than training did.
+        quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.
+        frequency: The step of the table, such as h or 15min; found by itself if not given.
+        validation: Share of every series, before the test part, that decides when to stop; 0.1 if not given.
+        test: Share at the end of every series that is kept for the score; 0.2 if not given, 0 to learn from everything.
+        epochs: At most so many epochs.
+        seed: Of everything random.
+        report: Also write a page with figures.
     """
     from prismts.estimators.forecaster import Forecaster
 

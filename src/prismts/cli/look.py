@@ -30,9 +30,8 @@ def check(
 
     Found are channels, times, gaps, duplicates, sentinel values and constant channels.
 
-    Parameters
-    ----------
-    file: The table to read.
+    Args:
+        file: The table to read.
     """
     from prismts.data.describe import describe
     from prismts.data.profile import profile
@@ -46,10 +45,9 @@ def check(
 def datasets(*, task: str | None = None, names: Annotated[bool, Parameter(negative="")] = False) -> None:
     """List the data sets known by name, and where each would come from on this machine.
 
-    Parameters
-    ----------
-    task: Only those for this task: forecast, classify, detect or other.
-    names: Print only the names, one a line.
+    Args:
+        task: Only those for this task: forecast, classify, detect or other.
+        names: Print only the names, one a line.
     """
     from prismts.data.catalog import list_datasets, where
 
@@ -69,12 +67,11 @@ def macs(model: str, *, n_channels: int = 7, context_length: int = 720, horizon:
 
     For the cross learner also the three arrangements of its slides, in their setting (720 steps, patches of 36).
 
-    Parameters
-    ----------
-    model: Its name, such as convtimenet or cross_learner.
-    n_channels: Channels of the window.
-    context_length: Steps of past it reads.
-    horizon: Steps of future it writes.
+    Args:
+        model: Its name, such as convtimenet or cross_learner.
+        n_channels: Channels of the window.
+        context_length: Steps of past it reads.
+        horizon: Steps of future it writes.
     """
     import torch
 

@@ -36,12 +36,11 @@ def pretrain(
     A run that was killed goes on after its last checkpoint when the same command is given again, and ends as if it had
     not been killed. Where no bar can be drawn, a line is printed after every checkpoint.
 
-    Parameters
-    ----------
-    spec: The YAML file that says what to read and to learn, such as benchmarks/specs/pretrain.yaml.
-    out: The model folder to write, which prismts.load reads.
-    epochs: As many checkpoints, in place of max_epochs in the file.
-    dry_run: Print what the corpus holds and what would be trained, and train nothing.
+    Args:
+        spec: The YAML file that says what to read and to learn, such as benchmarks/specs/pretrain.yaml.
+        out: The model folder to write, which prismts.load reads.
+        epochs: As many checkpoints, in place of max_epochs in the file.
+        dry_run: Print what the corpus holds and what would be trained, and train nothing.
     """
     from prismts.benchmark.pretrain_spec import read_pretrain
     from prismts.estimators.universal import UniversalModel

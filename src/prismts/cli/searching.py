@@ -37,15 +37,15 @@ def search(
     storage. At the end best.yaml holds the arguments of the estimator and search.html shows history, importance,
     slices and score against cost.
 
-    Parameters
-    ----------
-    spec: The YAML file that says what to search, such as benchmarks/specs/search_ETTh2.yaml.
-    out: The folder of the study; that of the file with the ending .search if not given.
-    jobs: Processes that work at it at once.
-    trials: As many trials, in place of the number in the file; a larger number goes on with a finished search.
-    storage: Optuna's, such as postgresql://user@host/name, in place of that in the file; a SQLite file if not given.
-    test: At the end train the best trial once more and score the test part, once; best.yaml says so.
-    dry_run: Print what would be searched and what the rule proposes, and train nothing.
+    Args:
+        spec: The YAML file that says what to search, such as benchmarks/specs/search_ETTh2.yaml.
+        out: The folder of the study; that of the file with the ending .search if not given.
+        jobs: Processes that work at it at once.
+        trials: As many trials, in place of the number in the file; a larger number goes on with a finished search.
+        storage: Optuna's, such as postgresql://user@host/name, in place of that in the file; a SQLite file if not
+            given.
+        test: At the end train the best trial once more and score the test part, once; best.yaml says so.
+        dry_run: Print what would be searched and what the rule proposes, and train nothing.
     """
     from dataclasses import replace
 

@@ -45,21 +45,21 @@ def serve(
     /metrics, and /openapi.json, which describes them with examples. Ctrl-C, or SIGTERM, lets requests on their way
     finish. Needs prismts[serve].
 
-    Parameters
-    ----------
-    models: Model folders, called by their names; with --backend onnx also .onnx files.
-    host: The address to listen on. Any but this machine's own needs a token.
-    port: The port; 0 takes a free one.
-    token: What requests must bear, as Authorization: Bearer TOKEN. Others on this machine can read a command line, so
-        give it in PRISMTS_TOKEN.
-    backend: What runs the models: torch, or onnx (each folder is exported once, and kept in the cache).
-    max_body: Megabytes of one request.
-    max_rows: Time steps of one request, and of one stream.
-    gather: Which requests are answered together: exact (those that get the very bits each would get alone), any, off.
-    batch_wait: Milliseconds that a free model waits for more requests; a busy one gathers them anyway.
-    max_batch: Requests answered together.
-    max_streams: Growing series followed at once.
-    stream_idle: Seconds without rows after which a stream is closed.
+    Args:
+        models: Model folders, called by their names; with --backend onnx also .onnx files.
+        host: The address to listen on. Any but this machine's own needs a token.
+        port: The port; 0 takes a free one.
+        token: What requests must bear, as Authorization: Bearer TOKEN. Others on this machine can read a command line,
+            so give it in PRISMTS_TOKEN.
+        backend: What runs the models: torch, or onnx (each folder is exported once, and kept in the cache).
+        max_body: Megabytes of one request.
+        max_rows: Time steps of one request, and of one stream.
+        gather: Which requests are answered together: exact (those that get the very bits each would get alone), any,
+            off.
+        batch_wait: Milliseconds that a free model waits for more requests; a busy one gathers them anyway.
+        max_batch: Requests answered together.
+        max_streams: Growing series followed at once.
+        stream_idle: Seconds without rows after which a stream is closed.
     """
     alone = _is_loopback(host)
     if not alone and token is None:

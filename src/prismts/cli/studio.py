@@ -20,11 +20,10 @@ def studio(
 
     The page answers to this machine alone, works without a network, and keeps what is uploaded only until it ends.
 
-    Parameters
-    ----------
-    file: A table to begin with.
-    port: The port to listen on; a free one if not given.
-    browser: Whether to open the page in the browser; its address is printed in any case.
+    Args:
+        file: A table to begin with.
+        port: The port to listen on; a free one if not given.
+        browser: Whether to open the page in the browser; its address is printed in any case.
     """
     from prismts.serving.studio import run_studio
 

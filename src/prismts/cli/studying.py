@@ -35,12 +35,11 @@ def study_cross_learner(
     Every cell is a file of its own, so the same command goes on after a break; cells that failed are tried again. At
     the end tables.md and study.html are written beside the cells.
 
-    Parameters
-    ----------
-    spec: The YAML file that says what to run, such as benchmarks/cross_learner.yaml.
-    out: The folder of the results; that of the file with the ending .results if not given.
-    only: Run only cells whose name contains this text, such as ETTh2-96; the tables are of all that are done.
-    dry_run: Print the cells and about how long they will take, and run nothing.
+    Args:
+        spec: The YAML file that says what to run, such as benchmarks/cross_learner.yaml.
+        out: The folder of the results; that of the file with the ending .results if not given.
+        only: Run only cells whose name contains this text, such as ETTh2-96; the tables are of all that are done.
+        dry_run: Print the cells and about how long they will take, and run nothing.
     """
     from prismts.benchmark.study import Progress, plan, run_study
     from prismts.benchmark.study_spec import read_spec

@@ -29,6 +29,7 @@ from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError
 from prismts.estimators.base import Estimator, on_device, weights_hash
 from prismts.estimators.classifier import Classifier
 from prismts.estimators.forecaster import Forecaster
+from prismts.estimators.match import scaler_for
 from prismts.evaluation.protocols import data_hash
 from prismts.layers.heads import pooled
 from prismts.models import find_model
@@ -301,9 +302,7 @@ class _WindowTeacher:
             self.order = [data.channels.index(name) for name in teacher.channels_]  # of the data, as the teacher reads
             self.back = [teacher.channels_.index(name) for name in data.channels]
             known = teacher._like_training(data)
-            self.scaler = teacher._scaler_for(
-                known, teacher.scaler_, teacher.series_names_, np.maximum(windows.first_future, 1)
-            )
+            self.scaler = scaler_for(known, teacher.scaler_, teacher.series_names_, np.maximum(windows.first_future, 1))
             self.numbered = teacher._on_the_clock(data)
             self.length, theirs = teacher.context_length, teacher.quantiles
             teacher._check_fitted()

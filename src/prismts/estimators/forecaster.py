@@ -29,7 +29,8 @@ from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
-from prismts.estimators.match import by_name, in_steps_of, reordered, season_scales
+from prismts.estimators.match import by_name, in_steps_of, reordered, scaler_for, season_scales
+from prismts.estimators.parts import parts_of
 from prismts.estimators.recipes import (
     NETWORK_FIT,
     Member,
@@ -191,7 +192,8 @@ class Forecaster(Estimator):
         self._check_settings()
         rows, kind = self._read(data)
         collection, measured = self._laid_out(rows)
-        train_ends, test_begins, held_out, span = self._split(collection, validation, test)
+        parts = parts_of(collection, validation, lambda other: self._read(other)[0], test=test, horizon=self.horizon)
+        train_ends, test_begins, held_out = parts.train_ends, parts.test_begins, parts.held_out
         held_measured = measured
         if held_out is not None and held_out is not collection:
             held_out, held_measured = self._laid_out(held_out)
@@ -204,9 +206,9 @@ class Forecaster(Estimator):
         check = None
         if held_out is not None:
             own = scaler if held_out is collection else None
-            check = self.windows_(held_out, own, begin=span[0], end=span[1], measured=held_measured)
+            check = self.windows_(held_out, own, begin=parts.begin, end=parts.end, measured=held_measured)
             if held_out is not collection:
-                check = check.scaled(self._scaler_for(held_out, scaler, collection.names, check.first_future))
+                check = check.scaled(scaler_for(held_out, scaler, collection.names, check.first_future))
         task = self._task(recipe)
         is_trained = find_model(self._architecture).is_trained
         go_on = self.warm_start and is_trained and self._fits(collection, recipe)
@@ -260,7 +262,7 @@ class Forecaster(Estimator):
             rows, kind = self._read_new(data)
             collection, measured = self._laid_out(rows)
             start = np.zeros(len(collection), dtype=np.int64)
-        scaler = self._scaler_for(collection, self.scaler_, self.series_names_)
+        scaler = scaler_for(collection, self.scaler_, self.series_names_)
         timed = self._on_the_clock(collection)
         first_steps = None if timed else start
         windows = Windows.at_the_end(
@@ -655,39 +657,6 @@ class Forecaster(Estimator):
             network_context=recipe.network_context, head_dropout=recipe.head_dropout, head=self.head,
         )  # fmt: skip
 
-    def _split(
-        self, data: Collection, validation: Any, test: float
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Collection | None, tuple[Any, Any]]:
-        """Where train ends and the test begins in each series, the data validation is read from, and its part there."""
-        if not isinstance(test, int | float) or not 0 <= test < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SettingsError(f"test is a fraction from 0 to below 1, but got {test!r}.")
-        if isinstance(validation, int | float) and validation + test >= 1:
-            raise SettingsError(
-                f"validation and test leave nothing to learn from: {validation} and {test} of the data."
-            )
-        lengths = data.lengths - np.round(data.lengths * test).astype(np.int64)
-        if isinstance(validation, Borders):
-            ends = np.minimum(validation.train_end, lengths)
-            some = validation.validation_end > validation.train_end
-            begins = np.minimum(validation.validation_end, lengths)
-            return ends, begins, data if some else None, validation.validation
-        if validation is None or (isinstance(validation, int | float) and validation == 0):
-            return lengths, lengths, None, (0, None)
-        if isinstance(validation, int | float):
-            if not 0 < validation < 1:
-                raise SettingsError(f"validation is a fraction from 0 to below 1, but got {validation}.")
-            ends = lengths - np.round(data.lengths * validation).astype(np.int64)
-            room = (lengths - ends >= self.horizon).any()
-            if not room:
-                raise DataError(
-                    f"A validation part of {validation:.0%} has at most {int((lengths - ends).max())} steps, fewer "
-                    f"than the horizon of {self.horizon}. Give a larger fraction, a shorter horizon, or validation=0 "
-                    "for none."
-                )
-            return ends, lengths, data, (ends, lengths)
-        other, _ = self._read(validation)
-        return lengths, lengths, reordered(other, data.channels, "validation"), (0, None)
-
     def windows_(self, data: Collection, scaler: StandardScaler | None, **part: Any) -> Windows:
         """The windows of one part of some data, as this forecaster reads them; unscaled without a scaler.
 
@@ -702,7 +671,7 @@ class Forecaster(Estimator):
         """The windows of one part, each series as in training, or by what lies before the first future of the part."""
         windows = self.windows_(data, None, **part)
         ends = windows.first_future
-        return windows.scaled(self._scaler_for(windows.data, self.scaler_, self.series_names_, ends))
+        return windows.scaled(scaler_for(windows.data, self.scaler_, self.series_names_, ends))
 
     def _form_of(self, recipe: Recipe) -> list[Any]:
         """What a model must share to go on from: its kind and its sizes."""
@@ -731,39 +700,6 @@ class Forecaster(Estimator):
         data = reordered(data, self.channels_, "predict")
         remedy = f"Bring them to steps of {self.frequency_} first, or fit a model to such data."
         return in_steps_of(data, self.frequency_, remedy)
-
-    def _scaler_for(
-        self, data: Collection, scaler: StandardScaler, names: Sequence[str], ends: NDArray[np.int64] | None = None
-    ) -> StandardScaler:
-        """Rows of the fitted scaler by the name of the series; a series it has not met is scaled by itself.
-
-        Of such a series only the steps before ``ends`` [n] are read; all of them, where no ends are given. A channel
-        that it lacks is scaled as in training on average.
-        """
-        if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
-            return scaler
-        known = by_name(names)
-        rows = [known.get(name) for name in data.names]
-        if None not in rows:
-            return StandardScaler(scaler.mean[rows], scaler.scale[rows])  # type: ignore[index]
-        ends = data.lengths if ends is None else ends
-        mean, scale = np.empty((2, len(data), data.n_channels))
-        for i, row in enumerate(rows):
-            if row is not None:
-                mean[i], scale[i] = scaler.mean[row], scaler.scale[row]
-                continue
-            mean[i], scale[i] = scaler.mean.mean(0), scaler.scale.mean(0)
-            past = data[i].part(0, int(ends[i]))
-            seen = past.observed.any(1)
-            if not seen.any():
-                raise DataError(
-                    f"Series {data.names[i]!r} was not in training, so it is scaled by what lies before the first step "
-                    f"that is scored, but nothing was observed in its first {int(ends[i])} steps. Give begin= a later "
-                    "step, or leave the series out."
-                )
-            known = StandardScaler.fit(Collection.of(replace(past, values=past.values[seen], channels=())))
-            mean[i, seen], scale[i, seen] = known.mean[0], known.scale[0]
-        return StandardScaler(mean, scale)
 
     def _season_scale_for(self, data: Collection) -> NDArray[np.float64]:
         if data.names == self.series_names_ or (len(self.series_names_) == 1 and len(data) == 1):

@@ -23,7 +23,8 @@ from prismts.data.tables import TableKind, is_frame, to_table
 from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.estimators.answer import free_name
 from prismts.estimators.base import Estimator, joined, on_device
-from prismts.estimators.match import by_name, reordered
+from prismts.estimators.match import reordered, scaler_for
+from prismts.estimators.parts import parts_of
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.scores import Scores
 from prismts.layers.masking import MASKS, Hide
@@ -158,19 +159,23 @@ class Imputer(Estimator):
                 raise SettingsError(f"{name} is a whole number of time steps, at least 1, but got {value!r}.")
         collection, _ = self._read(data)
         recipe = self._recipe(collection.n_channels)
-        ends, held_out, part = self._split(collection, validation)
+        parts = parts_of(collection, validation, lambda other: self._read(other)[0])
+        ends, held_out = parts.train_ends, parts.held_out
         scaler = _scaler_of(collection, ends)
         train = self._windows(collection, scaler, _MOST_WINDOWS, self.stride, end=ends)
         check = None
         if held_out is not None:
-            own = scaler if held_out is collection else _rows_for(held_out, scaler, collection.names)
-            check = self._windows(held_out, own, _MOST_CHECKED, None, begin=part[0], end=part[1])
+            own = (
+                scaler if held_out is collection else scaler_for(held_out, scaler, collection.names, may_be_empty=True)
+            )
+            check = self._windows(held_out, own, _MOST_CHECKED, None, begin=parts.begin, end=parts.end)
         digest = data_hash(collection)
         outside = "" if held_out is None or held_out is collection else data_hash(held_out)
         task = self._task(recipe)
+        span = [np.asarray(step).tolist() for step in (parts.begin, parts.end)]
         members, results = self._train(
             lambda: self._build(recipe, collection.n_channels), task, train, check, recipe.fit,
-            n_members=recipe.n_members, mark=f"{digest} {ends.tolist()} {part} {outside}",
+            n_members=recipe.n_members, mark=f"{digest} {ends.tolist()} {span} {outside}",
             title=f"{self.model} on {collection.name}",
         )  # fmt: skip
         for member in members:
@@ -232,7 +237,7 @@ class Imputer(Estimator):
             hidden[:, begin:end] = hide(seen[None], generator)[0].numpy()
         left = replace(collection, values=np.where(hidden, np.nan, collection.values))
         told = {"": self._filled(left), "_line": _per_series(left, bridge), "_last": _per_series(left, _last_value)}
-        scaler = _rows_for(collection, self.scaler_, self.series_names_)
+        scaler = scaler_for(collection, self.scaler_, self.series_names_, may_be_empty=True)
         sums = _ErrorSums()
         for i in range(len(collection)):
             part = slice(collection.offsets[i], collection.offsets[i + 1])
@@ -265,7 +270,7 @@ class Imputer(Estimator):
         self._check_fitted()
         began = clock.perf_counter()
         collection = reordered(self._read(data)[0], self.channels_, "evaluate_windows")
-        scaler = _rows_for(collection, self.scaler_, self.series_names_)
+        scaler = scaler_for(collection, self.scaler_, self.series_names_, may_be_empty=True)
         windows = Windows(collection, self.context_length, 0, scaler=scaler, begin=begin, end=end, stride=stride)
         task, sums = Reconstruct(_hide(kind, share, length), seed=seed), _ErrorSums()
         for batch in windows.in_order(max(1, _ROWS // windows.n_channels)):
@@ -352,21 +357,6 @@ class Imputer(Estimator):
             return self._windows(data, scaler, most, -(-len(windows) // most), **part)
         return windows
 
-    def _split(self, data: Collection, validation: Any) -> tuple[NDArray[np.int64], Collection | None, tuple[Any, Any]]:
-        """Where train ends in each series, the data validation is read from, and its first and last step there."""
-        lengths = data.lengths
-        if isinstance(validation, Borders):
-            some = validation.validation_end > validation.train_end
-            return np.minimum(validation.train_end, lengths), data if some else None, validation.validation
-        if validation is None or (isinstance(validation, int | float) and validation == 0):
-            return lengths, None, (0, None)
-        if isinstance(validation, int | float):
-            if not 0 < validation < 1:
-                raise SettingsError(f"validation is a fraction from 0 to below 1, but got {validation}.")
-            ends = lengths - np.round(lengths * validation).astype(np.int64)
-            return ends, data, (ends + 1, lengths)
-        return lengths, reordered(self._read(validation)[0], data.channels, "validation"), (0, None)
-
     def _answer(self, x: Tensor, observed: Tensor) -> Tensor:
         """What the model makes of scaled windows x [B, C, T], in groups of channels where it reads them apart."""
         if self._inference is None:
@@ -383,7 +373,7 @@ class Imputer(Estimator):
         gaps = np.isnan(data.values)
         if not gaps.any():
             return data.values
-        scaler = _rows_for(data, self.scaler_, self.series_names_)
+        scaler = scaler_for(data, self.scaler_, self.series_names_, may_be_empty=True)
         total = np.zeros(data.values.shape)
         weight = np.zeros(data.values.shape)
         mixed = getattr(self.model_, "n_channels", None) is not None
@@ -504,28 +494,6 @@ def _scaler_of(data: Collection, ends: NDArray[np.int64]) -> StandardScaler:
     return StandardScaler(
         np.where(np.isnan(mean), np.nanmean(mean, 0), mean), np.where(np.isnan(scale), np.nanmean(scale, 0), scale)
     )
-
-
-def _rows_for(data: Collection, scaler: StandardScaler, names: Sequence[str]) -> StandardScaler:
-    """Rows of the fitted scaler by the name of the series; a series it has not met is scaled by itself.
-
-    A channel of such a series without any value takes the mean row of training.
-    """
-    if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
-        return scaler
-    known = by_name(names)
-    mean, scale = np.empty((len(data), data.n_channels)), np.empty((len(data), data.n_channels))
-    for i, name in enumerate(data.names):
-        if name in known:
-            mean[i], scale[i] = scaler.mean[known[name]], scaler.scale[known[name]]
-            continue
-        part = data.values[:, data.offsets[i] : data.offsets[i + 1]]
-        some = ~np.isnan(part).all(1)
-        mean[i], scale[i] = scaler.mean.mean(0), scaler.scale.mean(0)
-        if some.any():
-            own = StandardScaler.fit(Collection.of(Series(part[some])))
-            mean[i, some], scale[i, some] = own.mean[0], own.scale[0]
-    return StandardScaler(mean, scale)
 
 
 def _in_kind(given: Any, kind: TableKind, data: Collection, filled: NDArray[np.floating]) -> Any:

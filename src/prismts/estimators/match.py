@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prismts.data.frequency import alike, lies_on
+from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection
 from prismts.errors import DataError
 
-__all__ = ["by_name", "in_steps_of", "reordered", "season_scales"]
+__all__ = ["by_name", "in_steps_of", "reordered", "scaler_for", "season_scales"]
 
 
 def by_name(names: Sequence[str]) -> dict[str, int]:
@@ -50,6 +51,46 @@ def in_steps_of(data: Collection, frequency: str | None, remedy: str) -> Collect
             f"The model learned steps of {frequency}, but these data have steps of {data.frequency}. {remedy}"
         )
     return data
+
+
+def scaler_for(
+    data: Collection,
+    scaler: StandardScaler,
+    names: Sequence[str],
+    ends: NDArray[np.int64] | None = None,
+    *,
+    may_be_empty: bool = False,
+) -> StandardScaler:
+    """Rows of the fitted scaler by the name of the series; a series it has not met is scaled by itself.
+
+    Of such a series only the steps before ``ends`` [n] are read; all of them, where no ends are given. A channel that
+    it lacks is scaled as in training on average, and so is a series that holds nothing, if it ``may_be_empty``.
+    """
+    if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
+        return scaler
+    known = by_name(names)
+    rows = [known.get(name) for name in data.names]
+    if None not in rows:
+        return StandardScaler(scaler.mean[rows], scaler.scale[rows])  # type: ignore[index]
+    ends = data.lengths if ends is None else ends
+    mean, scale = np.empty((2, len(data), data.n_channels))
+    for i, row in enumerate(rows):
+        if row is not None:
+            mean[i], scale[i] = scaler.mean[row], scaler.scale[row]
+            continue
+        mean[i], scale[i] = scaler.mean.mean(0), scaler.scale.mean(0)
+        past = data[i].part(0, int(ends[i]))
+        seen = past.observed.any(1)
+        if seen.any():
+            own = StandardScaler.fit(Collection.of(replace(past, values=past.values[seen], channels=())))
+            mean[i, seen], scale[i, seen] = own.mean[0], own.scale[0]
+        elif not may_be_empty:
+            raise DataError(
+                f"Series {data.names[i]!r} was not in training, so it is scaled by what lies before the first step "
+                f"that is scored, but nothing was observed in its first {int(ends[i])} steps. Give begin= a later "
+                "step, or leave the series out."
+            )
+    return StandardScaler(mean, scale)
 
 
 def season_scales(data: Collection, ends: NDArray[np.int64], season: int) -> NDArray[np.float64]:
