@@ -1,4 +1,4 @@
-"""Lines, and what all channels did lately, where every fold of the past says that it helps; seconds on one core."""
+"""Lines, and what all channels did lately, where every fold of the past says that it helps; in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chosen line for each channel, where every fold of the past says that channels differ; seconds on one core."""
+"""A chosen line for each channel, where every fold of the past says that channels differ; in closed form."""
 
 from __future__ import annotations
 

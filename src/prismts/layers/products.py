@@ -5,8 +5,8 @@ oneDNN, which the same wheels hold, uses all of it, but torch asks it only where
 That is permitted here where it changes nothing: oneDNN rounds only for Intel's matrix extension, which no processor of
 AMD has, and products of all kinds are held against float64 once before any result depends on them.
 
-Measured in ``docs/performance.md``: 1.6 to 4 times as fast from a million operations on; smaller products pay up to
-.01 ms each. Torch's blockwise attention for a CPU is made of such small products and takes 5 to 11 times as long with
+Measured in ``docs/performance.md``: level at a million multiplications, 2 to 4 times as fast from eight million on;
+smaller products pay up to .01 ms each. Torch's blockwise attention for a CPU is made of such small products and takes 5 to 11 times as long with
 them (docs/log.md), so torch writes its attention out meanwhile.
 """
 
