@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from prismts.cli import main
 from prismts.data.synthetic import labeled_motions, simulated_plant
 from prismts.errors import SavedModelError, SettingsError
 from prismts.estimators.adapting import adapt, load_adapter, save_adapter
+from prismts.estimators.case_recipes import CLASSIFY_SETTINGS
 from prismts.models.adapters import Adaptation, Bottleneck, base_hash, is_adapted
 
 SHORT = {"max_epochs": 1, "batch_size": 64}
@@ -205,3 +207,38 @@ def test_the_command_adapts_saves_the_adapter_and_puts_it_back(tmp_path, monkeyp
         "adapt m b.csv --label x --out m4": "--label tells the classes",
     }.items():
         assert words in prism(wrong)
+
+
+def test_a_network_that_is_trained_once_more_begins_with_the_one_it_began_with() -> None:
+    """On a random walk validation wants nothing of a network, which is then trained again, gently."""
+    walk = np.random.default_rng(1).standard_normal((1, 700)).cumsum(1)
+    few = {"max_epochs": 5, "min_steps": 20, "patience": 2, "batch_size": 64}
+    base = prismts.Forecaster(
+        setting="two_encoders", context_length=48, horizon=8, fit_settings=few, progress=False
+    ).fit(walk)  # fmt: skip
+    for seed in range(3):
+        other = np.random.default_rng(seed + 5).standard_normal((1, 500)).cumsum(1)
+        adapted = adapt(base, other, how="probe", progress=False)
+        assert [base_hash(one) for one in adapted.members_] == [base_hash(one) for one in base.members_]
+
+
+def test_a_classifier_that_was_pretrained_is_adapted_without_pretraining_it_again(monkeypatch) -> None:
+    short = replace(CLASSIFY_SETTINGS["pretrained"].pretrain, max_epochs=1)
+    monkeypatch.setitem(CLASSIFY_SETTINGS, "pretrained", replace(CLASSIFY_SETTINGS["pretrained"], pretrain=short))
+    cases = labeled_motions(24, n_classes=2)
+    base = prismts.Classifier(
+        "timemae", setting="pretrained", fit_settings=SHORT, validation=None, progress=False,
+        model_settings={"n_layers": 1, "width": 16},
+    ).fit(cases)  # fmt: skip
+    adapted = adapt(base, cases, how="probe", progress=False)
+    assert [base_hash(one) for one in adapted.members_] == [base_hash(one) for one in base.members_]
+
+
+def test_a_task_of_a_universal_model_is_not_adapted_by_itself(plant) -> None:
+    sizes = {"width": 8, "feed_forward": 0, "patch_length": 8, "stride": 8}
+    model = prismts.UniversalModel(
+        "convtimenet", context_length=32, encoder_settings=sizes, items_per_epoch=32, progress=False, fit_settings=SHORT
+    ).fit([prismts.ForecastOn(plant, horizon=4)])
+    for one in (model, model.estimators_["forecast"]):
+        with pytest.raises(SettingsError, match="shares one encoder among its tasks"):
+            adapt(one, plant)

@@ -549,6 +549,11 @@ def test_a_mistake_in_published_numbers_is_told_with_its_line_and_what_was_expec
         read_published(tmp_path / "p.yaml")
 
 
+def test_a_published_bias_may_be_below_zero(tmp_path):
+    (tmp_path / "p.yaml").write_text(GOOD.replace("[mse, mae]", "[mse, bias]").replace(".5/.6", ".5/-.01"))
+    assert read_published(tmp_path / "p.yaml")[0].value("ETTh1", [96], "bias") == -0.01
+
+
 # ---- setting
 
 

@@ -115,3 +115,17 @@ def test_a_head_is_asked_of_universal_models_only(folder, tmp_path, run):
 def test_the_encoder_of_a_universal_model_is_saved_with_it_alone(folder, tmp_path):
     with pytest.raises(SettingsError, match="Save that model"):
         prismts.load(folder / "model").embedder().save(tmp_path / "vectors")
+
+
+def test_a_model_of_several_tasks_is_not_served_and_not_adapted_and_says_so(folder, tmp_path, run):
+    code, _, error = run("serve", folder / "model")
+    assert code == 2 and "answers more than one task" in error
+    code, _, error = run("adapt", folder / "model", folder / "plant.csv", "--out", tmp_path / "adapted")
+    assert code == 2 and "shares one encoder among its tasks" in error and not (tmp_path / "adapted").exists()
+
+
+def test_a_forecast_of_a_universal_model_is_scored_beside_floors_that_are_not_itself(folder, run):
+    code, out, error = run("evaluate", folder / "model", folder / "plant.csv", "--head", "forecast")
+    assert code == 0, error
+    rows = [line.split()[-5:] for line in out.splitlines() if line.strip().startswith(("convtimenet", "last", "ridge"))]
+    assert len(rows) == 4 and len({tuple(one) for one in rows}) == 4

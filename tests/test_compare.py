@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from prismts.benchmark.compare import Blocks
 from prismts.errors import DataError, SettingsError, ShapeError
 from prismts.evaluation.compare import (
     average_ranks,
@@ -299,3 +300,18 @@ def test_names_in_the_diagram_are_harmless():
 def test_a_diagram_needs_a_rank_for_every_name():
     with pytest.raises(ShapeError, match="2 names need as many average ranks"):
         critical_difference_figure(["a", "b"], [1.0], 0.5, n_blocks=3)
+
+
+def test_who_is_ahead_is_said_by_the_ranks_that_were_tested_and_not_by_the_number_of_wins():
+    small, large = [-0.01 * (i + 1) for i in range(14)], [1.0 + 0.1 * i for i in range(16)]
+    table = np.array([[2.0 + step, 2.0] for step in [*large, *small]])  # the second: fewer errors where it matters
+    (test,) = pairwise_tests(np.concatenate([table, [[1.5, 1.6]] * 4]))
+    assert test.balance < 0 and test.wins == 18 and test.losses == 16
+    (mirrored,) = pairwise_tests(np.concatenate([table, [[1.5, 1.6]] * 4]), higher_is_better=True)
+    assert mirrored.balance == -test.balance > 0
+
+
+def test_means_of_equal_scores_tie_in_whatever_order_their_seeds_come():
+    scores = (0.1, 0.2, 0.3)
+    blocks = Blocks(("a", "b"), ("one",), {("one", "a"): scores, ("one", "b"): scores[::-1]})
+    assert average_ranks(blocks.table).tolist() == [1.5, 1.5]

@@ -14,6 +14,7 @@ from prismts.data.synthetic import simulated_plant
 from prismts.errors import SettingsError
 from prismts.estimators.forecaster import Forecaster
 from prismts.models.ensemble import Ensemble
+from prismts.models.stacked import Stacked
 from prismts.tasks.forecast import Forecast
 
 TINY = {
@@ -146,3 +147,10 @@ def test_the_allocator_is_left_alone_when_told_so(value):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | {"PRISMTS_KEEP_PAGES": value}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == str(value == "1" and sys.platform.startswith("linux"))
+
+
+def test_what_is_merged_is_a_copy_also_of_members_without_kernels_to_merge():
+    plain = torch.nn.Linear(3, 2)
+    for model in (Ensemble([plain, plain]), Stacked(plain, None)):
+        copy = model.merged()
+        assert not {id(part) for part in copy.modules()} & {id(part) for part in model.modules()}

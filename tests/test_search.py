@@ -379,6 +379,14 @@ def test_a_search_that_was_stopped_and_resumed_finds_what_an_unbroken_one_finds(
     study = run_search(specification(other), other)
     assert values_of(study) == unbroken
     assert len(study.get_trials()) == 7  # the lost one stands there, marked
+    stopped, resumed = pretended[-2:]
+    assert resumed.judged[0] == stopped.judged[-1]  # who was put back goes on from its checkpoint
+
+
+def test_trials_never_share_a_folder_of_checkpoints_even_where_their_settings_are_equal(tmp_path, pretended):
+    run_search(specification(tmp_path, space={"learning_rate": Choice(options=(1e-3, 2e-3))}), tmp_path)
+    folders = [folder for one in pretended for folder in one.judged]
+    assert len(folders) == len(set(folders)) == 6
 
 
 def leave_a_trial_running(study, **attributes):

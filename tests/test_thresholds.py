@@ -17,8 +17,9 @@ RATES = st.floats(1e-6, 0.5)
 
 def test_a_quantile_is_the_lowest_score_that_few_enough_exceed():
     scores = np.arange(1, 11.0)  # 1 to 10
-    assert quantile_threshold(scores, 0.2).value == 9.0  # one of ten lies above: .1; above 8 would be .2 as well
+    assert quantile_threshold(scores, 0.2).value == 8.0  # two of ten lie above, as many as asked for
     assert quantile_threshold(scores, 0.25).value == 8.0
+    assert quantile_threshold(np.arange(100.0), 0.01).value == 98.0
     assert (scores > quantile_threshold(scores, 0.35).value).mean() == pytest.approx(0.3)
 
 
@@ -27,6 +28,8 @@ def test_no_more_training_scores_than_asked_lie_above_a_quantile(scores, rate):
     threshold = quantile_threshold(scores, rate)
     assert threshold.alarms(scores).mean() <= rate + 1e-12
     assert threshold.value in scores
+    lower = [score for score in scores if score < threshold.value]
+    assert not lower or (np.array(scores) > max(lower)).mean() > rate - 1e-9
 
 
 def test_a_quantile_beyond_the_sample_is_its_highest_score_and_says_so():

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,24 @@ def test_the_working_folder_can_be_named_by_a_point(tmp_path, monkeypatch):
     with whole_folder(".") as partial:
         (partial / "one").touch()
     assert (tmp_path / "here" / "one").exists()
+
+
+def test_a_reader_that_brings_the_old_folder_back_between_two_renames_does_not_stop_the_write(tmp_path, monkeypatch):
+    with whole_folder(tmp_path / "model") as partial:
+        (partial / "old").touch()
+    rename, seen = Path.rename, []
+
+    def slow(path, target):
+        if target.name == ".model.old":
+            rename(path, target)
+            if not seen:
+                recover(tmp_path / "model")
+            seen.append(path)
+            return target
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", slow)
+    with whole_folder(tmp_path / "model") as partial:
+        (partial / "new").touch()
+    assert len(seen) == 2 and [file.name for file in (tmp_path / "model").iterdir()] == ["new"]
+    assert not hidden(tmp_path)

@@ -50,16 +50,19 @@ def whole_folder(path: Path | str) -> Generator[Path]:
         partial = folder / path.name
         partial.mkdir()
         yield partial
-        for file in partial.iterdir():
+        for file in list(partial.iterdir()):
             _finish(file)
         old = _old(path)
-        try:
-            if path.exists():
-                path.rename(old)
-            partial.rename(path)
-        except BaseException:
-            recover(path)
-            raise
+        for tries_left in (2, 1, 0):
+            try:
+                if path.exists():
+                    path.rename(old)
+                partial.rename(path)
+                break
+            except BaseException as error:
+                recover(path)
+                if not (tries_left and isinstance(error, OSError)):  # a reader may have brought the old one back
+                    raise
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -86,9 +89,10 @@ def _beside(path: Path) -> Generator[Path]:
 
 def _finish(file: Path) -> None:
     """Give a file the rights that the user's new files have (safetensors lets only the owner read), and flush it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    file.chmod(0o666 & ~mask)
+    new = file.with_name(".rights")  # asking for the mask would set it, for all threads
+    os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o666))
+    file.chmod(new.stat().st_mode)
+    new.unlink()
     with file.open("rb+") as handle:
         os.fsync(handle.fileno())
 

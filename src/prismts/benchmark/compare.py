@@ -9,7 +9,18 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from prismts.benchmark.counted import COSTS, Counted, check_measure, counted, direction, draws, lacking, state, unit
+from prismts.benchmark.counted import (
+    COSTS,
+    Counted,
+    check_measure,
+    counted,
+    direction,
+    draws,
+    lacking,
+    mean,
+    state,
+    unit,
+)
 from prismts.benchmark.results import Results
 from prismts.benchmark.spec import Cell
 from prismts.errors import DataError, SettingsError, unknown_name
@@ -42,7 +53,7 @@ class Blocks:
     @property
     def table(self) -> NDArray[np.float64]:
         """Means over seeds, [block, model]."""
-        rows = [[float(np.mean(self.seeds[name, model])) for model in self.models] for name in self.names]
+        rows = [[mean(self.seeds[name, model]) for model in self.models] for name in self.names]
         return np.array(rows, dtype=np.float64)
 
 
@@ -84,7 +95,7 @@ class Comparison:
             first, second = self.blocks.models[test.first], self.blocks.models[test.second]
             said = "no clear difference"
             if test.corrected < self.level:
-                said = f"{first if (test.wins > test.losses) else second} is better"
+                said = f"{first if test.balance > 0 else second} is better"
             rows.append((
                 f"{first} against {second}", f"{test.wins}/{test.ties}/{test.losses}", f"{test.p_value:.4f}",
                 f"{test.corrected:.4f}", _percent(difference, len(self.blocks.names)), said,

@@ -5,11 +5,10 @@ Tables and comparisons both start here, so that neither shows what the other lea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-import numpy as np
 
 from prismts.benchmark.results import Results
 from prismts.benchmark.spec import Cell
@@ -24,6 +23,7 @@ __all__ = [
     "direction",
     "draws",
     "lacking",
+    "mean",
     "state",
     "unit",
 ]
@@ -178,7 +178,7 @@ def _best(
         )
     shared = set.intersection(*({cell.seed for cell in cells} for cells in done.values()))
     means = {
-        context: float(np.mean([scores[cell][judge] for cell in cells if not shared or cell.seed in shared]))
+        context: mean([scores[cell][judge] for cell in cells if not shared or cell.seed in shared])
         for context, cells in done.items()
     }
     return (max if direction(task, judge) == "higher" else min)(means, key=lambda context: means[context])
@@ -211,8 +211,13 @@ def draws(values: Mapping[Cell, float]) -> tuple[tuple[float, ...], str]:
 def _mean_over_data(values: Mapping[tuple[str, object], Sequence[float]]) -> float:
     by_data: dict[str, list[float]] = {}
     for (data, _), found in values.items():
-        by_data.setdefault(data, []).append(float(np.mean(found)))
-    return float(np.mean([np.mean(found) for found in by_data.values()]))
+        by_data.setdefault(data, []).append(mean(found))
+    return mean([mean(found) for found in by_data.values()])
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean, the same in whatever order the values come, so that equal scores tie."""
+    return math.fsum(values) / len(values)
 
 
 # ---- what a reader must know

@@ -149,17 +149,23 @@ def _values(read: Lined, place: Place, given: Any, measures: Sequence[str]) -> d
                 )
             for measure, part in zip(measures, parts, strict=False):
                 step = None if horizon == "avg" else horizon
-                found[_official(str(data)), step, measure] = _number(read, here, part)
+                found[_official(str(data)), step, measure] = _number(read, here, part, signed=measure in _signed())
     return found
 
 
-def _number(read: Lined, place: Place, text: str) -> float:
-    """A score; none of the measures here is negative."""
+def _signed() -> set[str]:
+    """Measures that may lie on either side of their best value, zero."""
+    from prismts.evaluation.metrics import METRICS
+
+    return {name for name, one in METRICS.items() if one.best == "zero"}
+
+
+def _number(read: Lined, place: Place, text: str, *, signed: bool) -> float:
     try:
         value = float(text)
     except ValueError as error:
         raise SettingsError(f"{read.at(place)}: {text!r} is no number.") from error
-    if not math.isfinite(value) or value < 0:
+    if not math.isfinite(value) or (value < 0 and not signed):
         raise SettingsError(f"{read.at(place)}: a score is a number of at least 0, but got {text!r}.")
     return value
 

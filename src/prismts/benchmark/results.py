@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -127,9 +128,13 @@ def keep_spec(folder: Path, spec: BenchSpec) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what a killed run left half written, an hour after it."""
-    for left in folder.glob("**/.*.partial"):
-        if time.time() - left.stat().st_mtime > _STALE:
-            shutil.rmtree(left, ignore_errors=True)
+    for place, names, _ in os.walk(folder):  # passes over what another process moves away meanwhile
+        for name in [one for one in names if one.startswith(".") and one.endswith(".partial")]:
+            names.remove(name)
+            left = Path(place, name)
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _STALE:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def read_results(folder: str | Path, spec: BenchSpec | None = None) -> Results:

@@ -230,7 +230,8 @@ def _run_one(spec: SearchSpec, folder: Path, study: Study, trial: Trial, data: G
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             values = {name: one.suggest(trial, name) for name, one in spec.space.items()}
         one = _candidate(spec, values, data, trial)
-        run = folder / "unfinished" / _digest(data.arguments(one))
+        first = trial.user_attrs.get("first", trial.number)  # who was put back goes on where it was
+        run = folder / "unfinished" / f"{first}-{_digest(data.arguments(one))}"
         watch = _Watch(trial, maximize=spec.direction == "maximize", prune=spec.prune != "none")
         with watching(watch):
             try:
@@ -436,6 +437,7 @@ def _put_back(study: Study, number: int) -> None:
     else:
         if not any(other.user_attrs.get("again") == number for other in study.get_trials(deepcopy=False)):
             kept = {name: frozen.user_attrs[name] for name in ("from", "begins_as") if name in frozen.user_attrs}
+            kept["first"] = frozen.user_attrs.get("first", number)
             if progress := frozen.user_attrs.get("progress"):
                 kept["watched"] = {**progress, "curve": sorted(frozen.intermediate_values.items())}
             study.enqueue_trial(_as_asked(frozen), user_attrs={**kept, "again": number, "attempt": attempt + 1})

@@ -89,6 +89,7 @@ def adapt(
     if data is None:
         raise SettingsError(f"{model} is adapted to data: prism adapt {model} DATA --out NEW.")
     base = load(model)
+    adapting.check_alone(base)
     kind = type(base).__name__
     if kind != "Forecaster" and test is not None:
         raise SettingsError(f"--test keeps a part of a forecaster's data for the score, but {model} holds a {kind}.")

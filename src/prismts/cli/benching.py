@@ -14,6 +14,7 @@ from prismts.cli.app import app
 from prismts.cli.files import typed
 from prismts.cli.options import Quiet
 from prismts.errors import SettingsError
+from prismts.writing import write_whole
 
 if TYPE_CHECKING:
     from prismts.benchmark.compare import Comparison
@@ -123,8 +124,7 @@ def bench_table(
     if out is None:
         sys.stdout.write(text)
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        write_whole(out, text)
 
 
 @bench_app.command(name="compare")

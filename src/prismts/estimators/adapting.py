@@ -41,12 +41,12 @@ from prismts.models.adapters import (
 from prismts.models.adapters import adapt as adapt_model
 from prismts.models.contract import Borrower, Encoder
 from prismts.models.ensemble import Ensemble
-from prismts.tasks.decoupled_masking import start_from
+from prismts.tasks.decoupled_masking import DecoupledAutoencoder, start_from
 from prismts.tasks.forecast import Forecast
 from prismts.tasks.reconstruct import MaskReader
 from prismts.training.fit import FitConfig, FitResult, fit
 
-__all__ = ["adapt", "load_adapter", "save_adapter"]
+__all__ = ["adapt", "check_alone", "load_adapter", "save_adapter"]
 
 E = TypeVar("E", bound=Estimator)
 
@@ -100,6 +100,7 @@ def adapt(
         from prismts.estimators.load import load
 
         estimator = cast(E, load(estimator))
+    check_alone(estimator)
     estimator._check_learned()
     if isinstance(how, str) and how not in HOW:
         raise unknown_name("way to adapt", how, HOW)
@@ -111,6 +112,17 @@ def adapt(
         fitted = adapted.fit(data, **fit_arguments) if y is None else adapted.fit(data, y, **fit_arguments)  # type: ignore[attr-defined]
     plan.note(fitted)
     return cast(E, fitted)
+
+
+def check_alone(estimator: Any) -> None:
+    """Refuse an estimator that shares its encoder with others: there is no network of its own to begin with."""
+    from prismts.estimators.universal import UniversalModel
+
+    if isinstance(estimator, UniversalModel) or hasattr(estimator, "slot"):
+        raise SettingsError(
+            "A universal model shares one encoder among its tasks, so a task of it is not adapted by itself. Call its "
+            "fit or add_head with the new data."
+        )
 
 
 def save_adapter(estimator: Estimator, path: str | Path) -> None:
@@ -228,11 +240,16 @@ class _Plan:
         self.hashes = tuple(base_hash(member) for member in self.members)
         self.trained: list[tuple[nn.Module, int, Adaptation, dict[str, Tensor]]] = []
         self.shares: list[TrainedShare] = []
+        self.places: dict[tuple[str, int], int] = {}  # of each network that is trained, the one it begins with
         self.kept_head = False
 
     def fit(self, model: nn.Module, task: Any, train: Any, check: Any, *, fingerprint: str, **more: Any) -> FitResult:
         """As ``prismts.training.fit.fit``, beginning with a network of the base."""
-        number = len(self.trained) % len(self.members)
+        if isinstance(model, DecoupledAutoencoder):  # what it learns the base has, and more
+            return fit(model, task, train, check, fingerprint=fingerprint, **more)
+        part, i = self.learner._trains
+        place = ("member" if part == "gentle" else part, i)  # the same network once more
+        number = self.places.setdefault(place, len(self.places)) % len(self.members)
         member = self.members[number]
         head = self._begin_with(model, member, task)
         free = head[1]

@@ -42,6 +42,7 @@ class Estimator(BaseEstimator):
 
     _bound: tuple[str, ...] = ()
     _arguments: dict[str, Any]  # as they were in ``fit``, in the form of JSON
+    _trains: tuple[str, int] = "", 0  # which network is being trained, see ``_train_one``
     # replaced for one ``fit`` by ``_trained_by``
     _fit_network: Callable[..., FitResult] = staticmethod(fit)
     adaptation_: Lineage | None = None  # how it was adapted from another one, see ``prismts.adapt``
@@ -193,6 +194,7 @@ class Estimator(BaseEstimator):
         """Train network ``member`` of ``n_members`` in place, in a folder of its own: see ``_train``."""
         which = f", {member + 1} of {n_members}" if n_members > 1 else ""
         self.adaptation_ = None  # learned anew: ``prismts.adapt`` notes afterwards what it began with
+        self._trains = part, member
         return self._fit_network(
             model, task, train, check, config=config, seed=self._seed(member),
             folder=None if self.run_folder is None else Path(self.run_folder) / f"{part}-{member}",

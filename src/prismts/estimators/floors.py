@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 from prismts.data.calendar import season_length
@@ -41,10 +40,11 @@ def fit_floors(forecaster: Forecaster, data: Collection) -> dict[str, Forecaster
 
 
 def _like(forecaster: Forecaster, model: str, settings: dict[str, int]) -> Forecaster:
-    floor = copy.copy(forecaster)
+    floor = Forecaster()  # a plain one: a task of a universal model would build the network that all tasks share
+    floor.__dict__.update(forecaster.__dict__)
     floor.set_params(
         model=model, model_settings=settings, quantiles=None, setting="default", fit_settings=None, n_members=None,
-        loss=None, line=None,
+        loss=None, line=None, head="flatten",
     )  # fmt: skip
     theirs = forecaster._recipe_  # pyright: ignore[reportPrivateUsage]
     floor._recipe_ = replace(theirs, network_context=None, members=(Member(),))  # pyright: ignore[reportPrivateUsage]

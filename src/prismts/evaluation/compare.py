@@ -79,8 +79,8 @@ def friedman(scores: ArrayLike) -> Friedman:
 def wilcoxon(first: ArrayLike, second: ArrayLike) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test of paired scores [N]; 1 where all pairs are equal.
 
-    Differences of zero are left out, as Wilcoxon did. Up to 50 pairs without ties the distribution is exact; scipy's
-    normal approximation takes over where absolute differences are tied.
+    Differences of zero are left out, as Wilcoxon did. The distribution is exact up to 50 pairs, and where absolute
+    differences are tied, by counting all signs, up to 16; beyond that it is scipy's normal approximation.
     """
     from scipy import stats
 
@@ -146,13 +146,14 @@ class PairTest:
     first: int
     second: int
     p_value: float  # of Wilcoxon's test
+    balance: float  # its sum of signed ranks: above 0 where the first is ahead, whoever wins more often
     corrected: float  # after Holm, over all pairs
     wins: int  # blocks in which the first is better
     ties: int
     losses: int
 
 
-def pairwise_tests(scores: ArrayLike, *, higher_is_better: bool = False, tolerance: float = 0.0) -> list[PairTest]:
+def pairwise_tests(scores: ArrayLike, *, higher_is_better: bool = False) -> list[PairTest]:
     """Wilcoxon's test of every pair of models, corrected by Holm, with wins, ties and losses."""
     table = _read(scores)
     pairs = list(itertools.combinations(range(table.shape[1]), 2))
@@ -163,11 +164,20 @@ def pairwise_tests(scores: ArrayLike, *, higher_is_better: bool = False, toleran
             i,
             j,
             p[number],
+            _balance(table[:, i] - table[:, j], higher_is_better=higher_is_better),
             float(corrected[number]),
-            *wins_ties_losses(table[:, i], table[:, j], higher_is_better=higher_is_better, tolerance=tolerance),
+            *wins_ties_losses(table[:, i], table[:, j], higher_is_better=higher_is_better),
         )
         for number, (i, j) in enumerate(pairs)
     ]
+
+
+def _balance(difference: Floats, *, higher_is_better: bool) -> float:
+    """The sum of the ranks of absolute differences [N], each with the sign of who is ahead; zeros are left out."""
+    from scipy.stats import rankdata
+
+    some = difference[difference != 0] * (1 if higher_is_better else -1)
+    return float((np.sign(some) * rankdata(np.abs(some))).sum())
 
 
 def critical_difference(n_models: int, n_blocks: int, *, level: float = 0.05) -> float:

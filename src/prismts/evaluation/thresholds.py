@@ -55,9 +55,10 @@ def quantile_threshold(scores: ArrayLike, false_alarm_rate: float) -> Threshold:
     """
     s = _read_training(scores)
     _check_rate(false_alarm_rate)
-    value = float(np.quantile(s, 1 - false_alarm_rate, method="higher"))
+    n_above = int(false_alarm_rate * s.size + 1e-9)
+    value = float(np.sort(s)[s.size - 1 - n_above])
     words = f"the {1 - false_alarm_rate:.6g} quantile of {s.size} training scores"
-    if false_alarm_rate * s.size < 1:
+    if not n_above:
         words = (
             f"the highest of {s.size} training scores, too few to tell a rate of {false_alarm_rate:g} from a lower one"
         )

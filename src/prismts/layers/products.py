@@ -6,8 +6,8 @@ That is permitted here where it changes nothing: oneDNN rounds only for Intel's 
 AMD has, and products of all kinds are held against float64 once before any result depends on them.
 
 Measured in ``docs/performance.md``: level at a million multiplications, 2 to 4 times as fast from eight million on;
-smaller products pay up to .01 ms each. Torch's blockwise attention for a CPU is made of such small products and takes 5 to 11 times as long with
-them (docs/log.md), so torch writes its attention out meanwhile.
+smaller products pay up to .01 ms each. Torch's blockwise attention for a CPU is made of such small products and takes 5
+to 11 times as long with them (docs/log.md), so torch writes its attention out meanwhile.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ disagree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Self
 
 import torch
@@ -55,4 +56,5 @@ class Ensemble(nn.Module):
 
     def merged(self) -> Self:
         """A copy for inference, each member with its kernels merged."""
-        return type(self)([m.merged() if isinstance(m, Encoder) else m for m in self.members], self.contexts)
+        members = [m.merged() if isinstance(m, Encoder) else deepcopy(m) for m in self.members]
+        return type(self)(members, self.contexts)

@@ -34,7 +34,7 @@ class Stacked(nn.Module):
 
     def merged(self) -> Self:
         """A copy for inference with the kernels of the network merged."""
-        network = self.network.merged() if isinstance(self.network, Encoder | Ensemble) else self.network
+        network = self.network.merged() if isinstance(self.network, Encoder | Ensemble) else deepcopy(self.network)
         copy = type(self)(network, deepcopy(self.line))
         copy.weights.copy_(self.weights)
         return copy.eval()

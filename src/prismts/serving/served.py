@@ -295,6 +295,10 @@ def _shuffled(template: Collection, rng: np.random.Generator, last: int | None) 
 
 def _facts_of_estimator(name: str, estimator: Any) -> Facts:
     kind = type(estimator).__name__
+    if kind not in _TASK_OF:
+        raise SettingsError(
+            f"{name} holds a {kind}, which answers more than one task. Serve models of one task: {', '.join(_TASK_OF)}."
+        )
     task = _TASK_OF[kind]
     channels = tuple(getattr(estimator, "channels_", ())) or tuple(
         f"channel_{i}" for i in range(int(estimator.n_channels_))

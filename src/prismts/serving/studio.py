@@ -181,16 +181,18 @@ class Session:
 
     def told(self) -> dict[str, Any]:
         """Everything the page shows that changes: the data, and every job."""
+        with self._lock:  # jobs may come in meanwhile
+            known, current = list(self.jobs.values()), self.data
         jobs = [
             {**job.told(), "result": job.result if job.kind != "read" else None, **_asked(job)}
-            for job in self.jobs.values() if job.kind != "read"
+            for job in known if job.kind != "read"
         ]  # fmt: skip
         data = None
-        if self.data is not None:
-            job = self.jobs[self.data["job"]]
+        if current is not None:
+            job = self.jobs[current["job"]]
             data = {
-                **job.told(), "shown": self.data["shown"], "options": self.data["options"],
-                "is_file": "file" in self.data["source"],
+                **job.told(), "shown": current["shown"], "options": current["options"],
+                "is_file": "file" in current["source"],
                 "proposal": job.result["proposal"] if job.state == "done" else None,
                 "name": job.result["name"] if job.state == "done" else None,
             }  # fmt: skip
@@ -538,6 +540,7 @@ def run_studio(file: str | Path | None = None, *, port: int = 0, browser: bool =
         ) from error
     number = int(listener.getsockname()[1])
     session = Session()
+    hangup: Any = None
     try:
         app = create_app(session, port=number, file=file)
         address = f"http://127.0.0.1:{number}/{session.token}/"
@@ -545,12 +548,14 @@ def run_studio(file: str | Path | None = None, *, port: int = 0, browser: bool =
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
         server = uvicorn.Server(config)
         if hasattr(signal, "SIGHUP"):  # a closed terminal ends the session as Ctrl-C does
-            signal.signal(signal.SIGHUP, lambda *_: setattr(server, "should_exit", True))
+            hangup = signal.signal(signal.SIGHUP, lambda *_: setattr(server, "should_exit", True))
         if browser:
             threading.Timer(0.8, webbrowser.open, [address]).start()
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # uvicorn has closed everything and passes the signal on
         pass
     finally:
+        if hangup is not None:
+            signal.signal(signal.SIGHUP, hangup)
         session.close()
         listener.close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 from rich.console import Console
@@ -78,7 +78,7 @@ class TrainingBar(pl.Callback):
     ) -> None:
         """One step on."""
         if self._bar is not None:
-            self._bar.move(1, n_items=len(batch[0]), more=f", epoch {trainer.current_epoch + 1}")
+            self._bar.move(1, n_items=_n_items(batch), more=f", epoch {trainer.current_epoch + 1}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the newest losses."""
@@ -97,3 +97,11 @@ class TrainingBar(pl.Callback):
         if self._bar is not None:
             self._bar.__exit__()
             self._bar = None
+
+
+def _n_items(batch: Any) -> int:
+    """Windows or cases of a batch: of all its tasks, and of what stands in one beside the answers of a teacher."""
+    if isinstance(batch, Mapping):
+        return sum(_n_items(one) for one in cast(Mapping[str, Any], batch).values())
+    first = batch[0]
+    return _n_items(first) if isinstance(first, tuple) else len(first)
