@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import time
@@ -23,8 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from prismts.benchmark.json_files import read_json, write_json
 from prismts.benchmark.spec import BenchSpec, Cell
-from prismts.errors import DataError, PrismError, SettingsError
+from prismts.errors import DataError, SettingsError
 from prismts.writing import whole, write_whole
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def write_records(folder: Path, records: Sequence[Record]) -> None:
             write_predictions(predictions_file(folder, record.cell), record.kept)
         else:  # those of another training are not this cell's
             predictions_file(folder, record.cell).unlink(missing_ok=True)
-        _write_json(cell_file(folder, record.cell), record.content)
+        write_json(cell_file(folder, record.cell), record.content)
         failed_file(folder, record.cell).unlink(missing_ok=True)
 
 
@@ -104,8 +104,8 @@ def write_failed(folder: Path, spec: BenchSpec, cells: Sequence[Cell], error: st
     for cell in cells:
         file, times = failed_file(folder, cell), 0
         with contextlib.suppress(DataError):
-            times = int(_read_json(file).get("times", 0)) if file.exists() else 0
-        _write_json(file, {
+            times = int(read_json(file).get("times", 0)) if file.exists() else 0
+        write_json(file, {
             "cell": cell.name, "error": error, "traceback": trace, "times": times + 1,
             "made_with": spec.made_with(cell), "finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         })  # fmt: skip
@@ -123,7 +123,7 @@ def keep_spec(folder: Path, spec: BenchSpec) -> None:
         target = folder / "published" / source.name
         if source.resolve() != target.resolve():
             write_whole(target, source.read_bytes())
-    _write_json(folder / "spec.json", json.loads(spec.model_dump_json(exclude={"folder"})))
+    write_json(folder / "spec.json", json.loads(spec.model_dump_json(exclude={"folder"})))
 
 
 def clear(folder: Path) -> None:
@@ -218,7 +218,7 @@ def gather(results: Results) -> Path:
 def _read_cell(file: Path, now: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """A cell, and why it does not count, in words; "" if it does."""
     try:
-        content = _read_json(file)
+        content = read_json(file)
     except DataError as error:
         return {}, f"its file is damaged ({error.__cause__})"
     if absent := [name for name in _ALWAYS if name not in content]:
@@ -228,7 +228,7 @@ def _read_cell(file: Path, now: Mapping[str, Any]) -> tuple[Mapping[str, Any], s
 
 def _error_in(file: Path) -> str:
     try:
-        return str(_read_json(file).get("error", "unknown"))
+        return str(read_json(file).get("error", "unknown"))
     except DataError:
         return "unknown: what tells it is damaged"
 
@@ -242,30 +242,3 @@ def _difference(there: Any, now: Mapping[str, Any]) -> str:
                 return f"the content of {now[name.removesuffix('_digest')]} is not what it was"
             return f"it was made with {name} {before.get(name)!r}, and the specification now says {value!r}"
     return ""
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it holds no mapping")
-        return cast(dict[str, Any], found)
-    except PrismError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{file} is damaged ({error}). Delete it, and the next run makes it anew.") from error
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    write_whole(file, json.dumps(_finite(content), separators=(",", ":"), allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """The same without NaN and infinity, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(one) for name, one in cast(Mapping[Any, Any], value).items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in cast(Sequence[Any], value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

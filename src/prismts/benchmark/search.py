@@ -58,7 +58,6 @@ class Told:
     told: str  # the error, where there is one
     best: float | None
     n_done: int
-    n_trials: int
 
 
 Tell = Callable[[Told], None]
@@ -524,7 +523,7 @@ def _told(study: Study, spec: SearchSpec, number: int, outcome: str, value: floa
     counted = [trial for trial in _counted(study) if trial.state.is_finished()]
     values = [trial.value for trial in counted if trial.state.name == "COMPLETE" and trial.value is not None]
     best = None if not values else min(values) if spec.direction == "minimize" else max(values)
-    return Told(number, outcome, value, error, best, len(counted), spec.trials)
+    return Told(number, outcome, value, error, best, len(counted))
 
 
 def _sampler(spec: SearchSpec, number: int | str) -> Any:

@@ -8,7 +8,6 @@ are tried again when the study is run again.
 from __future__ import annotations
 
 import json
-import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from prismts.benchmark.json_files import read_json, write_json
+from prismts.benchmark.runner import duration
 from prismts.benchmark.study_cells import run_cell
 from prismts.benchmark.study_spec import Cell, StudySpec
 from prismts.data.alignment import day_lags
@@ -25,7 +26,6 @@ from prismts.data.catalog import load_dataset
 from prismts.data.profile import profile
 from prismts.data.series import Series
 from prismts.errors import DataError, SettingsError
-from prismts.writing import write_whole
 
 __all__ = ["Progress", "Study", "plan", "read_study", "run_study"]
 
@@ -110,7 +110,7 @@ def plan(spec: StudySpec, folder: str | Path) -> str:
     if not n:
         told = ""
     elif known:
-        told = f": about {_duration(total)} at the pace of those done, one after the other"
+        told = f": about {duration(total)} at the pace of those done, one after the other"
     else:
         told = ": none is done yet, so there is no pace to go by; stop the study after a few cells and ask again"
     return "\n".join([head + told, *lines])
@@ -150,15 +150,15 @@ def run_study(
         try:
             if cell.data not in loaded:
                 loaded[cell.data] = source(cell.data)
-                _write(folder / f"data-{cell.data}.json", _about(loaded[cell.data]))
+                write_json(folder / f"data-{cell.data}.json", _about(loaded[cell.data]))
             result = run_cell(cell, loaded[cell.data], spec.made_with(cell))
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
             content = {"error": told, "made_with": spec.made_with(cell), "traceback": traceback.format_exc()}
-            _write(folder / f"{cell}.failed.json", content)
+            write_json(folder / f"{cell}.failed.json", content)
             tell(Progress(cell, "failed", told, time.perf_counter() - began))
             continue
-        _write(folder / f"{cell}.json", result)
+        write_json(folder / f"{cell}.json", result)
         (folder / f"{cell}.failed.json").unlink(missing_ok=True)
         tell(Progress(cell, "done", f"RMSE {result['test']['rmse']:.4f}", time.perf_counter() - began))
     return read_study(spec, folder)
@@ -176,11 +176,11 @@ def read_study(spec: StudySpec, folder: str | Path) -> Study:
     failed: dict[Cell, str] = {}
     for cell in spec.cells:
         if (file := folder / f"{cell}.json").exists():
-            cells[cell] = _read(file)
+            cells[cell] = read_json(file)
             _compare(file, cells[cell].get("made_with"), spec.made_with(cell))
         elif (file := folder / f"{cell}.failed.json").exists():
-            failed[cell] = str(_read(file).get("error", "unknown"))
-    data = {name: _read(file) for name in dict.fromkeys(cell.data for cell in spec.cells)
+            failed[cell] = str(read_json(file).get("error", "unknown"))
+    data = {name: read_json(file) for name in dict.fromkeys(cell.data for cell in spec.cells)
             if (file := folder / f"data-{name}.json").exists()}  # fmt: skip
     return Study(spec, cells, failed, data)
 
@@ -223,31 +223,3 @@ def _from_catalog(name: str) -> Series:
     if not isinstance(data, Series):
         raise DataError(f"{name} is a collection of cases, not a series with a test part in time.")
     return data
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is damaged ({error}). Delete it, and the study makes it anew.") from error
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    write_whole(file, json.dumps(_plain(content), separators=(",", ":"), allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """The same without NaN, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in cast(Mapping[Any, Any], value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in cast(Sequence[Any], value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

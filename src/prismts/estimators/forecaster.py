@@ -272,7 +272,7 @@ class Forecaster(Estimator):
         parts = [self._own_units(forecast[..., :horizon], scaler, batch) for batch, forecast in told]
         forecast = np.concatenate(parts)  # [n, (Q), C, H]
         if kind.backend == "array":
-            return forecast[0] if self._single(kind, collection, data) else forecast
+            return forecast[0] if self._single(collection, data) else forecast
         levels = None if self.quantiles is None else [float(q) for q in self.quantiles]
         return forecast_table(forecast, collection, kind, start, self.channels_, levels)
 
@@ -778,7 +778,7 @@ class Forecaster(Estimator):
         self.tails_ = replace(Collection.of(tails, name=data.name), frequency=data.frequency)
         self._tail_rows = None if measured is None else measured.since(self._tail_starts)
 
-    def _single(self, kind: TableKind, data: Collection, given: Any) -> bool:
+    def _single(self, data: Collection, given: Any) -> bool:
         if given is None:
             return len(data) == 1 and data.names[0] != "0"
         return isinstance(given, np.ndarray) and given.ndim == 2

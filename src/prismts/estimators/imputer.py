@@ -321,13 +321,7 @@ class Imputer(Estimator):
         if self.setting not in IMPUTE_SETTINGS:
             raise unknown_name("setting", self.setting, IMPUTE_SETTINGS)
         recipe = IMPUTE_SETTINGS[self.setting]
-        known = FitConfig.__dataclass_fields__
         fitting = dict(self.fit_settings or {})
-        for key in fitting:
-            if key not in known:
-                raise unknown_name("training setting", key, known)
-        if "max_epochs" in fitting:
-            fitting.setdefault("min_steps", 0)  # who names the epochs wants no more of them
         settings: dict[str, Any] = dict(self.model_settings or {})
         if self.model == "convtimenet":
             settings = {"channels": "mixed" if n_channels <= _MIXED else "independent", **settings}
@@ -337,7 +331,7 @@ class Imputer(Estimator):
                 at_once = min(n_channels, fitting.get("channels_at_once", recipe.fit.channels_at_once))
                 fitting["batch_size"] = max(1, min(recipe.fit.batch_size, _ROWS_PER_STEP // at_once))
         n_members = recipe.n_members if self.n_members is None else self.n_members
-        return replace(recipe, model=settings, fit=replace(recipe.fit, **fitting), n_members=n_members)
+        return replace(recipe, model=settings, fit=recipe.fit.changed(fitting), n_members=n_members)
 
     def _task(self, recipe: ImputeRecipe) -> Reconstruct:
         masks = None if recipe.masks is None else list(recipe.masks)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["bridge"]
+from prismts.layers.normalize import InstanceNorm, Stats
+
+__all__ = ["bridge", "read_window"]
 
 
 def bridge(x: Tensor, observed: Tensor | None) -> Tensor:
@@ -28,3 +30,13 @@ def bridge(x: Tensor, observed: Tensor | None) -> Tensor:
     before, after = x.gather(-1, left), x.gather(-1, right)
     share = (place - left).to(x.dtype) / (right - left).clamp(min=1).to(x.dtype)
     return torch.where(observed, x, before + share * (after - before))
+
+
+def read_window(x: Tensor, observed: Tensor | None, normalize: InstanceNorm | None) -> tuple[Tensor, Stats]:
+    """The window [B, C, T] without gaps, in its own level and scale where they are taken away."""
+    if normalize is not None:
+        x, stats = normalize(x, observed)
+        return bridge(x, observed), stats
+    one = torch.ones_like(x[..., :1])
+    x = x if observed is None else x.masked_fill(~observed, 0.0)
+    return bridge(x, observed), Stats(torch.zeros_like(one), one)

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from prismts.errors import SettingsError
 from prismts.layers.ends import hold, n_slices, n_steps, seen_by_tokens, within
 from prismts.layers.features import Features
-from prismts.layers.missing import bridge
+from prismts.layers.missing import read_window
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
@@ -210,16 +210,6 @@ class FormerTime(Encoder):
         for length, stride in zip(self.config.slices, self.config.strides, strict=True):
             n = n_slices(n, length, stride)
         return n
-
-
-def read_window(x: Tensor, observed: Tensor | None, normalize: InstanceNorm | None) -> tuple[Tensor, Stats]:
-    """The window [B, C, T] without gaps, in its own level and scale where they are taken away."""
-    if normalize is not None:
-        x, stats = normalize(x, observed)
-        return bridge(x, observed), stats
-    one = torch.ones_like(x[..., :1])
-    x = x if observed is None else x.masked_fill(~observed, 0.0)
-    return bridge(x, observed), Stats(torch.zeros_like(one), one)
 
 
 def as_features(

@@ -36,8 +36,8 @@ from prismts.layers.convolve import DepthwiseConv, conv_depthwise
 from prismts.layers.dropout import Dropout
 from prismts.layers.ends import hold, n_slices, n_steps, seen_by_tokens, within
 from prismts.layers.features import Features
-from prismts.layers.missing import bridge
-from prismts.layers.normalize import InstanceNorm, Stats
+from prismts.layers.missing import read_window
+from prismts.layers.normalize import InstanceNorm
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
 from prismts.ranges import expect_shares, expect_stages
@@ -229,7 +229,7 @@ class ModernTCN(Encoder):
     def encode(self, x: Tensor, observed: Tensor | None = None) -> Features:
         """[B, C, T] to tokens [B, G, N, D]; tokens after the last observed step are zero, and not valid."""
         expect(x, "B C T", who="ModernTCN", C=self.n_channels)
-        window, stats = self._window(x, observed)
+        window, stats = read_window(x, observed, self.normalize)
         length, stride = self.config.patch_length, self.config.stride
         n_first = n_slices(window.shape[-1], stride, stride)
         x = pad_end(window, (n_first - 1) * stride + length - window.shape[-1]).unfold(-1, length, stride)
@@ -251,14 +251,6 @@ class ModernTCN(Encoder):
             seen = observed.any(1, keepdim=True) if self.config.joined else observed
             seen = seen_by_tokens(seen, tokens.shape[2], self.patch_length, self.stride)
         return Features(tokens, seen, window, stats)
-
-    def _window(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Stats]:
-        if self.normalize is not None:
-            x, stats = self.normalize(x, observed)
-            return bridge(x, observed), stats
-        one = torch.ones_like(x[..., :1])
-        x = x if observed is None else x.masked_fill(~observed, 0.0)
-        return bridge(x, observed), Stats(torch.zeros_like(one), one)
 
 
 def over_features(norm: nn.Module, x: Tensor, alive: Tensor | None) -> Tensor:

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from prismts.layers.ends import n_slices, n_steps
 from prismts.layers.features import Features
+from prismts.layers.missing import read_window
 from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
-from prismts.models.formertime import AttentionBlock, as_features, read_window
+from prismts.models.formertime import AttentionBlock, as_features
 from prismts.ranges import expect_counts, expect_heads, expect_shares
 from prismts.shapes import expect
 

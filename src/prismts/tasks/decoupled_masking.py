@@ -30,6 +30,7 @@ from prismts.models import find_model, make_settings
 from prismts.models.contract import Encoder
 from prismts.models.formertime import AttentionBlock
 from prismts.models.timemae import TimeMAE
+from prismts.tasks.pretraining import window_marks
 
 __all__ = ["DecoupledAutoencoder", "DecoupledMasking", "Told", "start_from"]
 
@@ -173,8 +174,7 @@ class DecoupledMasking:
     def errors(self, model: nn.Module, batch: _Batch) -> tuple[Tensor, Tensor]:
         """Sum of losses over hidden slices, and how many there are; the same slices in every epoch."""
         seen = self._seen(model, batch)
-        bits = batch.context.detach().float().cpu().contiguous().view(torch.int32)
-        marks = (bits.sum((1, 2), dtype=torch.int64) % 2**31).tolist()
+        marks = window_marks(batch.context)
         draws = np.stack([np.random.default_rng((self.seed, mark)).random(seen.shape[1]) for mark in marks])
         hidden = self._hide(seen, torch.from_numpy(draws).to(seen.device))
         return self._sums(model(batch.context, batch.context_observed, hidden))
