@@ -106,6 +106,11 @@ class ErrorSums:
         return _ratio(self.absolute.sum(axis=0), self.count.sum(axis=0))
 
     @property
+    def rmse_per_step(self) -> NDArray[np.float64]:
+        """[H]; root of ``mse_per_step``."""
+        return np.sqrt(self.mse_per_step)
+
+    @property
     def mse_per_channel(self) -> NDArray[np.float64]:
         """[C]; NaN for a channel that was never observed."""
         return _ratio(self.squared.sum(axis=1), self.count.sum(axis=1))
