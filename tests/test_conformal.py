@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prismts.estimators.conformal import conformal_offsets
 from prismts.layers.normalize import InstanceNorm
@@ -24,15 +26,15 @@ def test_the_offset_is_the_quantile_of_what_was_missed_by_hand():
     target = np.array([1.0, 2, 3, 4, 5])[:, None, None]  # five windows of one channel and one step
     forecast = np.concatenate([0 * target, 0 * target + 10], axis=1)[:, :, None]  # levels at 0 and 10
     offsets = conformal_offsets([(batch_of(swings(np.ones((5, 1))), target), forecast)], np.array([0.25, 0.75]))
-    assert offsets.shape == (2, 1, 1)
-    np.testing.assert_allclose(offsets[:, 0, 0], [2, 4 - 10], rtol=1e-4)  # of 1 to 5, a quarter lies below 2
+    assert offsets.shape == (1, 2, 1, 1)
+    np.testing.assert_allclose(offsets[0, :, 0, 0], [2, 4 - 10], rtol=1e-4)  # of 1 to 5, a quarter lies below 2
 
 
 def test_offsets_are_in_units_of_the_scale_of_the_window():
     scale = np.array([1.0, 10, 100])[:, None]
     target = 2 * scale[..., None]  # every target is two scales above the forecast of zero
     offsets = conformal_offsets([(batch_of(swings(scale), target), np.zeros((3, 1, 1, 1)))], np.array([0.5]))
-    np.testing.assert_allclose(offsets, [[[2]]], rtol=1e-4)
+    np.testing.assert_allclose(offsets, [[[[2]]]], rtol=1e-4)
 
 
 def test_each_channel_has_its_own_offsets_and_one_that_was_never_observed_none():
@@ -42,7 +44,7 @@ def test_each_channel_has_its_own_offsets_and_one_that_was_never_observed_none()
     target[0, 1], seen[0, 1] = 1e6, False  # what was not observed does not count
     batch = batch_of(swings(np.ones((4, 3))), target, seen)
     offsets = conformal_offsets([(batch, np.zeros((4, 2, 3, 3)))], np.array([0.1, 0.9]))
-    np.testing.assert_allclose(offsets[..., 0], [[1, -7, 0], [1, -7, 0]], rtol=1e-4)
+    np.testing.assert_allclose(offsets[0, ..., 0], [[1, -7, 0], [1, -7, 0]], rtol=1e-4)
 
 
 def test_offsets_do_not_depend_on_how_the_windows_were_batched():
@@ -70,9 +72,24 @@ def test_on_fresh_data_of_the_same_kind_every_level_lies_above_its_share(seed):
         return batch_of(context, target), forecast
 
     n = 2000
-    offsets = conformal_offsets([draw(n)], levels)  # [Q, C, 1]
+    rounds = conformal_offsets([draw(n)], levels)  # [R, Q, C, 1]
     batch, forecast = draw(n)
     scale = InstanceNorm()(batch.context)[1].scale[:, None].numpy()
-    below = (batch.target.numpy()[:, None] <= forecast + scale * offsets).mean((0, 3))  # [Q, C]
+    for offsets in rounds:
+        forecast = np.sort(forecast + scale * offsets, axis=1)
+    below = (batch.target.numpy()[:, None] <= forecast).mean((0, 3))  # [Q, C]
     error = np.sqrt(2 * levels * (1 - levels) / n)[:, None]  # of the quantile, and of the count
     assert (np.abs(below - levels[:, None]) < 4 * error).all()
+
+
+@given(st.integers(0, 10_000))
+def test_levels_keep_their_shares_of_what_they_were_calibrated_on_also_where_forecasts_cross(seed):
+    """Offsets that move levels past each other, which are then put in order, would leave each with another's share."""
+    rng, levels = np.random.default_rng(seed), np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    context, target = rng.standard_normal((400, 1, 50)), rng.standard_normal((400, 1, 1))
+    forecast = np.sort(rng.standard_normal((400, 5, 1, 1)) * rng.uniform(0.01, 1), axis=1)
+    scale = InstanceNorm()(torch.tensor(context))[1].scale[:, None].numpy()
+    for offsets in conformal_offsets([(batch_of(context, target), forecast)], levels):
+        forecast = np.sort(forecast + scale * offsets, axis=1)
+    below = (target[:, None] <= forecast).mean((0, 2, 3))
+    np.testing.assert_allclose(below, levels, atol=0.02)

@@ -32,7 +32,7 @@ def of_array(
     may_be_empty: bool = False,
 ) -> Series | Collection:
     """A Series from [C, T], a Collection from [n, C, T]. The numbers are copied only where something changes."""
-    x = _floating(np.asarray(x), source)
+    x = _floating(x, source)
     if not x.size:
         raise ShapeError(f"{source} has shape {list(x.shape)}, that is, no values.")
     if x.ndim == 3:
@@ -56,7 +56,7 @@ def of_arrays(
     """A Collection from arrays [C, T_i] of any lengths."""
     if not all(np.size(x) for x in cases):
         raise ShapeError(f"Case {next(i for i, x in enumerate(cases) if not np.size(x))} of the list has no values.")
-    whole = Collection.of([Series(_floating(np.asarray(x), f"Case {i}"), name=str(i)) for i, x in enumerate(cases)])
+    whole = Collection.of([Series(_floating(x, f"Case {i}"), name=str(i)) for i, x in enumerate(cases)])
     values, findings = _checked(whole.values, whole.channels, "The list of arrays", missing_codes, may_be_empty)
     return replace(whole, values=values, findings=findings)
 
@@ -205,6 +205,9 @@ def _checked(
 
 
 def _floating(x: NDArray, source: str) -> NDArray[np.floating]:
+    if np.ma.isMaskedArray(x):
+        x = np.ma.filled(x.astype(np.float64), np.nan)
+    x = np.asarray(x)
     if x.dtype == np.float32 or x.dtype == np.float64:
         return x
     if x.dtype.kind not in "fiub":

@@ -138,6 +138,9 @@ def _find_channels(columns: Columns, options: Options, time: str | None) -> tupl
         names = [options.values] if isinstance(options.values, str) else list(options.values)
         for name in names:
             columns.require(name)
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"values={names} names column {twice!r} twice. Name each column once.")
         if not names or {time, options.series} & set(names):
             raise DataError(f"values={names} must name one or more columns other than the time and series columns.")
         return names, []

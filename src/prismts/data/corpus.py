@@ -87,15 +87,15 @@ class Member:
             raise SettingsError(f"train is the first share of each series, above 0 and at most 1, but got {train}.")
         found = read(data, **reading)
         note, origin = "", "file" if isinstance(data, str | Path) else "given"
-        if isinstance(found, Series) and found.borders is not None and train == 1.0:
+        if isinstance(found, Series) and found.borders is not None:
             note = f"steps 0 to {found.borders.train_end} of {len(found)}"
             found = found.part(0, found.borders.train_end)
-        if isinstance(found, Collection) and found.n_train is not None and train == 1.0:
+        if isinstance(found, Collection) and found.n_train is not None:
             note, found = f"{found.n_train} official training cases", found.train
         whole = Collection.of(found) if isinstance(found, Series) else found
         if train < 1.0:
             whole = Collection.of([one.part(0, int(len(one) * train)) for one in whole], name=whole.name)
-            note = f"the first {train:.0%} of each series"
+            note = f"the first {train:.0%} of {note or 'each series'}"
         return cls(name or whole.name, whole, weight, origin, note)
 
     def parts(self, held_out: float) -> tuple[list[NDArray[np.floating]], list[NDArray[np.floating]]]:

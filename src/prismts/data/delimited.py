@@ -16,6 +16,8 @@ from prismts.errors import DataError
 __all__ = ["columns_of_csv"]
 
 _DECIMAL_COMMA = re.compile(rb"(?:^|;)\s*\"?[+-]?\d+,\d+\"?\s*(?=;|$)")
+# a number or a time; a table may call its columns 0, 1, 2
+_VALUE = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?")
 
 
 def columns_of_csv(path: Path) -> Columns:
@@ -33,6 +35,12 @@ def columns_of_csv(path: Path) -> Columns:
     repeated = next((name for name, n in Counter(names).items() if n > 1), None)
     if repeated is not None:
         raise DataError(f"{path.name} has two columns named {repeated!r}. Rename one.")
+    if all(_VALUE.fullmatch(name) for name in names) and not all(name.isdigit() for name in names):
+        shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+        raise DataError(
+            f"{path.name}: line 1 ({shown}) holds values, where names of columns are expected. Put a line with the "
+            "names above it, such as: time,load."
+        )
     if not table.num_rows:
         raise DataError(f"{path.name} has a header ({', '.join(names[:5])}{', ...' * (len(names) > 5)}) but no rows.")
     return columns_of_arrow(table.rename_columns(names), path.name, findings)

@@ -132,11 +132,15 @@ def write_generated(
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise SavedModelError(f"{folder} holds series of another seed or other settings. Name another folder.")
     write_whole(note, text)
+    written: list[Path] = []
     for block, begin in enumerate(range(0, n_series, per_file)):
-        done = folder / f".{block:05d}-{min(begin + per_file, n_series)}.done"
-        if done.exists():
-            continue
         numbers = range(begin, min(begin + per_file, n_series))
+        done, files = folder / f".{block:05d}-{numbers.stop}.done", f"c*-{block:05d}.parquet"
+        if done.exists():
+            written += folder.glob(files)
+            continue
+        for old in (*folder.glob(f".{block:05d}-*.done"), *folder.glob(files)):  # of another number of series
+            old.unlink()
         by_width: dict[int, list[tuple[int, Series]]] = {}
         for i, series in zip(numbers, generate_many(numbers, config, seed=seed, n_jobs=n_jobs), strict=True):
             by_width.setdefault(series.n_channels, []).append((i, series))
@@ -150,7 +154,8 @@ def write_generated(
             with whole(folder / f"c{n_channels}-{block:05d}.parquet") as partial:
                 pq.write_table(pa.table(columns), partial)
         done.touch()
-    return sorted(folder.glob("*.parquet"))
+        written += folder.glob(files)
+    return sorted(written)
 
 
 # ---- Gaussian processes

@@ -14,6 +14,7 @@ from prismts.data.assemble import Options, assemble
 from prismts.data.columns import Columns
 from prismts.data.delimited import columns_of_csv
 from prismts.data.files import existing_file, stem
+from prismts.data.frequency import lies_on
 from prismts.data.layout import Duplicates, Gaps
 from prismts.data.parquet import columns_of_parquet
 from prismts.data.series import Collection, Series
@@ -116,6 +117,8 @@ def read_with_kind(
 
 
 def _read(source: Any, options: Options) -> tuple[Series | Collection, TableKind]:
+    if isinstance(source, Series | Collection):
+        source = _timed(source, on_grid=options.gaps == "fill")
     if isinstance(source, Series):
         return source, TableKind("pandas", None if source.timestamps is None else "time")
     if isinstance(source, Collection):
@@ -139,6 +142,23 @@ def _read(source: Any, options: Options) -> tuple[Series | Collection, TableKind
         "[channel, time] "
         "or [case, channel, time], or a list of arrays [channel, time]."
     )
+
+
+def _timed(source: Series | Collection, *, on_grid: bool) -> Series | Collection:
+    """The same with times as datetime64; on the grid they have to be the steps of the frequency they came with."""
+    if source.timestamps is None:
+        return source
+    times = np.asarray(source.timestamps)
+    who = f"{type(source).__name__} {source.name!r}"
+    if times.dtype.kind != "M" or np.isnat(times).any():
+        raise DataError(f"{who} has timestamps of {times.dtype}, where datetime64 without NaT is expected.")
+    offsets = source.offsets if isinstance(source, Collection) else np.array([0, len(times)])
+    if on_grid and source.frequency is not None and not lies_on(source.frequency, times, offsets):
+        raise DataError(
+            f"{who} says frequency={source.frequency!r}, but its timestamps are not one step of it apart, each later "
+            "than the one before. Correct them, or pass a table to prismts.read, which sorts rows and fills gaps."
+        )
+    return source if times is source.timestamps else replace(source, timestamps=times)
 
 
 def columns_of(source: Any, time: Any = None, series: Any = None) -> tuple[Columns, str] | None:

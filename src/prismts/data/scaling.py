@@ -78,4 +78,4 @@ class StandardScaler:
 
 def _scale_of(seen: NDArray[np.float64]) -> float:
     spread = float(seen.std())
-    return 1.0 if spread <= 1e-12 * max(1.0, float(np.abs(seen).max())) else spread
+    return 1.0 if spread <= 1e-12 * float(np.abs(seen).max()) else spread

@@ -41,9 +41,29 @@ def storage_dtype(values: NDArray[np.floating]) -> np.dtype:
         return values.dtype
     for channel in values:
         seen = channel[np.isfinite(channel)]
+        if seen.size and float(np.abs(seen).max()) > np.finfo(np.float32).max:
+            return np.dtype(np.float64)
         if seen.size and seen.min() < seen.max() and seen.std() < 1000 * np.spacing(np.float32(np.abs(seen).max())):
             return np.dtype(np.float64)
     return np.dtype(np.float32)
+
+
+def as_values(values: object, who: str) -> NDArray[np.floating]:
+    """Numbers in single or double precision, NaN where an array is masked; whole numbers keep what tells them apart."""
+    if np.ma.isMaskedArray(values):
+        values = np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and array.dtype.itemsize in (4, 8) and array.dtype.isnative:
+        return array
+    if array.dtype.kind not in "fiubO":
+        raise DataError(f"{who} holds {array.dtype}, where numbers are expected. Convert it first.")
+    try:
+        array = array.astype(np.float32 if array.dtype.kind != "O" and array.dtype.itemsize < 4 else np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{who} holds what is no number ({error}). Pass numbers, and NaN where nothing was observed."
+        ) from error
+    return array.astype(storage_dtype(array.reshape(-1, array.shape[-1])), copy=False) if array.ndim > 1 else array
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,20 +85,21 @@ class Series:
     findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values)
+        values = as_values(self.values, f"Series {self.name!r}")
         if values.ndim != 2:
             raise ShapeError(
                 f"A Series holds values as [channel, time], but got an array of shape {list(values.shape)}. "
                 "Pass one channel as values[None, :]."
             )
-        if not np.issubdtype(values.dtype, np.floating):
-            values = values.astype(np.float32)
         channels = tuple(str(c) for c in self.channels) or tuple(f"channel_{i}" for i in range(len(values)))
         if len(channels) != len(values):
             raise ShapeError(
                 f"{len(channels)} channel names came with values of {len(values)} channels (shape "
                 f"{list(values.shape)}). Values are [channel, time]; pass values.T if time comes first."
             )
+        if len(set(channels)) < len(channels):
+            twice = next(name for name in channels if channels.count(name) > 1)
+            raise DataError(f"Two channels of series {self.name!r} are called {twice!r}. Give each a name of its own.")
         n = values.shape[1]
         for what, array in (("timestamps", self.timestamps), ("labels", self.labels)):
             if array is not None and len(array) != n:
@@ -192,14 +213,12 @@ class Collection:
     @classmethod
     def from_array(cls, x: NDArray, *, labels: NDArray | None = None, name: str = "array") -> Collection:
         """Cases of equal length from [n_cases, n_channels, n_timepoints]."""
-        x = np.asarray(x)
+        x = as_values(x, "The array")
         if x.ndim != 3:
             raise ShapeError(
                 f"An array of cases is [case, channel, time], but got shape {list(x.shape)}. "
                 "One series is [channel, time]; cases of one channel are x[:, None, :]."
             )
-        if not np.issubdtype(x.dtype, np.floating):
-            x = x.astype(np.float32)
         n_cases, n_channels, n_timepoints = x.shape
         return cls(
             values=np.ascontiguousarray(x.transpose(1, 0, 2)).reshape(n_channels, -1),  # [C, n*T]

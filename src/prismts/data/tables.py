@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from prismts.data.columns import Columns, Kind, kind_of
+from prismts.data.times import looks_like_times
 from prismts.errors import DataError
 
 __all__ = ["TableKind", "columns_of_frame", "is_frame", "to_table"]
@@ -91,7 +92,7 @@ def _index_columns(frame: pd.DataFrame, time: Hashable, series: Hashable) -> dic
     times = isinstance(index, pd.DatetimeIndex | pd.PeriodIndex)
     if isinstance(index, pd.MultiIndex):
         times = any(isinstance(level, pd.DatetimeIndex | pd.PeriodIndex) for level in index.levels)
-    if not times and not named:
+    if not times and not named and not any(_holds_times(index.get_level_values(i)) for i in range(index.nlevels)):
         return {}
     levels = [index.get_level_values(i) for i in range(index.nlevels)]
     levels = [level.to_timestamp() if isinstance(level, pd.PeriodIndex) else level for level in levels]
@@ -99,9 +100,24 @@ def _index_columns(frame: pd.DataFrame, time: Hashable, series: Hashable) -> dic
     return {name: nw.from_native(pd.Series(level), series_only=True) for name, level in zip(names, levels, strict=True)}
 
 
+def _holds_times(level: pd.Index) -> bool:
+    """Whether an index of text, of categories or of objects reads as times."""
+    if isinstance(level, pd.CategoricalIndex):
+        level = level.categories
+    if not (level.dtype == object or isinstance(level.dtype, pd.StringDtype)) or not len(level):
+        return False
+    try:
+        kind, fetch = _kind_and_fetch("index", nw.from_native(pd.Series(level), series_only=True))
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
+    return kind == "time" or (kind == "text" and looks_like_times(fetch()))
+
+
 def _kind_and_fetch(name: str, column: nw.Series[Any]) -> tuple[Kind, Callable[[], pa.ChunkedArray]]:
     if isinstance(column.to_native(), pd.Series) and isinstance(column.to_native().dtype, pd.PeriodDtype):
         column = nw.from_native(column.to_native().dt.to_timestamp(), series_only=True)
+    if isinstance(column.to_native(), pd.Series) and isinstance(column.to_native().dtype, pd.DatetimeTZDtype):
+        return "time", lambda: _chunked(column.to_arrow())  # narwhals knows no zone such as America/New_York
     if column.dtype == nw.Object:  # only its cells can tell
         arrow = _arrow_of_objects(column)
         dtype = nw.from_native(pa.table({name: arrow})).schema[name]

@@ -46,11 +46,12 @@ def forecast_table(
             continue
         columns[channel] = median_of(forecast[:, :, c], levels).reshape(-1)
         for q, level in enumerate(levels):
-            name = f"{channel}_q{level:g}"
-            if name in channels:
+            short = [f"{one:g}" for one in levels]
+            name = f"{channel}_q{short[q] if len(set(short)) == len(short) else repr(level)}"
+            if name in channels or name in columns:
                 raise DataError(
-                    f"The quantile {level:g} of channel {channel!r} would be called {name!r}, as another channel "
-                    "is. Rename that channel."
+                    f"The quantile {level:g} of channel {channel!r} would be called {name!r}, as another column "
+                    "is. Rename that column."
                 )
             columns[name] = forecast[:, q, c].reshape(-1)
     return to_table(replace(kind, time=time, series=series), columns)

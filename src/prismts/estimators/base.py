@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -39,6 +40,12 @@ class Estimator(BaseEstimator):
     and call ``_fitted`` when they are fitted, and write ``_to_save`` and ``_restore``. Arguments named in ``_bound``
     shape every answer: one that was set to something else since ``fit`` is an error, and never a wrong answer.
     """
+
+    def __init_subclass__(cls, **how: Any) -> None:
+        """Let every ``fit`` that fails leave all as it was."""
+        super().__init_subclass__(**how)  # pyright: ignore[reportUnknownMemberType]
+        if "fit" in cls.__dict__:
+            setattr(cls, "fit", _or_as_before(cls.__dict__["fit"]))  # noqa: B010, a declared fit would bind subclasses
 
     _bound: tuple[str, ...] = ()
     _arguments: dict[str, Any]  # as they were in ``fit``, in the form of JSON
@@ -215,6 +222,22 @@ class Estimator(BaseEstimator):
             name: value for name, value in self.get_params(deep=False).items() if name not in ("run_folder", "progress")
         }
         return json.dumps([mark, as_json(params)], sort_keys=True)
+
+
+def _or_as_before(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, after whose failure the estimator is what it was: half of a new fit would answer wrongly."""
+
+    @functools.wraps(fit)
+    def whole(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = self.__dict__.copy()
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    return whole
 
 
 def joined(members: Sequence[nn.Module], contexts: Sequence[int | None] | None = None) -> nn.Module:

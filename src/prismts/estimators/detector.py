@@ -619,13 +619,14 @@ class AnomalyDetector(Estimator):
         columns: dict[str, NDArray] = {}
         taken = ("score", "threshold", "alarm")
         series, time = kind.series or free_name("series", taken), kind.time or free_name("step", taken)
+        score, threshold, alarm = (free_name(name, (series, time)) for name in taken)
         if len(data) > 1 or kind.series is not None:
             columns[series] = np.repeat(np.array(data.names, dtype=object), data.lengths)
         steps = np.concatenate([np.arange(n) for n in data.lengths])
         columns[time] = steps if data.timestamps is None else data.timestamps
-        columns["score"] = scores
-        columns["threshold"] = np.full(len(scores), self.threshold_.value)
-        columns["alarm"] = self.threshold_.alarms(scores).astype(np.int64)
+        columns[score] = scores
+        columns[threshold] = np.full(len(scores), self.threshold_.value)
+        columns[alarm] = self.threshold_.alarms(scores).astype(np.int64)
         return to_table(replace(kind, time=time, series=series), columns)
 
 

@@ -162,14 +162,14 @@ class Embedder(TransformerMixin, Estimator):
         model = self._inference
         place = next(p.device for p in model.parameters())
         identity = StandardScaler.identity(data.n_channels)
+        each = np.repeat(np.arange(len(data)), data.lengths)  # scaled in the precision in which the data are stored
+        scaled = replace(data, values=(data.values - scaler.mean.T[:, each]) / scaler.scale.T[:, each])
         size = max(1, _VALUES // (data.n_channels * int(data.lengths.max())))
         answers: list[Tensor] = []
         numbers: list[NDArray[np.int64]] = []
         with torch.inference_mode(), quick_products():
-            for index, batch in Cases(data, scaler=identity).by_length(size):
-                mean = torch.from_numpy(scaler.mean[index, :, None]).float()
-                scale = torch.from_numpy(scaler.scale[index, :, None]).float()
-                x = ((batch.context - mean) / scale).to(place)
+            for index, batch in Cases(scaled, scaler=identity).by_length(size):
+                x = batch.context.to(place)
                 seen = batch.context_observed
                 if seen is not None:
                     seen = seen.to(place)

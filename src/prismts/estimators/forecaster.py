@@ -269,7 +269,7 @@ class Forecaster(Estimator):
             collection, self.context_length, scaler=scaler, first_steps=first_steps, measured=measured
         )
         told = self._forecasts(windows, numbered=timed or data is None, horizon=horizon)
-        parts = [self._own_units(forecast[..., :horizon], scaler, batch) for batch, forecast in told]
+        parts = [self._own_units(forecast[..., :horizon], scaler, batch, collection.values) for batch, forecast in told]
         forecast = np.concatenate(parts)  # [n, (Q), C, H]
         if kind.backend == "array":
             return forecast[0] if self._single(collection, data) else forecast
@@ -314,7 +314,8 @@ class Forecaster(Estimator):
             row = series if len(scaler.mean) > 1 else np.zeros_like(series)
             running.add(target, forecast, scaler.scale[row], scaler.mean[row], season_scale[series])
             if keep_forecasts:
-                kept.append((self._own_units(forecast, scaler, batch), scaler.inverse(target, row).astype(np.float32)))
+                own = self._own_units(forecast, scaler, batch, collection.values)
+                kept.append((own, scaler.inverse(target, row).astype(own.dtype)))
         scores = Scores(
             running.values(), most, clock.perf_counter() - began, data=collection.name, channels=self.channels_,
             per_step=running.per_step(), per_channel=running.per_channel(),
@@ -747,10 +748,13 @@ class Forecaster(Estimator):
                     told = [answer_batch(model, _channels_of(there, group), numbered=numbered) for group in groups]
                 forecast = torch.cat(told, dim=-2)
                 if self.quantiles is not None:
-                    if getattr(self, "quantile_offsets_", None) is not None:
-                        scale = InstanceNorm()(batch.context, batch.context_observed)[1].scale[:, None]  # [B, 1, C, 1]
-                        forecast = forecast.cpu() + scale * torch.from_numpy(self.quantile_offsets_).float()
                     forecast = forecast.sort(dim=1).values
+                    rounds = getattr(self, "quantile_offsets_", None)
+                    if rounds is not None:
+                        scale = InstanceNorm()(batch.context, batch.context_observed)[1].scale[:, None]  # [B, 1, C, 1]
+                        forecast = forecast.cpu()
+                        for offsets in rounds.reshape(-1, *rounds.shape[-3:]):  # older folders have one
+                            forecast = (forecast + scale * torch.from_numpy(offsets).float()).sort(dim=1).values
                 yield batch, forecast.float().cpu().numpy()
 
     def _calibrate(self, check: Windows | None) -> NDArray[np.float64] | None:
@@ -762,13 +766,16 @@ class Forecaster(Estimator):
         index = np.arange(0, len(check), max(1, -(-len(check) // most)))  # all misses are held at once
         return conformal_offsets(self._forecasts(check, index), levels)
 
-    def _own_units(self, forecast: NDArray, scaler: StandardScaler, batch: Batch) -> NDArray[np.float32]:
+    def _own_units(
+        self, forecast: NDArray, scaler: StandardScaler, batch: Batch, like: NDArray
+    ) -> NDArray[np.floating]:
+        """In the precision in which the data are stored, which is double where single would lose the movement."""
         series = batch.series.numpy()
         row = series if len(scaler.mean) > 1 else np.zeros_like(series)
         if forecast.ndim == 3:
-            return scaler.inverse(forecast, row).astype(np.float32)
+            return scaler.inverse(forecast, row).astype(like.dtype)
         mean, scale = scaler.mean[row][:, None, :, None], scaler.scale[row][:, None, :, None]
-        return (forecast * scale + mean).astype(np.float32)
+        return (forecast * scale + mean).astype(like.dtype)
 
     def _keep_tails(self, data: Collection, measured: Measurements | None) -> None:
         """The last context of every series, so that ``predict()`` works without data."""

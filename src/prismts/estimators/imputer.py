@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import narwhals as nw
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -492,10 +493,8 @@ def _scaler_of(data: Collection, ends: NDArray[np.int64]) -> StandardScaler:
 
 def _in_kind(given: Any, kind: TableKind, data: Collection, filled: NDArray[np.floating]) -> Any:
     """Filled values [C, total] as what came in, with the observed values taken from there."""
-    if isinstance(given, Series):
-        return replace(given, values=filled)
-    if isinstance(given, Collection):
-        return replace(given, values=filled)
+    if isinstance(given, Series | Collection):
+        return replace(given, values=filled, channels=data.channels)
     if isinstance(given, np.ndarray):
         if given.ndim == 2:
             return _keep(given, filled)
@@ -507,22 +506,34 @@ def _in_kind(given: Any, kind: TableKind, data: Collection, filled: NDArray[np.f
     series, time = kind.series or free_name("series", data.channels), kind.time or free_name("step", data.channels)
     if len(data) > 1 or kind.series is not None:
         columns[series] = np.repeat(np.array(data.names, dtype=object), data.lengths)
-    if data.timestamps is not None:
-        columns[time] = _times(given, time, data.timestamps)
     frame = _frame(given)
+    if data.timestamps is not None:
+        columns[time] = _times(given if frame is None else frame.to_native(), time, data.timestamps)
     for c, channel in enumerate(data.channels):
         old = None if frame is None else frame if isinstance(frame, nw.Series) else _of_name(frame, channel)
         columns[channel] = _column(old, filled[c], data.values[c])
     return to_table(replace(kind, time=time, series=series), columns)
 
 
-def _times(table: Any, name: str, read: NDArray[np.datetime64]) -> NDArray[Any]:
+def _times(table: Any, name: str, read: NDArray[np.datetime64]) -> Any:
     """The times as they stand in the table, or as they were read where rows were added or moved."""
-    if is_frame(table) and name in getattr(table, "columns", ()):
-        old = np.asarray(table[name])
-        if old.dtype.kind == "M" and len(old) == len(read) and (old == read).all():
-            return old
-    return read
+    old: Any = None
+    if isinstance(table, pd.DataFrame | pd.Series) and name not in getattr(table, "columns", ()):
+        level = name if name in table.index.names else 0
+        old = table.index.get_level_values(level) if table.index.nlevels == 1 or level == name else None
+    elif is_frame(table) and name in getattr(table, "columns", ()):
+        old = table[name]
+    if old is None or len(old) != len(read):
+        return read
+    if isinstance(old, pd.PeriodIndex):
+        plain = old.to_timestamp()
+    else:
+        try:
+            plain = pd.DatetimeIndex(np.asarray(old) if getattr(old, "dt", None) is None else old)
+        except (TypeError, ValueError):
+            return read
+    plain = plain if plain.tz is None else plain.tz_convert("UTC").tz_localize(None)
+    return old if (plain.to_numpy() == read).all() else read
 
 
 def _frame(given: Any) -> nw.DataFrame[Any] | nw.Series[Any] | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from prismts.data.frequency import alike, lies_on
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection
-from prismts.errors import DataError
+from prismts.errors import DataError, ShapeError
 
 __all__ = ["by_name", "in_steps_of", "reordered", "scaler_for", "season_scales"]
 
@@ -25,9 +25,17 @@ def reordered(data: Collection, channels: tuple[str, ...], what: str) -> Collect
     """The channels in the order of training; by name where names were given, else by number."""
     if data.channels == channels:
         return data
-    unnamed = all(name == f"channel_{i}" for i, name in enumerate(data.channels))
-    if data.n_channels == len(channels) and (unnamed or all(n == f"channel_{i}" for i, n in enumerate(channels))):
-        return replace(data, channels=channels)
+    unnamed = _numbered(data.channels)
+    if set(data.channels) != set(channels):  # else by name, whatever the names
+        if data.n_channels == len(channels) and (unnamed or _numbered(channels)):
+            return replace(data, channels=channels)
+        if unnamed and data.n_channels > len(channels):
+            turned = set(data.lengths.tolist()) == {len(channels)}
+            hint = " The last two axes look exchanged: pass x.swapaxes(-1, -2)." if turned else ""
+            raise ShapeError(
+                f"The model learned {len(channels)} channels, but the data for {what} have {data.n_channels} and no "
+                f"names to choose by. Pass [channel={len(channels)}, time].{hint}"
+            )
     lacking = [name for name in channels if name not in data.channels]
     if lacking:
         raise DataError(
@@ -36,6 +44,11 @@ def reordered(data: Collection, channels: tuple[str, ...], what: str) -> Collect
         )
     order = [data.channels.index(name) for name in channels]
     return replace(data, values=data.values[order], channels=channels)
+
+
+def _numbered(channels: Sequence[str]) -> bool:
+    """Whether these are the names that an array without any is given."""
+    return all(name == f"channel_{i}" for i, name in enumerate(channels))
 
 
 def in_steps_of(data: Collection, frequency: str | None, remedy: str) -> Collection:
@@ -68,7 +81,8 @@ def scaler_for(
     """
     if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
         return scaler
-    known = by_name(names)
+    numbered = data.names == tuple(str(i) for i in range(len(data)))  # cases of an array: a number is no name
+    known = {} if numbered else by_name(names)
     rows = [known.get(name) for name in data.names]
     if None not in rows:
         return StandardScaler(scaler.mean[rows], scaler.scale[rows])  # type: ignore[index]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,11 @@ def parts_of(
     ``read`` makes a collection of other data. Validation must have room for ``horizon`` steps in some series; where
     there is no horizon, its windows end there, so that the first of them ends one step after the training part.
     """
-    if not isinstance(test, int | float) or not 0 <= test < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(test, Real) or not 0 <= test < 1:
         raise SettingsError(f"test is a fraction from 0 to below 1, but got {test!r}.")
-    if isinstance(validation, int | float):
+    test = float(test)
+    if isinstance(validation, Real):
+        validation = float(validation)
         if not 0 <= validation < 1:
             raise SettingsError(f"validation is a fraction from 0 to below 1, but got {validation}.")
         if validation + test >= 1:
@@ -53,9 +56,9 @@ def parts_of(
         ends, begins = np.minimum(validation.train_end, lengths), np.minimum(validation.validation_end, lengths)
         some = validation.validation_end > validation.train_end
         return Parts(ends, begins, data if some else None, validation.train_end + first, validation.validation_end)
-    if validation is None or (isinstance(validation, int | float) and validation == 0):
+    if validation is None or (isinstance(validation, float) and not validation):
         return Parts(lengths, lengths, None)
-    if not isinstance(validation, int | float):
+    if not isinstance(validation, float):
         return Parts(lengths, lengths, reordered(read(validation), data.channels, "validation"))
     ends = lengths - np.round(data.lengths * validation).astype(np.int64)
     if not (lengths - ends >= horizon).any():

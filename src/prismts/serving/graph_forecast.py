@@ -42,9 +42,11 @@ class ForecastGraph(nn.Module):
         y = self.model(x, seen)
         if not self.has_quantiles:
             return (y.double() * scale + mean).float()
-        if isinstance(self.offsets, Tensor):
-            y = y + self.normalize(x, seen)[1].scale[:, None] * self.offsets
         y = y.sort(dim=1).values
+        if isinstance(self.offsets, Tensor):
+            unit = self.normalize(x, seen)[1].scale[:, None]
+            for offsets in self.offsets.reshape(-1, *self.offsets.shape[-3:]):
+                y = (y + unit * offsets).sort(dim=1).values
         return (y.double() * scale[:, None] + mean[:, None]).float()
 
 

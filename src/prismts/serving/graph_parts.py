@@ -73,7 +73,7 @@ def own_statistics(x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = x.masked_fill(~seen, 0.0)
     mean = x.sum(-1, keepdim=True) / count.clamp(min=1)
     spread = ((x - mean).masked_fill(~seen, 0.0).square().sum(-1, keepdim=True) / count.clamp(min=1)).sqrt()
-    flat = spread <= 1e-12 * x.abs().amax(-1, keepdim=True).clamp(min=1.0)
+    flat = spread <= 1e-12 * x.abs().amax(-1, keepdim=True)
     return mean, torch.where(flat, torch.ones_like(spread), spread), count > 0
 
 

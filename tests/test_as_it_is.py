@@ -1,0 +1,131 @@
+"""What comes in is read as what it is: each channel by its name, each value in its size, or it is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import prismts
+from prismts import Forecaster, Imputer, Series
+from prismts.data.corpus import Corpus, Member
+from prismts.data.generator import write_generated
+from prismts.data.series import Collection
+from prismts.errors import DataError, PrismError, ShapeError
+
+STEPS = np.arange(300)
+X = np.stack([np.sin(STEPS / 4), 100 + np.cos(STEPS / 6)])
+FEW = {"fit_settings": {"max_epochs": 1}, "progress": False}
+
+
+def ridge() -> Forecaster:
+    return Forecaster("ridge", context_length=48, horizon=3, progress=False)
+
+
+def test_channels_are_told_apart_by_name_also_where_the_names_are_numbers():
+    model = Imputer(context_length=24, **FEW).fit(X)
+    turned = Series(X[::-1].copy(), ("channel_1", "channel_0"))
+    gappy = turned.values.copy()
+    gappy[1, 50] = np.nan
+    filled = model.transform(Series(gappy, turned.channels))
+    assert filled.channels == turned.channels
+    np.testing.assert_array_equal(filled.values[0], gappy[0])
+    assert abs(filled.values[1, 50]) < 10  # about the sine, not about 100
+
+
+def test_a_channel_beside_those_that_were_learned_moves_none_of_them():
+    model = Imputer(context_length=24, **FEW).fit(Series(X, ("a", "b")))
+    more = Collection.of([Series(np.stack([X[0] * 0 + 7, *X]), ("other", "a", "b"))])
+    filled = model.transform(more)
+    assert filled.channels == ("a", "b")
+    np.testing.assert_array_equal(filled.values, X)
+
+
+def test_exchanged_axes_are_refused_and_not_cut_to_the_channels_that_are_there():
+    model = ridge().fit(X)
+    with pytest.raises(ShapeError, match="learned 2 channels, but the data for predict have 300"):
+        model.predict(X.T)
+
+
+def test_a_case_of_an_array_that_stands_alone_is_scaled_by_itself():
+    cases = np.stack([X[:1], 30 * X[:1] + 700])
+    model = Forecaster("dlinear", context_length=48, horizon=3, **FEW).fit(cases)
+    np.testing.assert_allclose(model.predict(cases[1:2])[0], model.predict(cases[1]), rtol=1e-5)
+    assert model.predict(cases[1:2]).mean() > 600
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-30, 1e12])
+def test_the_unit_of_the_data_changes_no_answer(unit):
+    np.testing.assert_allclose(ridge().fit(X * unit).predict() / unit, ridge().fit(X).predict(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_forecast_is_as_exact_as_data_that_need_double_precision():
+    np.testing.assert_allclose(ridge().fit(X + 1e9).predict() - 1e9, ridge().fit(X).predict(), atol=1e-3)
+
+
+def test_whole_numbers_keep_what_tells_them_apart_and_what_is_masked_was_not_observed():
+    large = Series((10**9 + STEPS % 24)[None])
+    assert float(np.diff(large.values[0, :24]).mean()) == 1.0
+    masked = np.ma.masked_array(X[:1].copy(), mask=np.arange(300)[None] >= 250)
+    masked.data[masked.mask] = 500.0
+    assert np.isnan(Series(masked).values[:, 250:]).all()
+    assert ridge().fit(masked).predict().max() < 10
+    with pytest.raises(DataError, match="where numbers are expected"):
+        Series(np.array([["2024-01-01", "2024-01-02"]], dtype="datetime64[D]"))
+
+
+def test_zones_of_every_name_are_times():
+    for zone in ("America/New_York", "Etc/GMT+5", "Europe/Berlin"):
+        index = pd.date_range("2024-01-01", periods=300, freq="h", tz=zone)
+        read = prismts.read(pd.DataFrame({"a": X[0]}, index=index))
+        assert read.timestamps[0] == index[0].tz_convert("UTC").tz_localize(None).to_datetime64()
+
+
+def test_an_index_of_text_that_reads_as_times_is_the_time():
+    frame = pd.DataFrame({"a": X[0]}, index=pd.date_range("2024-01-01", periods=300, freq="h"))
+    read = prismts.read(frame)
+    frame.index = frame.index.astype(str)
+    np.testing.assert_array_equal(prismts.read(frame.sample(frac=1, random_state=0)).timestamps, read.timestamps)
+
+
+def test_a_series_whose_times_are_not_its_steps_is_refused():
+    times = np.datetime64("2024-01-01", "h") + STEPS
+    for wrong in (times[::-1], np.repeat(times[:150], 2)):
+        with pytest.raises(DataError, match="not one step of it apart"):
+            ridge().fit(Series(X, ("a", "b"), wrong, "h"))
+
+
+def test_a_fit_that_fails_leaves_the_one_before_it():
+    labels = np.array(["cat", "dog"] * 12)
+    cases = np.random.default_rng(0).standard_normal((24, 1, 40))
+    model = prismts.Classifier(**FEW).fit(cases, labels)
+    said = model.predict_proba(cases)
+    with pytest.raises(PrismError):
+        model.fit(cases * np.nan, np.where(labels == "cat", "no", "yes"))
+    np.testing.assert_array_equal(model.predict_proba(cases), said)
+    assert set(model.predict(cases)) <= {"cat", "dog"}
+
+
+@pytest.mark.parametrize("text", ["2020-01-01,2\n2020-01-02,4\n2020-01-03,6\n", "1.5,2\n3,4\n5,6\n", "1.5;2\n3.5;4\n"])
+def test_a_table_without_names_is_refused_instead_of_losing_its_first_row(text, tmp_path):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=r"line 1 .* holds values, where names of columns are expected"):
+        prismts.read(tmp_path / "t.csv")
+
+
+def test_columns_may_be_called_by_whole_numbers(tmp_path):
+    pd.DataFrame(X.T).to_csv(tmp_path / "t.csv", index=False)
+    assert prismts.read(tmp_path / "t.csv").channels == ("0", "1")
+
+
+def test_a_share_of_a_set_with_borders_is_of_its_training_part():
+    values = np.arange(1000.0)[None]
+    whole = Series(values, borders=prismts.Borders(600, 800, 1000))
+    for share, n in ((1.0, 600), (0.9, 540)):
+        (member,) = Corpus.of(Member.of(whole, train=share)).members
+        assert int(member.data.lengths.sum()) == n
+
+
+def test_generated_series_are_as_many_as_were_asked_for_whatever_was_written_before(tmp_path):
+    for n in (25, 22, 25, 20):
+        files = write_generated(tmp_path, n, per_file=10)
+        names = pd.concat([pd.read_parquet(file, columns=["series"]) for file in files])["series"].unique()
+        assert sorted(names) == list(range(n))
