@@ -136,6 +136,7 @@ def _values(read: Lined, place: Place, given: Any, measures: Sequence[str]) -> d
     if not isinstance(given, dict) or not given:
         raise _expected(read, place, "a number, or numbers by horizon, of each data set (ETTh1: {96: .352})", given)
     found: dict[tuple[str, int | None, str], float] = {}
+    signed = _signed()
     for data, numbers in cast(dict[Any, Any], given).items():
         here = (*place, str(data))
         by_horizon = cast(dict[Any, Any], numbers) if isinstance(numbers, dict) else {"avg": numbers}
@@ -149,7 +150,7 @@ def _values(read: Lined, place: Place, given: Any, measures: Sequence[str]) -> d
                 )
             for measure, part in zip(measures, parts, strict=False):
                 step = None if horizon == "avg" else horizon
-                found[_official(str(data)), step, measure] = _number(read, here, part, signed=measure in _signed())
+                found[_official(str(data)), step, measure] = _number(read, here, part, signed=measure in signed)
     return found
 
 

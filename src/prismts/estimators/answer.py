@@ -40,14 +40,16 @@ def forecast_table(
     if len(data) > 1 or kind.series is not None:
         columns[series] = np.repeat(np.array(data.names, dtype=object), horizon)
     columns[time] = np.concatenate(times)
+    told = [f"{level:g}" for level in levels or ()]
+    if len(set(told)) < len(told):  # .999999 and .9999999 would share a name
+        told = [repr(level) for level in levels or ()]
     for c, channel in enumerate(channels):
         if levels is None:
             columns[channel] = forecast[:, c].reshape(-1)
             continue
         columns[channel] = median_of(forecast[:, :, c], levels).reshape(-1)
         for q, level in enumerate(levels):
-            short = [f"{one:g}" for one in levels]
-            name = f"{channel}_q{short[q] if len(set(short)) == len(short) else repr(level)}"
+            name = f"{channel}_q{told[q]}"
             if name in channels or name in columns:
                 raise DataError(
                     f"The quantile {level:g} of channel {channel!r} would be called {name!r}, as another column "
