@@ -309,6 +309,18 @@ def test_stacking_leaves_out_what_says_nothing():
     assert network < 0.15 < line
 
 
+def test_classes_are_told_apart_where_weights_would_be_none_at_all():
+    import torch
+
+    torch.manual_seed(0)
+    truth = np.arange(90) % 3
+    wrong = -torch.nn.functional.one_hot(torch.from_numpy(truth), 3).float()  # worse than saying nothing
+    network, line = _stacking(wrong, None, truth, np.ones(90))
+    assert network > 0 and line == 0
+    network, line = _stacking(wrong, wrong, truth, np.ones(90))
+    assert network > 0 and line > 0
+
+
 # ---- keeping
 
 

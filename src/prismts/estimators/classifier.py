@@ -578,7 +578,8 @@ def _stacking(
         return float((weight * entropy).sum()) + 0.1 / len(truth) * float(((weights - 1) ** 2).sum())
 
     starts = [(1.0, 1.0), (1.0, 0.1), (0.1, 1.0)] if line is not None else [(1.0, 0.0)]
-    bounds = [(0.0, 10.0), (0.0, 10.0) if line is not None else (0.0, 0.0)]
+    # above 0, so that the order of the classes is known even where neither says anything of use
+    bounds = [(1e-3, 10.0), (1e-3, 10.0) if line is not None else (0.0, 0.0)]
     found = [minimize(loss, np.array(start), bounds=bounds, method="L-BFGS-B") for start in starts]
     best = min(found, key=lambda result: float(result.fun)).x
     return float(best[0]), float(best[1])

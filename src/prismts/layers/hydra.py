@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -131,8 +133,13 @@ class HydraMap(nn.Module):
 
 
 def _sharpness(scores: Tensor, labels: NDArray[np.int64], weight: Tensor) -> float:
-    """The factor of the scores [n, K] by which the softmax of them is likeliest."""
+    """The factor of the scores [n, K] by which the softmax of them is likeliest, were one more case told wrongly.
+
+    Without that case the factor would have no bound where all ``n`` are told rightly, and the first error of a new case
+    would be one of certainty.
+    """
     truth = torch.from_numpy(np.asarray(labels)).long()
     factors = torch.logspace(-1, 3, 81, base=10.0, dtype=scores.dtype)
-    losses = [float((weight * F.cross_entropy(scores * f, truth, reduction="none")).mean()) for f in factors]
+    loss = partial(F.cross_entropy, target=truth, reduction="none", label_smoothing=1 / (len(truth) + 1))
+    losses = [float((weight * loss(scores * factor)).mean()) for factor in factors]
     return float(factors[int(np.argmin(losses))])
