@@ -129,3 +129,10 @@ def test_generated_series_are_as_many_as_were_asked_for_whatever_was_written_bef
         files = write_generated(tmp_path, n, per_file=10)
         names = pd.concat([pd.read_parquet(file, columns=["series"]) for file in files])["series"].unique()
         assert sorted(names) == list(range(n))
+
+
+def test_steps_of_a_table_whose_time_counts_from_elsewhere_have_a_column_of_their_own():
+    counted = pd.DataFrame({"time": 1000 + STEPS, "load": X[0]})
+    assert list(ridge().fit(counted).predict(counted)["step"]) == [300, 301, 302]  # not 300 in a column that holds 1299
+    counted["time"] = STEPS
+    assert list(ridge().fit(counted).predict(counted)["time"]) == [300, 301, 302]

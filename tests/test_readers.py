@@ -65,6 +65,28 @@ def test_a_decimal_comma_is_read_between_semicolons(tmp_path):
     np.testing.assert_array_equal(read(write(tmp_path, "x;y\n1,5;2\n-0,25;3\n")).values, [[1.5, -0.25], [2, 3]])
 
 
+@pytest.mark.parametrize(
+    ("cells", "numbers"),
+    [
+        (["998,5;1.010", "1.054,91;980", "1,5;-2.000.000"], [[998.5, 1054.91, 1.5], [1010, 980, -2e6]]),
+        (["998;1.010", "1.054;", "15,0;980"], [[998, 1054, 15], [1010, np.nan, 980]]),  # the comma comes late
+    ],
+)
+def test_points_stand_between_thousands_where_commas_are_decimal(tmp_path, cells, numbers):
+    series = read(write(tmp_path, "x;y\n" + "\n".join(cells) + "\n"))
+    np.testing.assert_array_equal(series.values, np.array(numbers, dtype=np.float32))
+    assert "'1.010' was read as 1010" in " ".join(str(one) for one in series.findings)
+
+
+def test_points_are_decimal_where_no_comma_is(tmp_path):
+    np.testing.assert_array_equal(read(write(tmp_path, "x;y\n1.010;2\n3.5;980\n")).values[0], np.float32([1.01, 3.5]))
+
+
+def test_numbers_with_commas_between_thousands_are_refused_with_how_to_write_them(tmp_path):
+    with pytest.raises(DataError, match=r"'1,054\.5'.*write its numbers as 1234\.5"):
+        read(write(tmp_path, "x;y\n1,054.5;2\n2,054.5;3\n"))
+
+
 def test_latin_1_text_is_read_and_reported(tmp_path):
     series = read(write(tmp_path, "T (°C)\n1\n2\n".encode("latin-1")))
     assert series.channels == ("T (°C)",)
@@ -425,7 +447,7 @@ def test_a_constant_channel_is_kept_and_reported():
 
 
 def test_a_price_far_from_zero_keeps_double_precision():
-    series = read(hourly(b=1e9 + np.arange(6)))
+    series = read(hourly(b=1e9 + np.arange(6), c=np.arange(6)))
     assert series.values.dtype == np.float64
     np.testing.assert_array_equal(series.values[1] - 1e9, np.arange(6))
     assert found(series, "precision").channel == "b"

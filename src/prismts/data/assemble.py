@@ -64,18 +64,27 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
     findings = (*columns.findings, *layout.findings, *findings, *noted)
     if options.series is None:
         series = Series(values, tuple(channels), layout.timestamps, layout.frequency, name, findings=findings)
-        return series, time
+        return series, time if _tells_when(times, layout) else None
     collection = Collection(
         values, layout.offsets, names, tuple(channels), layout.timestamps, layout.frequency, name=name,
         findings=findings,
     )  # fmt: skip
-    return collection, time
+    return collection, time if _tells_when(times, layout) else None
+
+
+def _tells_when(times: Times | None, layout: Layout) -> bool:
+    """Whether the steps of the answer can be written into the time column: it holds times, or counts 0, 1, 2 ..."""
+    if times is None or layout.timestamps is not None:
+        return True
+    seen = np.unique(times.ticks)
+    return times.per_unit == 1 and seen[0] == 0 and bool((np.diff(seen) == 1).all())
 
 
 def _fill(
     columns: Columns, channels: Sequence[str], layout: Layout, options: Options
 ) -> tuple[NDArray[np.floating], list[Finding]]:
     """Values [C, T], read straight into their place: in float32, or again in float64 once one channel needs it."""
+    needs = ""  # the channel that single precision cannot hold
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         values = np.empty((len(channels), layout.n_timepoints), dtype)  # [C, T]
         findings: list[Finding] = []
@@ -85,6 +94,7 @@ def _fill(
                 column, name, columns.source, options.missing_codes, may_be_empty=options.may_be_empty
             )
             if dtype == np.float32 and storage_dtype(channel[None, :]) != np.float32:
+                needs = name
                 break
             layout.place(channel, out)
             findings += noted
@@ -93,9 +103,10 @@ def _fill(
         else:
             if dtype == np.float64:
                 message = (
-                    f"Stored in double precision, as the movement of column {name!r} would drown in rounding otherwise."
+                    f"Stored in double precision, as the movement of column {needs!r} would drown in rounding "
+                    "otherwise."
                 )
-                findings.append(Finding("precision", message, name))
+                findings.append(Finding("precision", message, needs))
             return values, findings
     raise AssertionError("double precision is always enough")
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,7 @@ MISSING_CODES = (
 )  # fmt: skip
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
+_MARKED = re.compile(r"^[+-]?\d+([.,'’\s]\d+)+$")  # 1,234.5 or 1 234,5
 _FEWEST = 8  # genuine values a search for codes needs to know a channel's range
 
 
@@ -137,10 +139,12 @@ def _numbers_in_text(column: pa.ChunkedArray, name: str, source: str) -> tuple[p
         row = int(bad.argmax())
         cell = text[row].as_py()
         if 2 * bad.sum() > len(text) - text.null_count:
+            other = f"say series={name!r} if it tells several series apart"
+            if _MARKED.match(cell):
+                other = "write its numbers as 1234.5: the marks between these digits can be read in two ways"
             raise DataError(
                 f"{source}: column {name!r} holds text ({cell!r} in row {row}), which cannot be a channel. Name the "
-                "columns "
-                f"to read with values=[...], or say series={name!r} if it tells several series apart."
+                f"columns to read with values=[...], or {other}."
             ) from error
         raise DataError(
             f"{source}: column {name!r} holds {cell!r} in row {row}, where a number is expected. "

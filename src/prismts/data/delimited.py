@@ -1,5 +1,8 @@
 """Delimited text as columns: commas, semicolons, tabs or bars, with a header."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported, where the checker cannot see them)
+
 from __future__ import annotations
 
 import re
@@ -7,15 +10,20 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pac
 import pyarrow.csv as pc
 
 from prismts.data.columns import Columns, columns_of_arrow
 from prismts.data.files import as_utf8, read_bytes
+from prismts.data.series import Finding
 from prismts.errors import DataError
 
 __all__ = ["columns_of_csv"]
 
-_DECIMAL_COMMA = re.compile(rb"(?:^|;)\s*\"?[+-]?\d+,\d+\"?\s*(?=;|$)")
+_DECIMAL_COMMA = re.compile(rb"(?:^|;)\s*\"?[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+\"?\s*(?=;|$)")
+_GROUPED = r"^\s*[+-]?\d{1,3}(\.\d{3})+(,\d+)?\s*$"  # 1.054,91: points stand between thousands
+_LINES = 1_000  # that are searched for a decimal comma
+_PLAIN = r"^\s*[+-]?\d+(,\d+)?\s*$"
 # a number or a time; a table may call its columns 0, 1, 2
 _VALUE = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?")
 
@@ -24,12 +32,13 @@ def columns_of_csv(path: Path) -> Columns:
     """The columns of a .csv or .csv.gz file.
 
     The separator is the one of , ; tab and | that occurs most often in the header. Numbers with a decimal comma are
-    read where the separator is a semicolon.
+    read where the separator is a semicolon and one of the first 1000 lines has such a number; points stand between
+    thousands then, and 1.010 is a thousand and ten.
     """
     data, findings = as_utf8(read_bytes(path), path.name)
-    lines = data[: 2**20].lstrip(b"\r\n").splitlines()[:2]
+    lines = data[: 2**20].lstrip(b"\r\n").splitlines()[:_LINES]
     separator = max(b",;\t|", key=lines[0].count)
-    decimal_comma = len(lines) > 1 and separator == ord(";") and bool(_DECIMAL_COMMA.search(lines[1]))
+    decimal_comma = separator == ord(";") and any(_DECIMAL_COMMA.search(line) for line in lines[1:])
     table = _parse(data, path.name, chr(separator), "," if decimal_comma else ".")
     names = [name.strip() for name in table.column_names]
     repeated = next((name for name, n in Counter(names).items() if n > 1), None)
@@ -43,7 +52,28 @@ def columns_of_csv(path: Path) -> Columns:
         )
     if not table.num_rows:
         raise DataError(f"{path.name} has a header ({', '.join(names[:5])}{', ...' * (len(names) > 5)}) but no rows.")
-    return columns_of_arrow(table.rename_columns(names), path.name, findings)
+    table = table.rename_columns(names)
+    if decimal_comma:
+        table, noted = _ungrouped(table)
+        findings = (*findings, *noted)
+    return columns_of_arrow(table, path.name, findings)
+
+
+def _ungrouped(table: pa.Table) -> tuple[pa.Table, list[Finding]]:
+    """Columns of text such as 1.054,91 and 1.010 as numbers, where commas are decimal."""
+    findings: list[Finding] = []
+    for i, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        if not pa.types.is_string(column.type) or column.null_count == len(column):
+            continue
+        grouped, plain = (pac.match_substring_regex(column, form) for form in (_GROUPED, _PLAIN))
+        if pac.any(grouped).as_py() and pac.all(pac.or_(grouped, plain)).as_py():
+            text = pac.replace_substring(pac.utf8_trim_whitespace(column), ".", "")
+            number = pac.replace_substring(text, ",", ".").cast(pa.float64())
+            table = table.set_column(i, name, number)
+            row = int(pac.fill_null(grouped, False).to_numpy(zero_copy_only=False).argmax())
+            message = f"Column {name!r}: {column[row].as_py()!r} was read as {number[row].as_py():.15g} (row {row})."
+            findings.append(Finding("text", message, name, row))
+    return table, findings
 
 
 def _parse(data: bytes, source: str, separator: str, decimal_point: str) -> pa.Table:
