@@ -344,6 +344,24 @@ def test_without_a_validation_part_all_of_training_sets_the_scale_and_it_says_so
     assert "all 800 steps" in found.calibrated_on_ and "have learned" in found.calibrated_on_
 
 
+@pytest.mark.parametrize("n", [240, 1000])
+def test_the_threshold_is_that_of_steps_the_judges_have_not_learned(n):
+    noise = np.random.default_rng(0).normal(size=(2, 2 * n))
+    found = AnomalyDetector(progress=False).fit(noise[:, :n])
+    before = found.closed_, found.line_
+    assert found.predict(noise[:, :n]).mean() < 0.01 and found.predict(noise[:, n:]).mean() < 0.01
+    known = found._of_others([found.scaler_.transform(noise[:, :n])])
+    assert (found.closed_, found.line_) == before  # judges on four fifths have come and gone
+    assert np.median(known["knn"]) > np.median(found._raw("knn", found.scaler_.transform(noise[:, :n])))
+
+
+def test_series_that_hardly_move_beside_the_distances_between_them_are_refused():
+    small, large = TRAIN, 1e6 * (5 + TRAIN)
+    with pytest.raises(DataError, match=r"'1' moves by .* Fit a detector for each series"):
+        closed().fit(Collection.of([Series(large, name="0"), Series(small, name="1")]))
+    closed().fit(Collection.of([Series(TRAIN, name="0"), Series(2 + 3 * TRAIN, name="1")]))
+
+
 # ---- errors
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -56,6 +57,8 @@ _MOST_WINDOWS = 5_000  # of an epoch; of more, every k-th is read
 _MOST_CHECKED = 300  # validation windows
 _HELD_OUT = 100  # steps that a validation part needs, or scores are put on one scale by all of the training part
 _SHORTEST = 16  # steps of training
+_TOO_SMALL = 0.01  # standard deviations of all series together that the channels of one may move by
+_FOLDS = 5  # blocks of training, each judged for the threshold by closed forms that have learned the others
 _BLOCKS = (4, 8)  # parts of a window that are hidden in turn, and the steps of one block
 
 
@@ -71,11 +74,14 @@ class AnomalyDetector(Estimator):
     - and "reconstruct": the distance to what a network writes where blocks of a window are hidden in turn.
 
     Every judge is put on a scale of its own first. Errors of networks and of the line are averaged over a quarter of a
-    period around each step; then
-    each channel is scaled by the median and the interquartile range of its errors on the validation part, which the
-    judge has not learned, and the mean over channels likewise: 0 is usual, 1 is one interquartile range above it. Where
-    the validation part has fewer than 100 steps, all of the training part is taken; judges look better there than they
-    are, so alarms come more often. After that, closed forms are solved once more, on both parts together.
+    period around each step; then each channel is scaled by the median and the interquartile range of its errors on the
+    validation part, which the judge has not learned, and the mean over channels likewise: 0 is usual, 1 is one
+    interquartile range above it. Where the validation part has fewer than 100 steps, all of the training part is taken.
+    After that, closed forms are solved once more, on both parts together.
+
+    The threshold is that of scores on the training part. Closed forms are asked there about each fifth after they were
+    solved on the other four, so that scores are as high as those of new steps; networks are asked about the validation
+    part alone, unless it has fewer than 100 steps (they look better than they are then, and alarms come more often).
 
     ``model`` may also be the name of a baseline in ``prismts.models.detectors.DETECTORS`` ("sub_pca", "iforest", ...):
     then it alone judges, with the same scaling, threshold and events.
@@ -84,7 +90,8 @@ class AnomalyDetector(Estimator):
     fit takes the highest scores for suspects. Data may be a table (wide, or long with ``series``), a path to one, a
     ``Series``, a ``Collection``, or an array [n_channels, n_timepoints] or [n_cases, n_channels, n_timepoints]. NaN
     means not observed: such a point is never judged by the networks, and the closed forms read a straight line there.
-    Of several series one detector is learned; the closed forms read them end to end.
+    Of several series one detector is learned, on one scale for all; the closed forms read them end to end. Series that
+    hardly move beside the distances between them are refused: each needs a detector of its own.
 
     A score may change while the next ``delay_`` steps come in (longer where values were missing at the end), and is
     final then: ``stream`` and ``update`` give the scores of the whole series so far, step by step.
@@ -171,6 +178,7 @@ class AnomalyDetector(Estimator):
         self.networks_ = self._networks()
         self.scaler_, self.still_ = _scaler_of(known, ends), _still(known)
         train = [self._scaled(case) for case in known]
+        _refuse_unlike(train, known.names)
         parts = [x[:, :end] for x, end in zip(train, ends.tolist(), strict=True)]
         longest = max(parts, key=lambda x: x.shape[1])
         self.period_ = dominant_period(longest)
@@ -178,16 +186,19 @@ class AnomalyDetector(Estimator):
         self.data_hash_ = data_hash(known)
         self._train_networks(known, ends)
         self._solve(np.concatenate(parts, axis=1))
-        held = [slice(int(end), None) for end in ends]
         n_held = int((known.lengths - ends).sum())
         self.calibrated_on_ = f"the validation part, {n_held} steps"
         if n_held < _HELD_OUT:
-            held = [slice(None)] * len(train)
+            ends = np.zeros_like(ends)
             self.calibrated_on_ = f"all {int(known.lengths.sum())} steps of training, which the judges have learned"
-        self._calibrate(train, held)
+        held = np.concatenate([np.arange(n) >= end for n, end in zip(known.lengths, ends, strict=True)])
+        verdicts = {name: np.concatenate([self._raw(name, x) for x in train], axis=1) for name in self.judges_}
+        self._calibrate({name: raw[:, held] for name, raw in verdicts.items()})
         self.training_ = np.concatenate([case.values for case in known], axis=1)  # [C, total], in the data's own units
-        if n_held:
-            self._solve(self._scaled(Series(self.training_)))
+        self._solve(self._scaled(Series(self.training_)))
+        verdicts |= self._of_others(train)
+        scores = self._combined({name: self._on_scale(name, raw) for name, raw in verdicts.items()})
+        self.threshold_ = self._find_threshold(scores[held] if self.networks_ else scores)
         self._own_stream: DetectStream | None = None
         self._fitted()
         return self
@@ -466,29 +477,44 @@ class AnomalyDetector(Estimator):
             settings["stride"] = min(settings.get("stride", 4), max(1, settings["patch_length"] // 2))
         return settings
 
-    def _solve(self, train: Array) -> None:
-        """Closed forms from scaled values [C, total]."""
+    def _solve(self, train: Array, windows: Mapping[str, int] | None = None) -> None:
+        """Closed forms from scaled values [C, total], with windows of their own choice or these."""
         self.line_ = TwoSidedLine(train) if self.recipe_.line else None
         settings = self.recipe_.model if self.model in DETECTORS else {}
         seeded = {name: {"random_state": self.random_state} for name in ("iforest", "kmeans")}
+        given = {name: {"window": window} for name, window in (windows or {}).items()}
         self.closed_ = {
-            name: make_detector(name, **{**seeded.get(name, {}), **settings}).fit(train) for name in self.recipe_.beside
+            name: make_detector(name, **{**seeded.get(name, {}), **settings, **given.get(name, {})}).fit(train)
+            for name in self.recipe_.beside
         }
 
-    def _calibrate(self, train: Sequence[Array], held: Sequence[slice]) -> None:
-        """Scales of every judge, and the threshold, from these parts of the training series."""
+    def _calibrate(self, verdicts: Mapping[str, Array]) -> None:
+        """The scales of every judge, from what it says of steps of training [C or 1, R]."""
         self.scales_: dict[str, tuple[RobustScale, RobustScale]] = {}
-        for name in self.judges_:
-            raw = [self._raw(name, x) for x in train]
-            parts = np.concatenate([r[:, part] for r, part in zip(raw, held, strict=True)], axis=1)
-            parts[np.isnan(parts).all(axis=1)] = 0.0  # no verdict
+        for name, raw in verdicts.items():
+            parts = np.where(np.isnan(raw).all(axis=1, keepdims=True), 0.0, raw)  # no verdict
             if len(parts) == self.n_channels_:
                 parts[_only_rounding(parts, ~np.isnan(self.still_))] = 0.0
             channels = RobustScale.fit(parts)
             whole = RobustScale.fit(self._over_channels(np.nan_to_num(channels.apply(parts)))[None])
             self.scales_[name] = channels, whole
-        scores = np.concatenate([self._combined(x)[part] for x, part in zip(train, held, strict=True)])
-        self.threshold_ = self._find_threshold(scores)
+
+    def _of_others(self, train: Sequence[Array]) -> dict[str, Array]:
+        """What each closed form, solved on all but one block of training, says of that block: [C or 1, total]."""
+        solved, whole = (self.closed_, self.line_), np.concatenate(train, axis=1)  # [C, total]
+        windows = {name: judge.window_ for name, judge in self.closed_.items()}
+        found: dict[str, list[Array]] = {name: [] for name in self.judges_ if name not in self.networks_}
+        begins = np.cumsum([0, *(x.shape[1] for x in train)])
+        for first, last in pairwise(np.linspace(0, whole.shape[1], _FOLDS + 1).astype(int)):
+            self._solve(np.concatenate([whole[:, :first], whole[:, last:]], axis=1), windows)
+            for x, begin in zip(train, begins, strict=False):
+                a, b = max(0, first - begin), min(x.shape[1], last - begin)  # the steps of this series in the block
+                for name in found if a < b else ():
+                    before, after = self._reach(name)
+                    start = max(0, a - before)
+                    found[name].append(self._raw(name, x[:, start : b + after])[:, a - start : b - start])
+        self.closed_, self.line_ = solved
+        return {name: np.concatenate(verdicts, axis=1) for name, verdicts in found.items()}
 
     def _find_threshold(self, scores: Array) -> Threshold:
         if self.threshold == "quantile":
@@ -550,20 +576,20 @@ class AnomalyDetector(Estimator):
 
     def _judged(self, x: Array) -> dict[str, Array]:
         """Every judge's verdict by channel [C or 1, T], on the scale of each channel; 0 where there is none."""
-        return {name: np.nan_to_num(self.scales_[name][0].apply(self._spread(name, x))) for name in self.judges_}
+        return {name: self._on_scale(name, self._raw(name, x)) for name in self.judges_}
 
-    def _spread(self, name: str, x: Array) -> Array:
-        raw = self._raw(name, x)
-        n_rows = len(self.scales_[name][0].center)
-        return raw if len(raw) == n_rows else np.broadcast_to(raw, (n_rows, x.shape[1]))
+    def _on_scale(self, name: str, raw: Array) -> Array:
+        scale = self.scales_[name][0]
+        return np.nan_to_num(scale.apply(np.broadcast_to(raw, (len(scale.center), raw.shape[1]))))
 
-    def _combined(self, x: Array, judged: Mapping[str, Array] | None = None) -> Array:
-        judged = self._judged(x) if judged is None else judged
+    def _combined(self, judged: Mapping[str, Array]) -> Array:
+        """The score [T], from the verdicts of all judges by channel."""
         weights = self.judges_
-        total = np.zeros(x.shape[1])
-        for name, verdict in judged.items():
-            total += weights[name] * self.scales_[name][1].apply(self._over_channels(verdict)[None])[0]
-        return total / sum(weights.values())
+        total = sum(
+            weights[name] * self.scales_[name][1].apply(self._over_channels(verdict)[None])[0]
+            for name, verdict in judged.items()
+        )
+        return np.asarray(total) / sum(weights.values())
 
     def _score(self, x: Array, name: str) -> Array:
         shortest = min(self._needed(judge) for judge in self.judges_)
@@ -572,7 +598,7 @@ class AnomalyDetector(Estimator):
                 f"Series {name!r} has {x.shape[1]} steps, but this detector reads windows of {shortest} at least. Pass "
                 "a longer series, or fit with a shorter context_length."
             )
-        return self._combined(x)
+        return self._combined(self._judged(x))
 
     def _needed(self, name: str) -> int:
         """Steps that a judge needs to judge at all."""
@@ -589,7 +615,7 @@ class AnomalyDetector(Estimator):
         weights = self.judges_
         telling = {name: one for name, one in judged.items() if len(one) == self.n_channels_}
         if not telling:
-            found = np.broadcast_to(self._combined(x, judged) / self.n_channels_, x.shape).copy()
+            found = np.broadcast_to(self._combined(judged) / self.n_channels_, x.shape).copy()
             return self._blaming_the_still(found, x)
         total = sum(weights[name] for name in telling)
         found = np.zeros(x.shape)
@@ -706,7 +732,7 @@ class DetectStream:
         cut = self._bridgeable(first)
         part = x[:, first:].copy()
         part[:, 0] = np.where(np.isnan(part[:, 0]), cut, part[:, 0]) if first else part[:, 0]
-        scores = detector._combined(part)
+        scores = detector._combined(detector._judged(part))
         self.scores[self.n_final :] = scores[self.n_final - first :]
         seen = ~np.isnan(x)
         last = np.where(seen.any(axis=1), n - 1 - seen[:, ::-1].argmax(axis=1), -1)  # [C]
@@ -742,6 +768,19 @@ def _scaler_of(data: Collection, ends: NDArray[np.int64]) -> StandardScaler:
     fitted = StandardScaler.fit(Collection.of(Series(whole[some])))
     mean[some], scale[some] = fitted.mean[0], fitted.scale[0]
     return StandardScaler(mean[None], scale[None])
+
+
+def _refuse_unlike(scaled: Sequence[Array], names: Sequence[str]) -> None:
+    """An error where all that moves in one series is nothing beside the distances between series."""
+    for x, name in zip(scaled, names, strict=True):
+        spread = x[(~np.isnan(x)).any(axis=1)]
+        most = float(np.nanstd(spread, axis=1).max(initial=0.0))
+        if 0 < most < _TOO_SMALL:
+            raise DataError(
+                f"Series {name!r} moves by {most:.1g} of the standard deviation of all series together in its "
+                "liveliest channel, so nothing that happens there could be seen on one scale with the others. Fit a "
+                "detector for each series, or bring the series to one scale before."
+            )
 
 
 def _still(data: Collection) -> Array:
