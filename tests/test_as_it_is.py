@@ -1,7 +1,10 @@
 """What comes in is read as what it is: each channel by its name, each value in its size, or it is refused."""
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import prismts
@@ -77,6 +80,70 @@ def test_zones_of_every_name_are_times():
         index = pd.date_range("2024-01-01", periods=300, freq="h", tz=zone)
         read = prismts.read(pd.DataFrame({"a": X[0]}, index=index))
         assert read.timestamps[0] == index[0].tz_convert("UTC").tz_localize(None).to_datetime64()
+
+
+def as_pandas(table) -> pd.DataFrame:
+    return table if isinstance(table, pd.DataFrame) else nw.from_native(table).to_pandas()
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, lambda columns: pa.table(pd.DataFrame(columns))])
+def test_answers_stand_in_the_zone_of_the_table_also_when_the_clocks_change(library):
+    times = pd.date_range("2024-03-30 05:00", periods=32, freq="h", tz="Europe/Berlin")  # 02:00 of the 31st is left out
+    learned = library({"time": times[:20], "a": np.arange(20.0)})
+    model = Forecaster("last_value", context_length=4, horizon=12, progress=False).fit(learned, validation=None)
+    answer = model.predict()
+    told = as_pandas(answer)["time"]
+    assert str(told.dt.tz) == "Europe/Berlin"
+    assert told.tolist() == times[20:].tolist()
+    assert [time.hour for time in told[:3]] == [1, 3, 4]
+
+
+def test_a_time_index_and_a_file_keep_their_zone_and_a_saved_model_knows_it(tmp_path):
+    times = pd.date_range("2024-03-30", periods=300, freq="h", tz="Europe/Berlin", name="when")
+    table = pd.DataFrame({"a": X[0]}, index=times)
+    model = ridge().fit(table)
+    expected = pd.date_range(times[-1], periods=4, freq="h")[1:]
+    assert model.predict().index.equals(expected.rename("when"))
+    model.save(tmp_path / "m")
+    assert prismts.load(tmp_path / "m").predict().index.equals(expected.rename("when"))
+    table.reset_index().to_parquet(tmp_path / "t.parquet")
+    assert ridge().fit(tmp_path / "t.parquet").predict()["when"].tolist() == expected.tolist()
+
+
+def test_text_keeps_its_offset_where_it_is_one_and_is_in_utc_where_it_is_not(tmp_path):
+    times = pd.date_range("2024-03-30", periods=300, freq="h", tz="Europe/Berlin")
+    winter = pd.DataFrame({"time": times.tz_convert("+01:00").astype(str), "a": X[0]})
+    both = winter.assign(time=times.astype(str))
+    winter.to_csv(tmp_path / "t.csv", index=False)
+    last = times[-1] + pd.Timedelta("1h")
+    for source, offset in ((winter, "UTC+01:00"), (both, "UTC"), (tmp_path / "t.csv", "UTC")):
+        first = ridge().fit(source).predict()["time"].iloc[0]
+        assert (first, str(first.tz)) == (last, offset)
+    assert str(ridge().fit(pl.DataFrame(winter)).predict()["time"].dtype.time_zone) == "UTC"  # has no zone of offsets
+
+
+def test_scores_and_filled_rows_stand_in_the_zone_too():
+    times = pd.date_range("2024-03-30", periods=300, freq="h", tz="Europe/Berlin")
+    table = pd.DataFrame({"time": times, "a": X[0]})
+    scored = prismts.AnomalyDetector(progress=False).fit(table).predict(table)
+    assert scored["time"].tolist() == times.tolist()
+    filled = Imputer(context_length=24, **FEW).fit_transform(table.drop(index=[50, 51]))
+    assert filled["time"].tolist() == times.tolist()
+
+
+@pytest.mark.parametrize("names", [[7, 3], [0.5, 2.0], [True, False], ["7", "3"]])
+def test_names_of_series_come_back_in_the_type_they_came_in(names, tmp_path):
+    times = pd.date_range("2024-01-01", periods=300, freq="h")
+    table = pd.concat([pd.DataFrame({"id": name, "time": times, "a": X[0]}) for name in names], ignore_index=True)
+    model = Forecaster("ridge", context_length=48, horizon=3, series="id", progress=False).fit(table)
+    model.save(tmp_path / "m")
+    for answer in (model.predict(), prismts.load(tmp_path / "m").predict()):
+        assert answer["id"].dtype == table["id"].dtype
+        assert answer["id"].tolist() == [names[0]] * 3 + [names[1]] * 3
+    assert model.predict(pl.DataFrame(table))["id"].dtype == pl.DataFrame(table)["id"].dtype
+    scored = prismts.AnomalyDetector(series="id", progress=False).fit(table).predict(table)
+    filled = Imputer(context_length=24, series="id", **FEW).fit_transform(table.drop(index=[50]))
+    assert scored["id"].tolist() == filled["id"].tolist() == table["id"].tolist()
 
 
 def test_an_index_of_text_that_reads_as_times_is_the_time():

@@ -98,7 +98,11 @@ def read_with_kind(
     missing_codes: Sequence[float] | None = None,
     empty_channels: EmptyChannels = "refuse",
 ) -> tuple[Series | Collection, TableKind]:
-    """As ``read``, and what kind of table it was, so that ``to_table`` can answer in kind; files count as pandas."""
+    """As ``read``, and what kind of table it was, so that ``to_table`` can answer in kind; files count as pandas.
+
+    Times are instants: inside they are in UTC, and a table of answers shows them in the zone they came in. Text with
+    one offset throughout keeps that offset, text with several, and the text of a file, comes back in UTC.
+    """
     for what, choice, choices in (
         ("way with duplicates", duplicates, Duplicates),
         ("way with gaps", gaps, Gaps),
@@ -128,7 +132,8 @@ def _read(source: Any, options: Options) -> tuple[Series | Collection, TableKind
     if is_frame(source):
         columns, kind = columns_of_frame(source, options.time, options.series)
         data, found = assemble(columns, options, "series" if options.series is None else "collection")
-        return data, replace(kind, time=found, series=options.series)
+        whole = TableKind.of_columns(kind.backend, columns, found, options.series)
+        return data, replace(whole, time_is_index=kind.time_is_index)
     if isinstance(source, np.ndarray):
         return of_array(source, missing_codes=options.missing_codes, may_be_empty=options.may_be_empty), TableKind(
             "array"
@@ -178,7 +183,7 @@ def _read_file(path: Path, options: Options) -> tuple[Series | Collection, Table
     found = columns_of(path)
     if found is not None:
         data, time = assemble(found[0], options, found[1])
-        return data, TableKind("pandas", time, options.series)
+        return data, TableKind.of_columns("pandas", found[0], time, options.series)
     ending = next((ending for ending in ARRAY_FILES if path.name.lower().endswith(ending)), None)
     if ending is None:
         known = ", ".join(sorted((*TABLE_FILES, *ARRAY_FILES)))

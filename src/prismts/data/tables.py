@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from prismts.data.columns import Columns, Kind, kind_of
-from prismts.data.times import looks_like_times
+from prismts.data.times import looks_like_times, zone_of
 from prismts.errors import DataError
 
 __all__ = ["TableKind", "columns_of_frame", "is_frame", "to_table"]
@@ -29,6 +29,19 @@ class TableKind:
     time: str | None = None  # name of the time column, or of the index
     series: str | None = None  # name of the column that tells series apart
     time_is_index: bool = False  # pandas only
+    zone: str | None = None  # of the times, which are in UTC inside: "Europe/Berlin", "+01:00"
+    series_type: str | None = None  # of the names of series where they are no text, as numpy calls it: "int64"
+
+    @classmethod
+    def of_columns(
+        cls, backend: Literal["pandas", "polars", "pyarrow"], columns: Columns, time: str | None, series: str | None
+    ) -> TableKind:
+        """The kind of a table whose time and series columns are known."""
+        return cls(
+            backend, time, series,
+            zone=None if time is None else zone_of(columns.one(time)),
+            series_type=None if series is None else _plain_type(columns.one(series).type),
+        )  # fmt: skip
 
 
 def is_frame(source: object) -> bool:
@@ -39,14 +52,44 @@ def is_frame(source: object) -> bool:
 def to_table(kind: TableKind, columns: Mapping[str, NDArray]) -> Any:
     """A table of the given kind from columns of equal length: [n_rows] each.
 
-    The kind "array" gives [n_channels, n_rows] and leaves the time and series columns out.
+    The kind "array" gives [n_channels, n_rows] and leaves the time and series columns out. Times in UTC get the zone of
+    the kind, and names of series their type.
     """
     if kind.backend == "array":
         return np.stack([column for name, column in columns.items() if name not in (kind.time, kind.series)])
+    table: dict[str, Any] = dict(columns)
+    if kind.series is not None and kind.series in columns and kind.series_type is not None:
+        table[kind.series] = _typed(columns[kind.series], kind.series_type)
+    times = None if kind.time is None else columns.get(kind.time)
+    if kind.time is not None and kind.zone is not None and isinstance(times, np.ndarray) and times.dtype.kind == "M":
+        table[kind.time] = _zoned(times, kind.time, kind.zone, kind.backend)
     if kind.backend == "pandas":
-        frame = pd.DataFrame(dict(columns))
+        frame = pd.DataFrame(table)
         return frame.set_index(kind.time) if kind.time_is_index and kind.time in columns else frame
-    return nw.from_dict(dict(columns), backend=kind.backend).to_native()
+    return nw.from_dict(table, backend=kind.backend).to_native()
+
+
+def _plain_type(kind: pa.DataType) -> str | None:
+    """What numpy calls a type of numbers or truth values; None of all others."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return np.dtype(kind.to_pandas_dtype()).name
+    return None
+
+
+def _typed(names: NDArray, kind: str) -> NDArray:
+    return names == "True" if kind == "bool" else names.astype(str).astype(kind)
+
+
+def _zoned(times: NDArray[np.datetime64], name: str, zone: str, backend: str) -> Any:
+    """A column of times in UTC as the same instants in a zone."""
+    if backend == "pandas":
+        return pd.Series(times).dt.tz_localize("UTC").dt.tz_convert(zone)
+    column = pa.array(times.astype("datetime64[ns]")).cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("ns", zone))
+    if backend == "polars" and zone[0] in "+-":  # which knows no offsets, only names of zones
+        column = column.cast(pa.timestamp("ns", "UTC"))
+    return nw.from_arrow(pa.table({name: column}), backend=cast(Any, backend))[name]
 
 
 def columns_of_frame(frame: Any, time: str | None, series: str | None) -> tuple[Columns, TableKind]:

@@ -19,11 +19,12 @@ from pandas.tseries.api import guess_datetime_format
 from prismts.data.series import Finding
 from prismts.errors import DataError
 
-__all__ = ["Times", "times_of", "looks_like_times"]
+__all__ = ["Times", "times_of", "looks_like_times", "zone_of"]
 
 _DAY_OR_MONTH_FIRST = re.compile(r"^(\d{1,2})([/.\-])(\d{1,2})\2(\d{4}|\d{2})(?P<clock>\D.*)?$")
 _YEAR_FIRST = re.compile(r"^\d{4}([/.\-])\d{1,2}\1\d{1,2}(?P<clock>\D.*)?$")
 _CLOCK = re.compile(r"^(?P<gap>T|,? +)\d{1,2}:\d{2}(?P<second>:\d{2})?(?P<fraction>\.\d+)?(?P<half> ?[AaPp][Mm])?$")
+_OFFSET = r"(?P<offset>[+-]\d{2}:?\d{2}|[Zz])$"
 _QUARTER = re.compile(r"^\d{4}-?[Qq][1-4]$")
 
 
@@ -69,6 +70,26 @@ def times_of(column: pa.ChunkedArray, name: str, source: str) -> Times:
     raise DataError(f"{source}: column {name!r} holds {kind}, which is not a time. Name the time column with time=...")
 
 
+def zone_of(column: pa.ChunkedArray) -> str | None:
+    """The zone of a time column, as answers are to show it; None where it has none.
+
+    Text tells no zone but offsets from UTC: where all are the same it is that offset, such as "+01:00", else UTC.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_timestamp(column.type):
+        return column.type.tz
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return None
+    found = pc.unique(pc.struct_field(pc.extract_regex(pc.utf8_trim_whitespace(column), _OFFSET), "offset")).to_pylist()
+    offsets = {offset for offset in found if offset is not None}
+    if not offsets:
+        return None
+    offset = offsets.pop()
+    plain = f"{offset[:3]}:{offset[-2:]}"
+    return "UTC" if offsets or offset in "Zz" or plain[1:] == "00:00" else plain
+
+
 def looks_like_times(column: pa.ChunkedArray, n_cells: int = 20) -> bool:
     """Whether a text column begins with times: all of its first ``n_cells`` cells."""
     try:
@@ -89,7 +110,9 @@ def _out_of_range(name: str, source: str) -> DataError:
 
 
 def _utc(name: str) -> tuple[Finding, ...]:
-    message = f"Column {name!r} has time zones; its times were converted to UTC and carry no zone from here on."
+    message = (
+        f"Column {name!r} has time zones; its times were converted to UTC. Tables of answers are in its zone again."
+    )
     return (Finding("timezone", message, name),)
 
 
