@@ -1,5 +1,7 @@
 """A corpus gives training parts only, packs any series into one row, and knows which sets are twins."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,6 +88,29 @@ def test_a_corpus_knows_which_sets_it_has_seen_at_another_rate(data_root):
     assert not corpus.has_seen("ETTh2") and not corpus.has_seen("ETTm2") and not corpus.has_seen("Weather")
     assert corpus.notes == ["ETTh1 is every fourth row of ETTm1: a model that was trained on either has seen both."]
     assert corpus.notes[0] in str(corpus)
+
+
+def test_a_corpus_knows_a_set_that_was_given_as_an_object_whatever_the_member_is_called(data_root):
+    exchange = load_dataset("Exchange")
+    many = Collection.of([exchange, replace(exchange, name="other")])
+    for source in (exchange, Collection.of(exchange), many, Member.of(exchange, name="mine"), exchange.part(0, 900)):
+        corpus = Corpus.of(source)
+        assert corpus.has_seen("Exchange") and not corpus.has_seen("Weather")
+    assert Corpus.of(replace(exchange, name="ETTm1")).has_seen("ETTh1")
+    assert not Corpus.of(replace(exchange, name="mine")).has_seen("Exchange")
+
+
+def test_a_collection_keeps_the_borders_of_its_series_and_gives_a_corpus_their_training_parts(data_root):
+    exchange = load_dataset("Exchange")
+    free = replace(exchange.part(0, 700), name="free")
+    many = Collection.of([exchange, free])
+    assert many.borders == (exchange.borders, None) and many[0].borders == exchange.borders
+    assert many.cases(1, 2).borders == (None,) and Collection.of(exchange).borders == (exchange.borders,)
+    assert Collection.of(free).borders == ()
+    end = exchange.borders.train_end
+    assert [len(one) for one in Member.of(many).data] == [end, 700]
+    assert [len(one) for one in Member.of(Collection.of(exchange)).data] == [end]
+    assert [len(one) for one in Member.of(many, train=0.5).data] == [end // 2, 350]
 
 
 def test_every_row_of_the_hourly_twin_is_in_the_finer_one_and_both_training_parts_end_together(data_root):

@@ -15,6 +15,7 @@ of them has *seen* the other, and a zero-shot number on it would be none. ``Corp
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -93,6 +94,10 @@ class Member:
         if isinstance(found, Collection) and found.n_train is not None:
             note, found = f"{found.n_train} official training cases", found.train
         whole = Collection.of(found) if isinstance(found, Series) else found
+        if whole.borders:
+            ends = [len(one) if one.borders is None else one.borders.train_end for one in whole]
+            whole = Collection.of([one.part(0, end) for one, end in zip(whole, ends, strict=True)], name=whole.name)
+            note = "the official training part of each series"
         if train < 1.0:
             whole = Collection.of([one.part(0, int(len(one) * train)) for one in whole], name=whole.name)
             note = f"the first {train:.0%} of {note or 'each series'}"
@@ -215,11 +220,16 @@ class Corpus:
         return chance / chance.sum()
 
     def has_seen(self, name: str) -> bool:
-        """Whether a data set, or its twin at another rate, is among the members: then no number on it is zero-shot."""
+        """Whether a data set, or its twin at another rate, is among the members: then no number on it is zero-shot.
+
+        A set is known by its name: that of the member, of the file, or of the series or collection that was given.
+        """
         from prismts.data.catalog import dataset
 
         official = dataset(name).name
-        seen = {member.name for member in self.members if isinstance(member, Member) and member.origin == "data set"}
+        real = [member for member in self.members if isinstance(member, Member)]
+        told = {one.lower() for member in real for one in (member.name, member.data.name, *member.data.names)}
+        seen = {one for one in (official, *itertools.chain(*TWINS)) if one.lower() in told}
         return official in seen or any(official in pair and seen & set(pair) for pair in TWINS)
 
     @property

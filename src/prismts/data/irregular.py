@@ -81,7 +81,9 @@ def on_grid(data: Collection) -> tuple[Collection, Measurements]:
     along = np.concatenate([np.arange(end) for end in ends])
     base = np.repeat(origin, ends)
     stamps = grid.at(along + base, np.zeros_like(base)) if grid.points is not None else base + along * grid.step
-    laid = replace(data, values=values, offsets=offsets, timestamps=stamps.view("datetime64[ns]"), frequency=grid.alias)
+    laid = replace(
+        data, values=values, offsets=offsets, timestamps=stamps.view("datetime64[ns]"), frequency=grid.alias, borders=()
+    )  # fmt: skip
     return laid, measured
 
 

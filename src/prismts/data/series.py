@@ -163,7 +163,8 @@ class Collection:
 
     All values lie in one array [C, total], one series behind the other, so that a batch is one gather whatever the
     number of series; ``offsets`` [n+1] say where each begins. ``labels`` [n] are classes, where there are any.
-    The first ``n_train`` cases are the official training part, where the data set has one.
+    The first ``n_train`` cases are the official training part, where the data set has one; ``borders`` [n] are those of
+    each series, where any has them.
     """
 
     values: NDArray[np.floating]  # [C, total]
@@ -176,6 +177,7 @@ class Collection:
     n_train: int | None = None
     name: str = "collection"
     findings: tuple[Finding, ...] = field(default=(), repr=False)
+    borders: tuple[Borders | None, ...] = ()  # [n], or none at all
 
     @classmethod
     def of(
@@ -186,7 +188,7 @@ class Collection:
             one = cases
             return cls(
                 one.values, np.array([0, len(one)]), (one.name,), one.channels, one.timestamps, one.frequency,
-                labels=labels, name=name or one.name, findings=one.findings,
+                labels=labels, name=name or one.name, findings=one.findings, borders=_borders_of([one]),
             )  # fmt: skip
         if not cases:
             raise DataError("A collection needs at least one series, but got none.")
@@ -208,6 +210,7 @@ class Collection:
             labels=labels,
             name=name or "collection",
             findings=tuple(finding for case in cases for finding in case.findings),
+            borders=_borders_of(cases),
         )
 
     @classmethod
@@ -239,7 +242,7 @@ class Collection:
         return Series(
             self.values[:, begin:end], self.channels,
             None if self.timestamps is None else self.timestamps[begin:end], self.frequency, self.names[i],
-            findings=self.findings if len(self) == 1 else (),
+            self.borders[i] if self.borders else None, findings=self.findings if len(self) == 1 else (),
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Series]:
@@ -267,6 +270,7 @@ class Collection:
             timestamps=None if self.timestamps is None else self.timestamps[lo:hi],
             labels=None if self.labels is None else self.labels[begin:end],
             n_train=None,
+            borders=self.borders[begin:end],
         )
 
     @property
@@ -283,3 +287,8 @@ class Collection:
         if self.n_train is None:
             raise DataError(f"Collection {self.name!r} has no official train and test part; take cases(begin, end).")
         return self.n_train
+
+
+def _borders_of(cases: Sequence[Series]) -> tuple[Borders | None, ...]:
+    borders = tuple(case.borders for case in cases)
+    return borders if any(one is not None for one in borders) else ()
