@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import prismts
 from prismts.data.synthetic import labeled_motions, sine_mixture
@@ -70,6 +71,17 @@ def test_the_pretrained_layers_answer_as_the_library_has_them(gpt2):
     with torch.no_grad():
         expected = whole(inputs_embeds=tokens.flatten(0, 1)).last_hidden_state.view(3, 2, 10, 8)
         torch.testing.assert_close(model.encode(x).tokens, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_in_a_pickle_are_not_opened(gpt2, tmp_path, monkeypatch):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(gpt2 / name, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
+    with pytest.raises(SavedModelError, match=r"read from \.safetensors files alone, since a pickle"):
+        build(backbone=str(tmp_path), weights="pretrained", n_layers=3)
 
 
 def test_only_the_first_layers_are_taken(gpt2):

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from prismts.errors import MissingExtraError, SavedModelError
 
+_WITHOUT_WEIGHTS = ("AutoConfig", "AutoTokenizer")
+
 __all__ = ["digest", "digest_of", "from_hub", "quiet", "transformers"]
 
 
@@ -55,6 +57,8 @@ def quiet() -> Generator[None]:
 def from_hub(class_name: str, name: str | Path, *, download: bool = False, who: str, **how: Any) -> Any:
     """What ``from_pretrained`` of the class ``class_name`` of ``transformers`` gives; networks in evaluation mode.
 
+    Weights are read from safetensors alone: a pickle, such as an older ``pytorch_model.bin``, may run code.
+
     Args:
         class_name: such as "AutoModel" or "AutoConfig".
         name: a name on the hub, or a local folder that ``save_pretrained`` wrote.
@@ -64,11 +68,14 @@ def from_hub(class_name: str, name: str | Path, *, download: bool = False, who: 
 
     Raises:
         MissingExtraError: ``transformers`` is not installed.
-        SavedModelError: it is neither in a folder of this name nor among what was downloaded before, or is damaged.
+        SavedModelError: it is neither in a folder of this name nor among what was downloaded before, is damaged, or has
+            no weights in safetensors.
     """
     kind = getattr(transformers(who), class_name)
     folder = Path(name).expanduser()
     place = str(folder) if folder.is_dir() else str(name)
+    if class_name not in _WITHOUT_WEIGHTS:
+        how = {**how, "use_safetensors": True}
     try:
         with quiet():
             found = kind.from_pretrained(place, local_files_only=not download, **how)
@@ -79,6 +86,11 @@ def from_hub(class_name: str, name: str | Path, *, download: bool = False, who: 
             if download
             else "Give a folder that save_pretrained wrote, or allow the download with download=True."
         )
+        if "safetensors" in first and not isinstance(error, SafetensorError):
+            remedy = (
+                "Weights are read from .safetensors files alone, since a pickle such as a .bin file may run code. "
+                "Name one that has them, or load this one where you trust it and write it anew with save_pretrained."
+            )
         raise SavedModelError(f"{who} cannot read the pretrained {str(name)!r} ({first}). {remedy}") from error
     return found.eval() if isinstance(found, nn.Module) else found
 
