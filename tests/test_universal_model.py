@@ -140,6 +140,26 @@ def test_a_head_learned_on_channels_apart_forecasts_any_channels_of_any_data():
     np.testing.assert_allclose(model.forecast(table)[list("abcde")].to_numpy().T, found, rtol=1e-4)
 
 
+@pytest.mark.parametrize("quantiles", [None, (0.1, 0.5, 0.9)])
+def test_channels_apart_are_put_together_again_when_the_training_data_are_continued(quantiles, tmp_path):
+    times = pd.date_range("2024-01-01", periods=240, freq="h")
+    wide = pd.DataFrame(waves().T, columns=["a", "b"], index=times)
+    both = pd.concat([wide.assign(id=7), (wide * 3).assign(id=3)]).rename_axis("time").reset_index()
+    how = {"horizon": 4, "line": None, "channels": "apart", "quantiles": quantiles}
+    for data, series in ((wide, None), (both, "id"), (waves(), None), (np.stack([waves()] * 3), None)):
+        model = make().fit(ForecastOn(data, series=series, **how))
+        model.save(tmp_path / "m")
+        given = model.forecast(data)
+        for told in (model.forecast(), prismts.load(tmp_path / "m").forecast()):
+            assert type(told) is type(given)
+            if isinstance(given, np.ndarray):
+                np.testing.assert_allclose(told, given, rtol=1e-4)
+            else:
+                pd.testing.assert_frame_equal(told, given, rtol=1e-4)
+        if data is wide:
+            assert model.forecast(horizon=2).shape == (2, given.shape[1])
+
+
 def test_a_head_for_any_horizon_is_asked_for_more_steps_than_it_was_trained_for(tmp_path):
     model = make().fit(ForecastOn(waves(), horizon=8, head="any_horizon"))
     assert model.forecast().shape == (2, 8)
@@ -406,6 +426,13 @@ def test_pretraining_moves_the_encoder_and_every_fit_begins_with_it(pretrained):
     for name, value in moved.items():
         assert torch.equal(model.encoder_.state_dict()[name], value)
     assert any(not torch.equal(model.model_.encoder.state_dict()[name], value) for name, value in moved.items())
+
+
+def test_what_an_embedding_cannot_be_is_told_in_words(fitted):
+    with pytest.raises(SettingsError, match="There is no pooling named 'x'"):
+        fitted.embed(motions()[0], pooling="x")
+    with pytest.raises(SettingsError, match="There is no way with channels named 'x'"):
+        fitted.embedder(channels="x")
 
 
 def test_a_pretrained_model_says_what_it_has_seen_and_comes_back_without_a_task(pretrained, tmp_path):

@@ -109,10 +109,7 @@ class Embedder(TransformerMixin, Estimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from unlabeled cases; labels ``y`` are not looked at."""
         self._encoder_only("embed")
-        if self.pooling not in POOLINGS:
-            raise unknown_name("pooling", self.pooling, POOLINGS)
-        if self.channels not in get_args(Channels):
-            raise unknown_name("way with channels", self.channels, get_args(Channels))
+        self._check_choices()
         data = self.read_(X)
         scaler = StandardScaler.fit(data)
         self.level_ = _statistics(scaler).mean((0, 1))  # [2]
@@ -229,6 +226,12 @@ class Embedder(TransformerMixin, Estimator):
         self._inference = None
 
     # ---- inside
+
+    def _check_choices(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise unknown_name("pooling", self.pooling, POOLINGS)
+        if self.channels not in get_args(Channels):
+            raise unknown_name("way with channels", self.channels, get_args(Channels))
 
     def _by_case(self, data: Collection) -> StandardScaler:
         """Each case by itself; a channel without any value stands at the level and scale of training."""

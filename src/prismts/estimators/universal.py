@@ -195,19 +195,22 @@ class UniversalModel(Estimator):
         """
         name, estimator = self._for("forecast", head)
         assert isinstance(estimator, Forecaster)
-        if self.tasks_[name]["channels"] == "named" or data is None:
-            return estimator.predict(data, horizon=horizon)
-        collection, kind = estimator._read(data, empty_channels=True)
-        answer = np.asarray(
-            estimator.predict((_apart(collection), TableKind("array")), horizon=horizon)
-        )  # [n*C, (Q), 1, H]
-        told = answer.reshape(len(collection), collection.n_channels, *answer.shape[1:-2], answer.shape[-1])
-        if estimator.quantiles is not None:
+        if self.tasks_[name]["channels"] == "named" or (data is None and "apart" not in self.tasks_[name]):
+            return estimator.predict(data, horizon=horizon)  # older folders do not know what came in
+        if data is None:
+            collection, kind, first = _together(estimator, **self.tasks_[name]["apart"])
+            answer = estimator.predict(horizon=horizon)
+        else:
+            collection, kind = estimator._read(data, empty_channels=True)
+            first = np.zeros(len(collection), dtype=np.int64)
+            answer = estimator.predict((_apart(collection), TableKind("array")), horizon=horizon)
+        levels = None if estimator.quantiles is None else [float(q) for q in estimator.quantiles]
+        n_levels = () if levels is None else (len(levels),)
+        told = answer.reshape(len(collection), collection.n_channels, *n_levels, answer.shape[-1])
+        if levels is not None:
             told = told.swapaxes(1, 2)  # [n, Q, C, H]
         if kind.backend == "array":
-            return told[0] if (isinstance(data, np.ndarray) and data.ndim == 2) or isinstance(data, Series) else told
-        levels = None if estimator.quantiles is None else [float(q) for q in estimator.quantiles]
-        first = np.zeros(len(collection), dtype=np.int64)
+            return told[0] if estimator._single(collection, data) or isinstance(data, Series) else told
         return forecast_table(told, collection, kind, first, collection.channels, levels)
 
     def classify(self, X: Any, *, head: str | None = None) -> NDArray[Any]:
@@ -248,6 +251,7 @@ class UniversalModel(Estimator):
         """
         self._check_fitted()
         embedder = _Vectors(self.encoder, pooling=pooling, channels=cast(Any, channels), progress=False)
+        embedder._check_choices()
         embedder.level_, embedder.spread_ = np.zeros(2), np.ones(2)
         embedder.model_, embedder._inference = self._many.encoder, None
         embedder.context_length_ = int(self.context_length)
@@ -438,11 +442,12 @@ class UniversalModel(Estimator):
         estimators: dict[str, Shared] = {}
         fits: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         plans: dict[str, Plan] = {}
+        told: dict[str, dict[str, Any]] = {}  # what was found out about the data of each task
         try:
             for task in tasks:
                 slots[task.name] = slot = Slot(self._many, task.name, _options(task))
                 estimators[task.name] = estimator = self._make(task, slot)
-                fits[task.name] = _arguments(task, estimator, freeze=freeze)
+                fits[task.name], told[task.name] = _arguments(task, estimator, freeze=freeze)
                 plans[task.name] = estimator.plan(*fits[task.name][0], **fits[task.name][1])
             self._many.hold(encoder=freeze, heads=held)
             with torch.random.fork_rng():
@@ -461,7 +466,7 @@ class UniversalModel(Estimator):
             raise
         self.fit_result_ = result
         self.estimators_ |= estimators
-        self.tasks_ |= {task.name: task.as_dict() for task in tasks}
+        self.tasks_ |= {task.name: {**task.as_dict(), **told[task.name]} for task in tasks}
         self._fitted()
 
     def _train_plans(
@@ -628,16 +633,20 @@ def _options(task: On) -> dict[str, Any]:
     return {name: getattr(task, name) for name in kept}
 
 
-def _arguments(task: On, estimator: Shared, *, freeze: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What ``fit`` of the estimator is called with."""
+def _arguments(
+    task: On, estimator: Shared, *, freeze: bool
+) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], dict[str, Any]]:
+    """What ``fit`` of the estimator is called with, and what is to be kept of data whose channels stand apart."""
     if isinstance(task, ClassifyOn):
         share = (None if freeze else 0.2) if task.validation == "auto" else task.validation
         estimator.set_params(validation=share)
-        return _with_labels(task, estimator), {}
+        return (_with_labels(task, estimator), {}), {}
     if isinstance(task, ForecastOn) and task.channels == "apart":
         assert isinstance(estimator, Forecaster)
-        return ((_apart(estimator._read(task.data)[0]), TableKind("array")),), {"validation": task.validation}
-    return (task.data,), {"validation": task.validation}
+        data, kind = estimator._read(task.data)
+        whole = {"names": list(data.names), "channels": list(data.channels), "kind": asdict(kind)}
+        return (((_apart(data), TableKind("array")),), {"validation": task.validation}), {"apart": whole}
+    return ((task.data,), {"validation": task.validation}), {}
 
 
 def _with_labels(task: ClassifyOn, estimator: Shared) -> tuple[Any, Any]:
@@ -671,6 +680,22 @@ def _apart(data: Collection) -> Collection:
     ]  # fmt: skip
     found = Collection.of(cases, name=data.name)
     return replace(found, frequency=data.frequency)
+
+
+def _together(
+    estimator: Forecaster, names: Sequence[str], channels: Sequence[str], kind: Mapping[str, Any]
+) -> tuple[Collection, TableKind, NDArray[np.int64]]:
+    """The ends of the training series with their channels put together again, their kind, and where each begins."""
+    tails, width = estimator.tails_, len(channels)
+    cases = [
+        replace(
+            tails[i * width], name=name, channels=tuple(channels),
+            values=np.concatenate([tails[i * width + c].values for c in range(width)]),
+        )
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+    found = replace(Collection.of(cases, name=tails.name), frequency=tails.frequency)
+    return found, TableKind(**kind), estimator._tail_starts[::width]
 
 
 def _as_config(config: Any, changes: Mapping[str, Any]) -> FitConfig:
