@@ -13,7 +13,7 @@ from sktime.utils.estimator_checks import check_estimator, parametrize_with_chec
 
 from prismts.adapters.sktime import PrismClassifier, PrismDetector, PrismEmbedder, PrismForecaster
 from prismts.data.synthetic import labeled_motions
-from prismts.errors import MissingExtraError, SettingsError
+from prismts.errors import DataError, MissingExtraError, SettingsError
 from prismts.estimators.classifier import Classifier
 from prismts.estimators.detector import AnomalyDetector
 from prismts.estimators.embedder import Embedder
@@ -115,6 +115,35 @@ def test_the_forecaster_writes_the_steps_that_are_asked_for_in_the_tables_own_ti
     np.testing.assert_array_equal(found.to_numpy().T, ours.predict(table.to_numpy().T)[:, [1, 3]].astype(float))
     assert found.columns.tolist() == ["load", "price"]
     assert found.index.astype(str).tolist() == ["2024-05-01", "2024-05-03"]  # January 1 and 120 days, and 1, and 3
+
+
+@pytest.mark.parametrize("frequency", ["D", "MS", "2h"])
+@pytest.mark.parametrize("kind", ["periods", "times"])
+def test_periods_that_an_index_leaves_out_are_gaps_and_not_closed(frequency, kind):
+    times = pd.date_range("2000-01-01", periods=200, freq=frequency)
+    if kind == "periods":
+        times = times.to_period({"MS": "M"}.get(frequency, frequency))
+    whole = pd.Series(np.sin(np.arange(200) * 2 * np.pi / 10), times)
+    holed = whole.copy()
+    holed.iloc[150:155] = np.nan
+    rows = np.r_[0:150, 155:200]
+    shorter = whole.iloc[rows]
+    if kind == "periods":  # sktime continues no times of which it cannot see the frequency
+        new = PrismForecaster("ridge", context_length=40, horizon=3)
+        told = [new.clone().fit(y).predict(fh=[1, 2, 3]) for y in (holed, shorter)]
+        pd.testing.assert_series_equal(*told)
+    detector = PrismDetector().fit(whole.to_frame())
+    expected = detector.transform_scores(holed.to_frame()).iloc[rows]
+    pd.testing.assert_frame_equal(detector.transform_scores(shorter.to_frame()), expected, check_freq=False)
+    spiked = shorter.copy()
+    spiked.iloc[170] += 5
+    assert 170 in detector.predict(spiked.to_frame())["ilocs"].tolist()
+
+
+def test_an_index_whose_gaps_would_be_nearly_all_is_refused():
+    times = pd.PeriodIndex([*pd.period_range("2000-01-01", periods=50, freq="D"), pd.Period("2040-01-01", "D")])
+    with pytest.raises(DataError, match="the 51 rows of this table would become 14,611"):
+        PrismDetector().fit(pd.DataFrame({"a": np.arange(51.0) % 7}, index=times))
 
 
 def test_a_fixed_horizon_answers_any_part_of_it_and_says_where_it_ends():

@@ -1,7 +1,7 @@
 """Our estimators as sktime's: classifier, forecaster, detector and transformer to a table.
 
 Panels come from sktime as lists of tables with time down the rows, series as one such table; we read their values, with
-the channels in the order of the columns.
+the channels in the order of the columns. Periods that an index of times leaves out are steps without an observation.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from prismts.adapters import seed_of
 from prismts.adapters.arguments import ClassifierArguments, DetectorArguments, EmbedderArguments
-from prismts.errors import MissingExtraError, SettingsError
+from prismts.data.frequency import infer_grid
+from prismts.errors import DataError, MissingExtraError, SettingsError
 from prismts.estimators.forecaster import Forecaster
 
 try:
@@ -49,12 +50,47 @@ _COMMON: dict[str, Any] = {
     "capability:random_state": True,
     "property:randomness": "derandomized",
 }
+_MOST_FILLED = 4  # times as long as it is may a table become by its gaps, as in ``prismts.read``
 _EDGE = 1e-9  # 0.5 - 0.9 / 2 is not quite 0.05
 
 
 def _arrays(tables: Sequence[pd.DataFrame]) -> list[NDArray[np.float64]]:
     """Tables [T, C] as cases [C, T]."""
-    return [table.to_numpy(dtype=np.float64).T for table in tables]
+    return [_placed(table)[0] for table in tables]
+
+
+def _placed(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """A table [N, C] on the steps of its times [C, T], NaN where it has no row, and the step of each row [N]."""
+    values = table.to_numpy(dtype=np.float64).T
+    place = _places(table.index.get_level_values(-1))
+    if place is None or len(place) == place[-1] + 1:
+        return values, np.arange(len(table))
+    whole = np.full((len(values), place[-1] + 1), np.nan)
+    whole[:, place] = values
+    return whole, place
+
+
+def _places(index: pd.Index) -> NDArray[np.int64] | None:
+    """The step of each time [N], counted from the first; None where these are no times, or lie on no regular steps."""
+    if len(index) < 2 or not isinstance(index, pd.PeriodIndex | pd.DatetimeIndex):
+        return None
+    if isinstance(index, pd.PeriodIndex):
+        place, off = np.divmod(index.asi8 - index.asi8[0], index.freq.n)
+    else:
+        ticks = index.as_unit("ns").asi8
+        grid = infer_grid(ticks, np.ones(len(ticks) - 1, dtype=bool), clock=True)
+        if grid is None or grid.step <= 0:
+            return None
+        place, off = grid.nearest(ticks, np.full_like(ticks, ticks[0]))
+    if off.any() or (np.diff(place) <= 0).any():
+        return None
+    place = place - place[0]
+    if place[-1] >= _MOST_FILLED * len(index) + 100:
+        raise DataError(
+            f"At the usual step of its index, the {len(index):,} rows of this table would become {place[-1] + 1:,}, "
+            "nearly all of them empty. Correct the times, or leave out what stands far apart."
+        )
+    return place
 
 
 class PrismClassifier(ClassifierArguments, BaseClassifier):
@@ -308,10 +344,12 @@ class PrismDetector(DetectorArguments, BaseDetector):
         return self
 
     def _predict(self, X: pd.DataFrame | pd.Series) -> pd.DataFrame:
-        return pd.DataFrame({"ilocs": np.flatnonzero(self.estimator_.predict(_row(X)))})
+        row, place = _row(X)
+        return pd.DataFrame({"ilocs": np.flatnonzero(self.estimator_.predict(row)[place])})
 
     def _transform_scores(self, X: pd.DataFrame | pd.Series) -> pd.DataFrame:
-        return pd.DataFrame({"score": self.estimator_.score_samples(_row(X))}, index=X.index)
+        row, place = _row(X)
+        return pd.DataFrame({"score": self.estimator_.score_samples(row)[place]}, index=X.index)
 
     def _predict_scores(self, X: pd.DataFrame | pd.Series) -> pd.DataFrame:
         found = self._predict(X)["ilocs"].to_numpy()
@@ -370,9 +408,9 @@ class PrismEmbedder(EmbedderArguments, BaseTransformer):
         return [_TINY, {**_TINY, "channels": "apart", "pooling": "mean"}]
 
 
-def _row(X: pd.DataFrame | pd.Series) -> NDArray[np.float64]:
-    """One series as [C, T]; some methods of a detector are handed a single column."""
-    return _arrays([X.to_frame() if isinstance(X, pd.Series) else X])[0]
+def _row(X: pd.DataFrame | pd.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """One series as [C, T], and the step of each of its rows; some methods of a detector are handed a single column."""
+    return _placed(X.to_frame() if isinstance(X, pd.Series) else X)
 
 
 def _series_of(y: pd.DataFrame) -> list[NDArray[np.float64]]:
