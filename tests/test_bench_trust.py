@@ -252,5 +252,19 @@ def test_settings_of_training_are_numbers(settings):
         FitConfig().changed(settings)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"weight_decay": -1},
+        {"line_rate": float("nan")},
+    ],
+)
+def test_numbers_that_training_cannot_use_are_refused_before_it_begins(settings):
+    with pytest.raises(SettingsError, match="is a finite number of at least 0, but got"):
+        FitConfig().changed(settings)
+
+
 def test_where_nothing_is_known_the_list_says_none():
     assert str(unknown_name("setting", "a", [])).endswith("Known: none.")

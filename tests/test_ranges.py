@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from prismts.errors import SettingsError
-from prismts.ranges import expect_counts, expect_heads, expect_shares, expect_stages
+from prismts.ranges import expect_counts, expect_heads, expect_seed, expect_shares, expect_stages
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,10 @@ def test_heads_share_a_width_out_evenly():
     expect_heads(12, 4)
     with pytest.raises(SettingsError, match="n_heads=5 heads share the width out evenly, but 12 is no multiple of it"):
         expect_heads(12, 5)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 1.5, "a", True, 2**32])
+def test_a_seed_is_a_whole_number_that_every_library_takes(seed):
+    with pytest.raises(SettingsError, match=r"^seed is a whole number from 0 to 4294967295, .* but got"):
+        expect_seed(seed)
+    assert expect_seed(np.int64(3)) == 3

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import prismts
@@ -19,6 +20,8 @@ from prismts.errors import DataError, PrismError, SavedModelError, SettingsError
 from prismts.estimators import forecaster as module
 from prismts.estimators.base import as_json, from_json
 from prismts.estimators.forecaster import Forecaster
+from prismts.evaluation.thresholds import events
+from prismts.layers.masking import Blocks, Points
 
 
 def table(n: int = 200, n_channels: int = 2, freq: str = "h", start: str = "2024-01-01") -> pd.DataFrame:
@@ -378,3 +381,63 @@ def test_data_in_which_nothing_was_observed_are_refused_whatever_is_asked():
         with pytest.raises(DataError, match="Nothing was observed"):
             answer(empty)
         assert answer(empty.assign(c0=1.0)) is not None
+
+
+@pytest.mark.parametrize("seed", [None, -1, 1.5, "a"])
+@pytest.mark.parametrize(
+    "estimator", [prismts.Forecaster, prismts.Classifier, prismts.AnomalyDetector, prismts.Imputer, prismts.Embedder]
+)
+def test_a_seed_that_cannot_be_one_is_refused_with_words(estimator, seed):
+    with pytest.raises(SettingsError, match="random_state is a whole number from 0 to"):
+        estimator(random_state=seed, progress=False).fit(np.ones((2, 50)))
+    with pytest.raises(SettingsError, match="random_state is a whole number from 0 to"):
+        prismts.UniversalModel(random_state=seed).pretrain(np.ones((2, 200)))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"n_windows": -3}, "n_windows counts the windows to score, at least 1, but got -3"),
+        ({"n_windows": 2.5}, "n_windows counts the windows to score, at least 1, but got 2.5"),
+        ({"stride": 1.5}, "stride is a whole number of time steps, but got 1.5"),
+        ({"begin": None}, "begin is the number of a time step, counted from 0, but got None"),
+        ({"begin": "a"}, "begin is the number of a time step, counted from 0, but got 'a'"),
+        ({"begin": np.array([100.0])}, "begin is the number of a time step"),
+        ({"begin": np.array([1, 2])}, "begin is the number of a time step"),
+        ({"end": 1.5}, "end is the number of a time step"),
+    ],
+)
+def test_what_a_backtest_cannot_cut_by_is_refused_with_words(how, words):
+    model = ridge().fit(table())
+    with pytest.raises(SettingsError, match=words):
+        model.backtest(table(), **how)
+
+
+@pytest.mark.parametrize("quantiles", [("a",), (None,), {0.1, 0.9}, [[0.1, 0.9]]])
+def test_quantiles_that_are_no_numbers_are_refused_with_words(quantiles):
+    with pytest.raises(
+        SettingsError, match=r"^quantiles are (numbers|several levels), such as \(0.1, 0.5, 0.9\), but got"
+    ):
+        ridge(quantiles=quantiles).fit(table())
+
+
+def test_columns_of_one_name_are_refused_with_words():
+    values = np.ones((50, 2)).cumsum(0)
+    for twice in (pd.DataFrame(values, columns=["a", "a"]), pa.table(list(values.T), names=["a", "a"])):
+        with pytest.raises(DataError, match=r"The table has two columns named 'a'\. Rename one\."):
+            ridge().fit(twice)
+
+
+def test_an_infinite_label_is_refused_with_words():
+    with pytest.raises(DataError, match=r"Case 1 has an infinite label"):
+        prismts.Classifier(progress=False).fit(np.ones((4, 1, 20)), [0.0, np.inf, 0.0, np.inf])
+
+
+def test_what_cannot_be_hidden_or_joined_is_refused_with_words():
+    scores, alarms = np.ones(5), np.zeros(5)
+    with pytest.raises(SettingsError, match="merge_gap is a whole number of steps"):
+        events(alarms, scores, merge_gap=None)
+    with pytest.raises(SettingsError, match="share is the part of the observed points"):
+        Points("a")
+    with pytest.raises(SettingsError, match="length counts the steps"):
+        Blocks(0.2, length=float("nan"))

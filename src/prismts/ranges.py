@@ -5,7 +5,7 @@ from numbers import Integral, Real
 
 from prismts.errors import SettingsError
 
-__all__ = ["expect_counts", "expect_heads", "expect_shares", "expect_stages"]
+__all__ = ["expect_counts", "expect_heads", "expect_seed", "expect_shares", "expect_stages"]
 
 
 def expect_counts(settings: object, *names: str, or_none: Sequence[str] = ()) -> None:
@@ -45,6 +45,16 @@ def expect_heads(width: int, n_heads: int) -> None:
             f"n_heads={n_heads} heads share the width out evenly, but {width} is no multiple of it. "
             "Change width or n_heads."
         )
+
+
+def expect_seed(seed: object, name: str = "seed") -> int:
+    """The seed as a number of Python, or a SettingsError that tells what it may be."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise SettingsError(
+            f"{name} is a whole number from 0 to {2**32 - 1}, so that what is drawn can be drawn again, but got "
+            f"{seed!r}."
+        )
+    return int(seed)
 
 
 def _given(settings: object, names: Sequence[str]) -> list[str]:

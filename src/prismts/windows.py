@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,6 +81,9 @@ class Windows:
         first_steps: NDArray[np.int64] | None = None,
         measured: Measurements | None = None,
     ) -> None:
+        for name, count in (("context_length", context_length), ("horizon", horizon), ("stride", stride)):
+            if not isinstance(count, Integral) or isinstance(count, bool):
+                raise SettingsError(f"{name} is a whole number of time steps, but got {count!r}.")
         if context_length < 1 or horizon < 0 or stride < 1:
             raise SettingsError(
                 f"A window needs context_length >= 1, horizon >= 0 and stride >= 1, but got {context_length}, "
@@ -88,8 +92,8 @@ class Windows:
         self.data, self.context_length, self.horizon, self.stride = data, context_length, horizon, stride
         self._scale_by(scaler or StandardScaler.identity(data.n_channels))
         lengths = data.lengths
-        begins = np.broadcast_to(np.asarray(begin), lengths.shape)
-        ends = np.minimum(lengths if end is None else np.broadcast_to(np.asarray(end), lengths.shape), lengths)
+        begins = _steps("begin", begin, len(data))
+        ends = np.minimum(lengths if end is None else _steps("end", end, len(data)), lengths)
         first = np.maximum(begins, context_length)  # first step of the first future
         if min_context is not None:
             short = first + horizon > ends
@@ -267,6 +271,15 @@ class Windows:
             data, context_length, 0, scaler=scaler, begin=lengths, end=lengths, min_context=min_context,
             first_steps=first_steps, measured=measured,
         )  # fmt: skip
+
+
+def _steps(name: str, given: Any, n: int) -> NDArray[np.int64]:
+    """A step of each of n series [n], given as one for all or one for each."""
+    steps = np.asarray(given)
+    if steps.dtype.kind not in "iu" or steps.shape not in ((), (1,), (n,)):
+        each = f" (or one for each of the {n} series)" if n > 1 else ""
+        raise SettingsError(f"{name} is the number of a time step{each}, counted from 0, but got {given!r}.")
+    return np.broadcast_to(steps, n)
 
 
 def _first_steps(data: Collection) -> NDArray[np.int64]:

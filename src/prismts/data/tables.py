@@ -106,6 +106,10 @@ def columns_of_frame(frame: Any, time: str | None, series: str | None) -> tuple[
         frame = pa.table(frame)
     try:
         wrapped = nw.from_native(frame, allow_series=True)
+    except nw.exceptions.DuplicateError as error:
+        names = [str(name) for name in getattr(frame, "column_names", getattr(frame, "columns", ()))]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"The table has two columns named {twice!r}. Rename one.") from error
     except TypeError as error:
         raise DataError(f"A {backend} {type(frame).__name__} is no table. Pass a table or a column of one.") from error
     if isinstance(wrapped, nw.Series):

@@ -27,6 +27,7 @@ from prismts.models.adapters import Adaptation, Lineage, adapt_as, is_adapted
 from prismts.models.contract import Encoder
 from prismts.models.ensemble import Ensemble
 from prismts.models.stacked import Stacked
+from prismts.ranges import expect_seed
 from prismts.training.batches import Source
 from prismts.training.fit import FitConfig, FitResult, Task, fit
 
@@ -151,7 +152,7 @@ class Estimator(BaseEstimator):
             )
 
     def _seed(self, member: int) -> int:
-        return int(self.random_state) + 10_007 * member  # a search may bring numpy's integers
+        return expect_seed(self.random_state, "random_state") + 10_007 * member
 
     def _train(
         self,
@@ -229,6 +230,7 @@ def _or_as_before(fit: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fit)
     def whole(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._seed(0)  # whatever it is drawn for later, a seed that cannot be one is told before all else
         before = self.__dict__.copy()
         try:
             return fit(self, *args, **kwargs)

@@ -539,6 +539,8 @@ def _as_labels(y: Any) -> NDArray[Any]:
 
 def _classes(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The classes in order [K], and the number of that of each case [n]."""
+    if labels.dtype.kind in "fc" and np.isinf(labels).any():
+        raise DataError(f"Case {int(np.argmax(np.isinf(labels)))} has an infinite label. Give it a name or a number.")
     try:
         classes, codes = np.unique(labels, return_inverse=True)
     except TypeError as error:

@@ -297,6 +297,9 @@ class Forecaster(Estimator):
         ``dtw`` adds the mean DTW distance (needs the extra ``bench``).
         """
         self._check_fitted()
+        n = n_windows
+        if n is not None and (not isinstance(n, Integral) or n is True or n < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SettingsError(f"n_windows counts the windows to score, at least 1, but got {n!r}.")
         began = clock.perf_counter()
         rows, _ = self._read_new(data)
         collection, measured = self._laid_out(rows)
@@ -433,7 +436,9 @@ class Forecaster(Estimator):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value is True:
                 raise SettingsError(f"{name} is a whole number of time steps, but got {value!r}.")
-        if isinstance(self.quantiles, int | float | str):
+        if self.quantiles is not None and (
+            isinstance(self.quantiles, str) or not isinstance(self.quantiles, Sequence | np.ndarray)
+        ):
             raise SettingsError(f"quantiles are several levels, such as (0.1, 0.5, 0.9), but got {self.quantiles!r}.")
         n = self.n_members
         if n is not None and (not isinstance(n, Integral) or n is True or n < 1):

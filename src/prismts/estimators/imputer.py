@@ -31,6 +31,7 @@ from prismts.evaluation.scores import Scores
 from prismts.layers.masking import MASKS, Hide
 from prismts.layers.missing import bridge
 from prismts.layers.products import quick_products
+from prismts.ranges import expect_seed
 from prismts.tasks.reconstruct import Reconstruct
 from prismts.training.fit import FitConfig, FitResult
 from prismts.windows import Batch, Windows
@@ -231,7 +232,7 @@ class Imputer(Estimator):
         self._check_fitted()
         began = clock.perf_counter()
         collection = reordered(self._read(data)[0], self.channels_, "evaluate_removed")
-        hide, generator = _hide(kind, share, length), torch.Generator().manual_seed(seed)
+        hide, generator = _hide(kind, share, length), torch.Generator().manual_seed(expect_seed(seed))
         hidden = np.zeros(collection.values.shape, dtype=bool)  # [C, total]
         for begin, end in zip(collection.offsets[:-1], collection.offsets[1:], strict=True):
             seen = torch.from_numpy(~np.isnan(collection.values[:, begin:end]))
@@ -273,7 +274,7 @@ class Imputer(Estimator):
         collection = reordered(self._read(data)[0], self.channels_, "evaluate_windows")
         scaler = scaler_for(collection, self.scaler_, self.series_names_, may_be_empty=True)
         windows = Windows(collection, self.context_length, 0, scaler=scaler, begin=begin, end=end, stride=stride)
-        task, sums = Reconstruct(_hide(kind, share, length), seed=seed), _ErrorSums()
+        task, sums = Reconstruct(_hide(kind, share, length), seed=expect_seed(seed)), _ErrorSums()
         for batch in windows.in_order(max(1, _ROWS // windows.n_channels)):
             hidden = task.fixed_masks(batch)
             seen = ~hidden if batch.context_observed is None else batch.context_observed & ~hidden

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -160,9 +161,9 @@ def events(
         raise DataError("prediction must hold 0 and 1 only. Turn scores into alarms first: threshold.alarms(scores).")
     if np.isnan(s[alarm == 1]).any():
         raise DataError("scores hold NaN at a step of alarm, which has no height. Clear the alarm, or score the step.")
-    if merge_gap < 0 or not 0 < blame_share <= 1:
+    if not isinstance(merge_gap, Integral) or merge_gap < 0 or not 0 < blame_share <= 1:
         raise SettingsError(
-            "merge_gap is a number of steps, at least 0, and blame_share a share above 0 and up to 1, but got "
+            "merge_gap is a whole number of steps, at least 0, and blame_share a share above 0 and up to 1, but got "
             f"merge_gap={merge_gap} and blame_share={blame_share}."
         )
     blame, names = _read_blame(contributions, channels, s.size)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -64,7 +65,7 @@ class Blocks:
 
     def __post_init__(self) -> None:
         _check_share(self.share)
-        if self.length < 1:
+        if not isinstance(self.length, Real) or not self.length >= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingsError(f"length counts the steps of a hidden span and is at least 1, but got {self.length}.")
 
     def __call__(self, observed: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -164,7 +165,7 @@ def complementary(
 
 def _check_share(share: Share) -> None:
     low, high = share if isinstance(share, tuple | list) else (share, share)
-    if not 0 < low <= high < 1:
+    if not all(isinstance(one, Real) for one in (low, high)) or not 0 < low <= high < 1:
         raise SettingsError(
             f"share is the part of the observed points to hide, above 0 and below 1, or a rising pair of such, but got "
             f"{share}."

@@ -78,7 +78,12 @@ class Forecast:
         if horizon < 1:
             raise SettingsError(f"horizon counts the steps to forecast and is at least 1, but got {horizon}.")
         if quantiles is not None:
-            levels = tuple(float(q) for q in quantiles)
+            try:
+                levels = tuple(float(q) for q in quantiles)
+            except (TypeError, ValueError) as error:
+                raise SettingsError(
+                    f"quantiles are numbers, such as (0.1, 0.5, 0.9), but got {quantiles!r}."
+                ) from error
             if not levels or not all(0 < q < 1 for q in levels) or list(levels) != sorted(set(levels)):
                 raise SettingsError(f"quantiles are rising levels between 0 and 1, but got {tuple(quantiles)}.")
             quantiles = levels

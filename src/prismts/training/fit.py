@@ -98,8 +98,12 @@ class FitConfig:
         expect_counts(self, "max_epochs", "patience", "batch_size", "channels_at_once", "n_nodes")
         for name in ("learning_rate", "weight_decay", "line_rate", "min_steps", "gradient_clip"):
             value = getattr(self, name)
-            if not isinstance(value, Real) and not (value is None and name == "gradient_clip"):
+            if value is None and name == "gradient_clip":
+                continue
+            if not isinstance(value, Real) or isinstance(value, bool):
                 raise SettingsError(f"{name} is a number, but got {value!r}.")
+            if not 0 <= float(value) < math.inf:
+                raise SettingsError(f"{name} is a finite number of at least 0, but got {value!r}.")
         if self.learning_rate <= 0:
             raise SettingsError(f"learning_rate is above 0, but got {self.learning_rate}.")
         if self.precision not in PRECISIONS:
