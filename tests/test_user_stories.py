@@ -433,6 +433,18 @@ def test_an_infinite_label_is_refused_with_words():
         prismts.Classifier(progress=False).fit(np.ones((4, 1, 20)), [0.0, np.inf, 0.0, np.inf])
 
 
+def test_an_error_names_the_function_that_has_the_argument_it_asks_for():
+    twice = pd.concat([table(), table().iloc[[5]].assign(c0=9.0)])
+    with pytest.raises(DataError, match=r"Say which one counts: prismts\.read\(\.\.\., duplicates='first'\)"):
+        ridge().fit(twice)
+    assert len(ridge().fit(prismts.read(twice, duplicates="first")).predict()) == 6
+    late = table()
+    late.loc[7:, "date"] += pd.Timedelta("7min")
+    with pytest.raises(DataError, match=r"pass on what prismts\.read\(\.\.\., gaps='keep'\) gives"):
+        ridge().fit(late)
+    assert ridge().fit(prismts.read(late, gaps="keep")).n_channels_ == 2
+
+
 def test_what_cannot_be_hidden_or_joined_is_refused_with_words():
     scores, alarms = np.ones(5), np.zeros(5)
     with pytest.raises(SettingsError, match="merge_gap is a whole number of steps"):

@@ -193,9 +193,9 @@ def _settle(
         if duplicates == "refuse":
             raise DataError(
                 f"{source}: rows {a} and {b} have the same time ({time}) but differ, first in column {columns[i]!r}. "
-                "Say which one counts with duplicates='first', 'last', 'mean' or 'keep'; if the table holds several "
-                "series, "
-                "name the column that tells them apart with series=..."
+                "Say which one counts: prismts.read(..., duplicates='first'), or 'last', 'mean' or 'keep', and pass on "
+                "what it gives (commands have --duplicates). If the table holds several series, name the column that "
+                "tells them apart with series=..."
             )
         message = (
             f"{_rows(int(differ.sum()))} equal to another one in time but not in values: {_SETTLED[duplicates]} "
@@ -251,10 +251,11 @@ def _moved(ordered: _Ordered, moved: NDArray[np.int64], place: NDArray[np.int64]
     i = int(np.flatnonzero(moved)[0])
     if not given:
         away = ordered.times.show_step(int(ordered.ticks[i] - ordered.ticks[i - 1]))
-        snap = f"frequency={ordered.usual!r} to move every row to the nearest step of that length, or "
+        snap = f"Pass frequency={ordered.usual!r} to move every row to the nearest step of that length. "
         raise DataError(
             f"{ordered.source}: {ordered.row(i)} comes {away} after the row before it, which is not a multiple of the "
-            f"usual step, {ordered.usual}. Pass {snap * ordered.times.clock}gaps='keep' to take the rows as they are."
+            f"usual step, {ordered.usual}. {snap * ordered.times.clock}To take the rows as they are, pass on what "
+            "prismts.read(..., gaps='keep') gives."
         )
     clash = ordered.same & (np.diff(place) == 0)
     if clash.any():
@@ -283,8 +284,8 @@ def _missing(ordered: _Ordered, missing: NDArray[np.int64], gaps: Gaps) -> Findi
     if n_rows + n > _MOST_FILLED * n_rows + 100:
         raise DataError(
             f"{ordered.source}: at the usual step of {ordered.usual} its {n_rows:,} rows would become {n_rows + n:,}, "
-            f"nearly all of them empty ({first}). Correct the times, give the true step with frequency=..., or pass "
-            "gaps='keep'."
+            f"nearly all of them empty ({first}). Correct the times, give the true step with frequency=..., or pass on "
+            "what prismts.read(..., gaps='keep') gives."
         )
     where = f"in {n_gaps:,} gaps" if n_gaps > 1 else "in one gap"
     message = f"{_rows(n)} missing {where} at a step of {ordered.usual}, filled as not observed ({first})."
