@@ -55,6 +55,29 @@ def test_a_case_of_an_array_that_stands_alone_is_scaled_by_itself():
     assert model.predict(cases[1:2]).mean() > 600
 
 
+def test_a_series_of_a_table_may_be_called_by_a_number_and_keeps_its_scale():
+    times = pd.date_range("2024-01-01", periods=300, freq="h")
+    frames = [pd.DataFrame({"id": i, "time": times, "a": (1 + 9 * i) * X[0] + 100 * i}) for i in range(3)]
+    table = pd.concat(frames, ignore_index=True)
+    model = Forecaster("dlinear", context_length=48, horizon=3, series="id", **FEW).fit(table)
+    late = table[table["time"] >= times[200]]
+    whole = model.predict(late)
+    for ids in ([0, 1], [1, 0], [1, 2]):
+        some = model.predict(pd.concat([late[late["id"] == i] for i in ids]))
+        for i in ids:
+            told, expected = (one.loc[one["id"] == i, "a"].to_numpy() for one in (some, whole))
+            np.testing.assert_allclose(told, expected, rtol=1e-6)
+
+
+def test_errors_of_the_cases_of_an_array_are_not_measured_by_the_seasons_of_others():
+    cases = np.stack([X[:1], 30 * X[:1] + 700, X[:1] + 5])
+    model = Forecaster("last_value", context_length=48, horizon=3, progress=False).fit(cases)
+    assert model.backtest(cases, begin=250).scores["mase"] > 0
+    assert np.isnan(model.backtest(cases[1:], begin=250).scores["mase"])
+    one = Collection.of([Series(cases[1], ("channel_0",), name="1")])
+    assert model.backtest(one, begin=250).scores["mase"] > 0
+
+
 @pytest.mark.parametrize("unit", [1e-12, 1e-30, 1e12])
 def test_the_unit_of_the_data_changes_no_answer(unit):
     np.testing.assert_allclose(ridge().fit(X * unit).predict() / unit, ridge().fit(X).predict(), rtol=1e-3, atol=1e-3)

@@ -58,7 +58,7 @@ def of_arrays(
         raise ShapeError(f"Case {next(i for i, x in enumerate(cases) if not np.size(x))} of the list has no values.")
     whole = Collection.of([Series(_floating(x, f"Case {i}"), name=str(i)) for i, x in enumerate(cases)])
     values, findings = _checked(whole.values, whole.channels, "The list of arrays", missing_codes, may_be_empty)
-    return replace(whole, values=values, findings=findings)
+    return replace(whole, values=values, findings=findings, numbered=True)
 
 
 def read_numbers(path: Path, missing_codes: Sequence[float] | None = None, *, may_be_empty: bool = False) -> Series:

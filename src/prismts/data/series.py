@@ -164,7 +164,8 @@ class Collection:
     All values lie in one array [C, total], one series behind the other, so that a batch is one gather whatever the
     number of series; ``offsets`` [n+1] say where each begins. ``labels`` [n] are classes, where there are any.
     The first ``n_train`` cases are the official training part, where the data set has one; ``borders`` [n] are those of
-    each series, where any has them.
+    each series, where any has them. ``numbered`` says that the names only count the cases, as those of an array do, so
+    that none tells which series it is.
     """
 
     values: NDArray[np.floating]  # [C, total]
@@ -178,6 +179,7 @@ class Collection:
     name: str = "collection"
     findings: tuple[Finding, ...] = field(default=(), repr=False)
     borders: tuple[Borders | None, ...] = ()  # [n], or none at all
+    numbered: bool = False
 
     @classmethod
     def of(
@@ -230,6 +232,7 @@ class Collection:
             channels=tuple(f"channel_{i}" for i in range(n_channels)),
             labels=labels,
             name=name,
+            numbered=True,
         )
 
     def __len__(self) -> int:

@@ -57,7 +57,7 @@ def read_ts(path: Path) -> Collection:
     name = header.get("problemname", "") or stem(path)
     return Collection(
         values.astype(storage_dtype(values), copy=False), offsets, tuple(str(i) for i in range(len(lengths))), channels,
-        labels=_labels(header, cases, source), name=name,
+        labels=_labels(header, cases, source), name=name, numbered=True,
         findings=(*findings, *_disagreements(header, cases, n_channels, lengths), *_missing(values, channels, offsets)),
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
-from prismts.estimators.match import by_name, in_steps_of, reordered, scaler_for, season_scales
+from prismts.estimators.match import in_steps_of, reordered, rows_of, scaler_for, season_scales
 from prismts.estimators.parts import parts_of
 from prismts.estimators.recipes import (
     NETWORK_FIT,
@@ -708,11 +708,9 @@ class Forecaster(Estimator):
         return in_steps_of(data, self.frequency_, remedy)
 
     def _season_scale_for(self, data: Collection) -> NDArray[np.float64]:
-        if data.names == self.series_names_ or (len(self.series_names_) == 1 and len(data) == 1):
-            return self.season_scale_
-        known = by_name(self.series_names_)
         unknown = np.full(self.n_channels_, np.nan)
-        return np.stack([self.season_scale_[known[n]] if n in known else unknown for n in data.names])
+        rows = rows_of(data, self.series_names_)
+        return np.stack([unknown if row is None else self.season_scale_[row] for row in rows])
 
     def _on_the_clock(self, data: Collection) -> bool:
         """Whether the steps of these data are numbered as those of training were: by times, on either side."""

@@ -13,12 +13,18 @@ from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection
 from prismts.errors import DataError, ShapeError
 
-__all__ = ["by_name", "in_steps_of", "reordered", "scaler_for", "season_scales"]
+__all__ = ["in_steps_of", "reordered", "rows_of", "scaler_for", "season_scales"]
 
 
-def by_name(names: Sequence[str]) -> dict[str, int]:
-    """The place of each name that only one series bears."""
-    return {name: i for i, name in enumerate(names) if names.count(name) == 1}
+def rows_of(data: Collection, names: Sequence[str]) -> list[int | None]:
+    """Which of the learned series of these names each series of the data is: [n], None where it is a new one.
+
+    A name that several bear tells none of them, and neither does the number of a case of an array.
+    """
+    if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
+        return list(range(len(data)))
+    known = {} if data.numbered else {name: i for i, name in enumerate(names) if names.count(name) == 1}
+    return [known.get(name) for name in data.names]
 
 
 def reordered(data: Collection, channels: tuple[str, ...], what: str) -> Collection:
@@ -79,11 +85,9 @@ def scaler_for(
     Of such a series only the steps before ``ends`` [n] are read; all of them, where no ends are given. A channel that
     it lacks is scaled as in training on average, and so is a series that holds nothing, if it ``may_be_empty``.
     """
-    if data.names == tuple(names) or (len(names) == 1 and len(data) == 1):
+    rows = rows_of(data, names)
+    if rows == list(range(len(names))):
         return scaler
-    numbered = data.names == tuple(str(i) for i in range(len(data)))  # cases of an array: a number is no name
-    known = {} if numbered else by_name(names)
-    rows = [known.get(name) for name in data.names]
     if None not in rows:
         return StandardScaler(scaler.mean[rows], scaler.scale[rows])  # type: ignore[index]
     ends = data.lengths if ends is None else ends

@@ -147,7 +147,7 @@ class Engine:
     def _merged(self, parts: Sequence[Collection]) -> Collection:
         values = np.concatenate([part.values for part in parts], axis=1)
         offsets = np.concatenate([[0], np.cumsum([part.values.shape[1] for part in parts])])
-        names = tuple(self._name(part.names[0]) for part in parts)
+        names = tuple(self._name("" if part.numbered else part.names[0]) for part in parts)
         return Collection(values, offsets, names, parts[0].channels)
 
     def _name(self, name: str) -> str:
