@@ -57,6 +57,15 @@ def test_level_and_scale_stand_in_the_last_numbers_only(fitted):
     assert (np.abs(after[:, level] - before[:, level]) > 0.1).all()
 
 
+def test_apart_sets_named_channels_in_the_order_in_which_they_were_learned(tmp_path):
+    values = np.random.default_rng(0).normal(size=(2, 60)).cumsum(1)
+    model = Embedder(**TINY, channels="apart").fit(Series(values, ("a", "b")))
+    model.save(tmp_path / "m")
+    turned = Series(values[::-1].copy(), ("b", "a"))
+    for one in (model, prismts.load(tmp_path / "m")):
+        np.testing.assert_array_equal(one.transform(turned), one.transform(Series(values, ("a", "b"))))
+
+
 def test_apart_sets_the_channels_side_by_side_and_is_bound_to_their_number(motions):
     embedder = Embedder(**TINY, channels="apart").fit(motions.train)
     x = np.random.default_rng(0).normal(size=(3, 2, 40))

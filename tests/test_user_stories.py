@@ -101,6 +101,29 @@ def test_a_column_of_text_that_the_model_never_learned_does_not_stop_a_forecast(
         fitted.predict(table().assign(c0=["oops" if i == 7 else "1" for i in range(200)]))
 
 
+def test_a_column_of_text_that_was_never_learned_stops_no_other_answer_either(tmp_path):
+    few = {"fit_settings": {"max_epochs": 1, "min_steps": 0}, "progress": False}
+    holed = table()
+    holed.loc[50:60, "c0"] = np.nan
+    noted, oops = (holed.assign(**{name: "calm"}) for name in ("note", "c1"))
+    models = [
+        (prismts.AnomalyDetector(progress=False), lambda model, data: model.predict(data)),
+        (prismts.Imputer(context_length=24, **few), lambda model, data: model.transform(data)),
+        (prismts.Imputer(context_length=24, **few), lambda model, data: model.evaluate_removed(data)["mse"]),
+        (prismts.Embedder(**few), lambda model, data: pd.DataFrame(model.transform(data))),
+        (prismts.Embedder(**few), lambda model, data: pd.DataFrame(model.transform_windows(data)[1])),
+    ]
+    for model, answer in models:
+        model.fit(table()).save(tmp_path / "m")
+        for one in (model, prismts.load(tmp_path / "m")):
+            if isinstance(expected := answer(one, holed), pd.DataFrame):
+                pd.testing.assert_frame_equal(answer(one, noted), expected)
+            else:
+                assert answer(one, noted) == expected
+            with pytest.raises(DataError, match="'calm'"):
+                answer(one, oops)
+
+
 # ---- settings
 
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from prismts.errors import NotFittedError, SavedModelError, SettingsError
+from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsError
 from prismts.estimators.loans import borrowing, split_loans, with_loans
 from prismts.estimators.saved import read_folder, write_folder
 from prismts.models import find_model
@@ -56,6 +56,8 @@ class Estimator(BaseEstimator):
     adaptation_: Lineage | None = None  # how it was adapted from another one, see ``prismts.adapt``
 
     model: str
+    values: Sequence[str] | None
+    channels_: tuple[str, ...]
     random_state: int
     progress: bool
     run_folder: str | Path | None
@@ -143,6 +145,22 @@ class Estimator(BaseEstimator):
                     f"{name} was {from_json(then)!r} when this {type(self).__name__} was fitted, and is {now!r} now. "
                     "Call fit again, or set it back."
                 )
+
+    def _read(self, data: Any, *, empty_channels: bool = False) -> Any:
+        """Data of any form as this estimator reads them; ``empty_channels`` may have no value at all."""
+        raise NotImplementedError
+
+    def _read_new(self, data: Any, *, empty_channels: bool = True, **how: Any) -> Any:
+        """Data for what was learned: where a column beside its channels cannot be read, the channels alone."""
+        try:
+            return self._read(data, empty_channels=empty_channels, **how)
+        except DataError:
+            if self.values is not None or not self.channels_:
+                raise
+            with contextlib.suppress(DataError):
+                reader = copy(self).set_params(values=list(self.channels_))
+                return reader._read(data, empty_channels=empty_channels, **how)
+            raise
 
     def _encoder_only(self, what: str) -> None:
         if not find_model(self.model).is_encoder:

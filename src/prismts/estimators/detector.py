@@ -384,7 +384,7 @@ class AnomalyDetector(Estimator):
         return (Collection.of(read), kind, True) if isinstance(read, Series) else (read, kind, False)
 
     def _read_like_training(self, data: Any) -> tuple[Collection, TableKind, bool]:
-        read, kind, single = self._read(data, empty_channels=True)
+        read, kind, single = self._read_new(data)
         if read.n_channels != self.n_channels_ and all(name.startswith("channel_") for name in read.channels):
             hint = " If time is the first axis, pass its transpose." if read.n_channels > 4 * self.n_channels_ else ""
             raise ShapeError(

@@ -21,6 +21,7 @@ from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.errors import DataError, SettingsError, ShapeError, unknown_name
 from prismts.estimators.base import Estimator, joined, on_device
+from prismts.estimators.match import reordered
 from prismts.evaluation.protocols import data_hash
 from prismts.layers.heads import POOLINGS, pooled
 from prismts.layers.products import quick_products
@@ -110,11 +111,11 @@ class Embedder(TransformerMixin, Estimator):
         """Learn from unlabeled cases; labels ``y`` are not looked at."""
         self._encoder_only("embed")
         self._check_choices()
-        data = self.read_(X)
+        data = self._read(X)
         scaler = StandardScaler.fit(data)
         self.level_ = _statistics(scaler).mean((0, 1))  # [2]
         self.spread_ = np.maximum(_statistics(scaler).std((0, 1)), 1e-12)
-        self.n_channels_ = data.n_channels
+        self.channels_, self.n_channels_ = data.channels, data.n_channels
         shortest = int(data.lengths.min())
         self.context_length_ = min(192, max(16, shortest)) if self.context_length is None else self.context_length
         if not isinstance(self.context_length_, Integral) or self.context_length_ < _SHORTEST:
@@ -153,6 +154,8 @@ class Embedder(TransformerMixin, Estimator):
                 f"With channels='apart' this embedder is bound to {self.n_channels_} channels, but these cases have "
                 f"{data.n_channels}. Fit with channels='pooled' to embed any number."
             )
+        if self.channels == "apart" and set(data.channels) == set(self.channels_):
+            data = reordered(data, self.channels_, "transform")
         scaler = self._by_case(data)
         if self._inference is None:
             self._inference = on_device(self.model_)
@@ -212,12 +215,14 @@ class Embedder(TransformerMixin, Estimator):
     def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         fitted = {
             "context_length": self.context_length_, "n_channels": self.n_channels_, "settings": self.settings_,
+            "channels": list(self.channels_),
             "n_features": self.n_features_, "fit_result": asdict(self.fit_result_), "data_hash": self.data_hash_,
         }  # fmt: skip
         return fitted, {"level": self.level_, "spread": self.spread_}
 
     def _restore(self, fitted: dict[str, Any], arrays: dict[str, NDArray]) -> None:
         self.context_length_, self.n_channels_ = fitted["context_length"], fitted["n_channels"]
+        self.channels_ = tuple(fitted.get("channels", ()))  # older folders have none
         self.settings_, self.n_features_ = fitted["settings"], fitted["n_features"]
         self.fit_result_, self.data_hash_ = FitResult(**fitted["fit_result"]), fitted["data_hash"]
         self.level_, self.spread_ = arrays["level"], arrays["spread"]
@@ -254,11 +259,18 @@ class Embedder(TransformerMixin, Estimator):
 
         ``duplicates`` says what becomes of rows of a table with equal times but other values (see ``prismts.read``).
         """
+        return (
+            self._read_new(X, duplicates=duplicates)
+            if hasattr(self, "model_")
+            else self._read(X, duplicates=duplicates)
+        )
+
+    def _read(self, X: Any, *, empty_channels: bool = True, duplicates: Duplicates = "refuse") -> Collection:
         if isinstance(X, np.ndarray) and X.ndim == 2:
-            return self.read_(X[:, None])  # cases of one channel, as everywhere among embedders
+            return self._read(X[:, None])  # cases of one channel, as everywhere among embedders
         found = read(
             X, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
-            duplicates=duplicates, empty_channels="keep",
+            duplicates=duplicates, empty_channels="keep" if empty_channels else "refuse",
         )  # fmt: skip
         data = Collection.of(found) if isinstance(found, Series) else found
         lengths = Cases(data, scaler=StandardScaler.identity(data.n_channels)).lengths  # without what pads the end

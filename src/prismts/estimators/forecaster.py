@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import json
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
@@ -501,17 +499,8 @@ class Forecaster(Estimator):
                 f"line={line!r} has the length of one horizon, and head='any_horizon' has none. Leave one of them out."
             )
 
-    def _read_new(self, data: Any) -> tuple[Collection, TableKind]:
-        """Data for the fitted model: where a column beside its channels cannot be read, the channels alone."""
-        try:
-            read, kind = self._read(data, empty_channels=True)
-        except DataError:
-            if self.values is not None:
-                raise
-            with contextlib.suppress(DataError):
-                read, kind = copy.copy(self).set_params(values=self.channels_)._read(data, empty_channels=True)
-                return self._like_training(read), kind
-            raise
+    def _read_new(self, data: Any, **how: Any) -> tuple[Collection, TableKind]:
+        read, kind = super()._read_new(data, **how)
         return self._like_training(read), kind
 
     def _read(self, data: Any, *, empty_channels: bool = False) -> tuple[Collection, TableKind]:

@@ -209,7 +209,7 @@ class Imputer(Estimator):
         out.
         """
         self._check_fitted()
-        read, kind = self._read(data, empty_channels=True)
+        read, kind = self._read_new(data)
         collection = reordered(read, self.channels_, "transform")
         filled = self._filled(collection)
         if collection.channels != read.channels and set(collection.channels) == set(read.channels):
@@ -231,7 +231,7 @@ class Imputer(Estimator):
         """
         self._check_fitted()
         began = clock.perf_counter()
-        collection = reordered(self._read(data)[0], self.channels_, "evaluate_removed")
+        collection = reordered(self._read_new(data, empty_channels=False)[0], self.channels_, "evaluate_removed")
         hide, generator = _hide(kind, share, length), torch.Generator().manual_seed(expect_seed(seed))
         hidden = np.zeros(collection.values.shape, dtype=bool)  # [C, total]
         for begin, end in zip(collection.offsets[:-1], collection.offsets[1:], strict=True):
@@ -271,7 +271,7 @@ class Imputer(Estimator):
         """
         self._check_fitted()
         began = clock.perf_counter()
-        collection = reordered(self._read(data)[0], self.channels_, "evaluate_windows")
+        collection = reordered(self._read_new(data, empty_channels=False)[0], self.channels_, "evaluate_windows")
         scaler = scaler_for(collection, self.scaler_, self.series_names_, may_be_empty=True)
         windows = Windows(collection, self.context_length, 0, scaler=scaler, begin=begin, end=end, stride=stride)
         task, sums = Reconstruct(_hide(kind, share, length), seed=expect_seed(seed)), _ErrorSums()

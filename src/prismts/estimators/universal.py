@@ -255,7 +255,7 @@ class UniversalModel(Estimator):
         embedder.level_, embedder.spread_ = np.zeros(2), np.ones(2)
         embedder.model_, embedder._inference = self._many.encoder, None
         embedder.context_length_ = int(self.context_length)
-        embedder.n_channels_ = 0
+        embedder.channels_, embedder.n_channels_ = (), 0
         embedder._fitted()
         return embedder
 
