@@ -159,3 +159,28 @@ def test_an_argument_that_shapes_the_vector_cannot_be_changed_after_fit(motions)
 def test_a_context_length_that_is_no_number_of_steps_is_refused(motions, length):
     with pytest.raises(SettingsError, match="a whole number of steps, at least 4"):
         Embedder(**{**TINY, "context_length": length}).fit(motions.train)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e9])
+def test_windows_have_the_vectors_of_the_same_steps_as_cases_at_any_level(fitted, level):
+    x = level + np.sin(np.arange(200) / 5)[None]
+    places, vectors = fitted.transform_windows(x, length=40, stride=20)
+    cases = np.stack([x[:, begin : begin + 40] for begin in places[:, 1]])
+    np.testing.assert_allclose(vectors, fitted.transform(cases), rtol=1e-6)
+    with pytest.raises(SettingsError, match=r"length is a whole number of steps, but got 1\.5"):
+        fitted.transform_windows(x, length=1.5)
+
+
+def test_windows_of_named_channels_apart_stand_in_the_order_learned():
+    values = np.random.default_rng(0).normal(size=(2, 60)).cumsum(1)
+    model = Embedder(**TINY, channels="apart").fit(Series(values, ("a", "b")))
+    turned = Series(values[::-1].copy(), ("b", "a"))
+    expected = model.transform_windows(Series(values, ("a", "b")))[1]
+    np.testing.assert_array_equal(model.transform_windows(turned)[1], expected)
+
+
+def test_after_one_training_case_level_and_scale_are_told_in_its_own_units():
+    x = 100 + 3 * np.sin(np.arange(200) * 2 * np.pi / 20)[None]  # deviation 3 / sqrt(2)
+    model = Embedder(**TINY, channels="apart").fit(x[:, None])
+    level, scale = model.transform((x + 6)[:, None])[0, -2:]
+    assert level == pytest.approx(6 / (3 / np.sqrt(2)), rel=1e-4) and scale == pytest.approx(0, abs=1e-6)

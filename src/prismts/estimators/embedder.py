@@ -114,7 +114,8 @@ class Embedder(TransformerMixin, Estimator):
         data = self._read(X)
         scaler = StandardScaler.fit(data)
         self.level_ = _statistics(scaler).mean((0, 1))  # [2]
-        self.spread_ = np.maximum(_statistics(scaler).std((0, 1)), 1e-12)
+        spread, unit = _statistics(scaler).std((0, 1)), np.array([np.exp(self.level_[1]), 1.0])
+        self.spread_ = np.where(spread > 1e-9 * unit, spread, unit)  # of a single case, or of cases all on one scale
         self.channels_, self.n_channels_ = data.channels, data.n_channels
         shortest = int(data.lengths.min())
         self.context_length_ = min(192, max(16, shortest)) if self.context_length is None else self.context_length
@@ -195,28 +196,29 @@ class Embedder(TransformerMixin, Estimator):
         self._check_fitted()
         data = self.read_(X)
         size: int = self.context_length_ if length is None else length
+        if not isinstance(size, Integral) or isinstance(size, bool):
+            raise SettingsError(f"length is a whole number of steps, but got {length!r}.")
         windows = Windows(data, size, 0, stride=max(1, size // 2) if stride is None else stride)
-        index = np.arange(len(windows))
-        series, ends = windows.locate(index)
-        batch = windows.batch(index)
-        x, begins = batch.context.numpy(), ends - size
-        if batch.context_observed is not None:
-            seen = batch.context_observed.numpy()
-            x = np.where(seen, x, np.nan)
-            known = seen.any(axis=1)  # [W, T]
+        series, ends = windows.locate(np.arange(len(windows)))
+        begins = ends - size
+        steps = (data.offsets[series] + begins)[:, None] + np.arange(size)  # [W, T]
+        x = data.values[:, steps].swapaxes(0, 1)  # [W, C, T], in the precision in which the data are stored
+        if not windows.complete:
+            known = ~np.isnan(x).all(axis=1)  # [W, T]
             told = (known * np.arange(1, size + 1)).max(axis=1) >= _SHORTEST
             if not told.any():
                 raise DataError(f"No window of {size} steps holds {_SHORTEST} steps up to its last observed value.")
             x, series, begins = x[told], series[told], begins[told]
-        return np.stack([series, begins], axis=1), self.transform(Collection.from_array(x))
+        cases = replace(Collection.from_array(x), channels=data.channels)
+        return np.stack([series, begins], axis=1), self.transform(cases)
 
     # ---- keeping
 
     def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         fitted = {
             "context_length": self.context_length_, "n_channels": self.n_channels_, "settings": self.settings_,
-            "channels": list(self.channels_),
-            "n_features": self.n_features_, "fit_result": asdict(self.fit_result_), "data_hash": self.data_hash_,
+            "channels": list(self.channels_), "n_features": self.n_features_, "fit_result": asdict(self.fit_result_),
+            "data_hash": self.data_hash_,
         }  # fmt: skip
         return fitted, {"level": self.level_, "spread": self.spread_}
 
