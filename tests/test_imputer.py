@@ -247,6 +247,32 @@ def test_a_file_comes_back_as_a_table_with_the_numbers_it_holds(fitted, tmp_path
     assert not filled.isna().any(axis=None)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "txt"])
+def test_a_file_comes_back_with_every_digit_that_it_holds(kind, tmp_path):
+    steps = np.arange(200)
+    frame = pd.DataFrame({"value": np.round(12251460.44 + 1e6 * np.sin(steps / 9), 2), "small": np.sin(steps / 7)})
+    frame.loc[50:52, "value"] = np.nan
+    frame = frame[["value"]] if kind == "txt" else frame
+    file = tmp_path / f"data.{kind}"
+    if kind == "parquet":
+        frame.to_parquet(file)
+    else:
+        frame.to_csv(file, index=False, header=kind == "csv", na_rep="nan" if kind == "txt" else "")
+    filled = imputer().fit_transform(file)
+    for name in frame:
+        seen = frame[name].notna()
+        np.testing.assert_array_equal(filled.loc[seen, name], frame.loc[seen, name])
+    assert 11e6 < filled.loc[51, "value"] < 13.5e6
+    assert filled[list(frame)].notna().all(axis=None)
+
+
+def test_rows_that_are_added_leave_the_others_with_every_digit(fitted):
+    frame = table(waves() + 1e-9)
+    filled = fitted.transform(frame.drop(index=[50, 51]))
+    seen = [i for i in range(300) if i not in (50, 51)]
+    np.testing.assert_array_equal(filled.iloc[seen][list("abc")], frame.iloc[seen][list("abc")])
+
+
 def of_many_types() -> pd.DataFrame:
     """Columns of every type that a table may have, some with gaps."""
     a = np.sin(np.arange(120) / 3)

@@ -140,5 +140,5 @@ def _answers(estimator: Any, kind: str, data: str, duplicates: Duplicates) -> An
     from prismts.cli.files import table_or_dataset
 
     given = (estimator.time, estimator.series, estimator.values, estimator.frequency)
-    found = table_or_dataset(data, *given, duplicates, "keep")
+    found = table_or_dataset(data, *given, duplicates, "keep", exact=True)
     return estimator.transform(found[:2])

@@ -38,10 +38,12 @@ def table_or_dataset(
     frequency: str | None,
     duplicates: Literal["refuse", "first", "last", "mean", "keep"] = "refuse",
     empty_channels: Literal["refuse", "keep"] = "refuse",
+    exact: bool = False,
 ) -> tuple[Collection, TableKind, Borders | None]:
     """The data as a collection, what kind of table they were, and official borders where they are known by name.
 
     ``empty_channels="keep"`` is for answers of a model that knows the channels: one of them may have no value today.
+    ``exact`` keeps values in double precision, for commands that give them back.
     """
     from prismts.data.catalog import load_dataset
     from prismts.data.readers import read_with_kind
@@ -51,7 +53,7 @@ def table_or_dataset(
     known = is_dataset(data)
     found, kind = read_with_kind(
         load_dataset(data) if known else data, time=time, series=series, values=values, frequency=frequency,
-        duplicates=duplicates, empty_channels=empty_channels,
+        duplicates=duplicates, empty_channels=empty_channels, exact=exact,
     )  # fmt: skip
     if known and values is not None:
         for name in values:

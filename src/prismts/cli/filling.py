@@ -62,10 +62,10 @@ def impute(
             raise SettingsError(f"{model} holds a {type(imputer).__name__}, not an imputer.")
         columns = imputer.values if values is None else values
         given = (time or imputer.time, series or imputer.series, columns, frequency or imputer.frequency)
-        found = table_or_dataset(data, *given, duplicates, "keep")
+        found = table_or_dataset(data, *given, duplicates, "keep", exact=True)
     else:
         place = None if save is None else free_place(save, replace)
-        found = table_or_dataset(data, time, series, values, frequency, duplicates)
+        found = table_or_dataset(data, time, series, values, frequency, duplicates, exact=True)
         imputer = Imputer(
             time=time, series=series, values=values, frequency=frequency, random_state=seed, progress=not quiet,
             fit_settings=None if epochs is None else {"max_epochs": epochs},

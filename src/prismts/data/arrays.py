@@ -30,6 +30,7 @@ def of_array(
     missing_codes: Sequence[float] | None = None,
     *,
     may_be_empty: bool = False,
+    exact: bool = False,
 ) -> Series | Collection:
     """A Series from [C, T], a Collection from [n, C, T]. The numbers are copied only where something changes."""
     x = _floating(x, source)
@@ -37,7 +38,7 @@ def of_array(
         raise ShapeError(f"{source} has shape {list(x.shape)}, that is, no values.")
     if x.ndim == 3:
         whole = Collection.from_array(x, name=name)
-        values, findings = _checked(whole.values, whole.channels, source, missing_codes, may_be_empty)
+        values, findings = _checked(whole.values, whole.channels, source, missing_codes, may_be_empty, exact)
         return replace(whole, values=values, findings=findings)
     if x.ndim != 2:
         raise ShapeError(
@@ -46,7 +47,7 @@ def of_array(
             "One channel alone is x[None, :]."
         )
     channels = tuple(f"channel_{i}" for i in range(len(x)))
-    values, findings = _checked(x, channels, source, missing_codes, may_be_empty)
+    values, findings = _checked(x, channels, source, missing_codes, may_be_empty, exact)
     return Series(values, channels, name=name, findings=findings)
 
 
@@ -61,7 +62,9 @@ def of_arrays(
     return replace(whole, values=values, findings=findings, numbered=True)
 
 
-def read_numbers(path: Path, missing_codes: Sequence[float] | None = None, *, may_be_empty: bool = False) -> Series:
+def read_numbers(
+    path: Path, missing_codes: Sequence[float] | None = None, *, may_be_empty: bool = False, exact: bool = False
+) -> Series:
     """One channel from text with one number a line, or all numbers in one line."""
     data, findings = as_utf8(read_bytes(path), path.name)
     cells = data.split()
@@ -76,12 +79,12 @@ def read_numbers(path: Path, missing_codes: Sequence[float] | None = None, *, ma
     except ValueError as error:
         row = next(i for i, cell in enumerate(cells) if not is_number(cell))
         raise DataError(f"{path.name}: row {row} holds {cells[row].decode()!r}, where a number is expected.") from error
-    checked, noted = _checked(values[None, :], ("value",), path.name, missing_codes, may_be_empty)
+    checked, noted = _checked(values[None, :], ("value",), path.name, missing_codes, may_be_empty, exact)
     return Series(checked, ("value",), name=stem(path), findings=(*findings, *noted))
 
 
 def read_npz(
-    path: Path, missing_codes: Sequence[float] | None = None, *, may_be_empty: bool = False
+    path: Path, missing_codes: Sequence[float] | None = None, *, may_be_empty: bool = False, exact: bool = False
 ) -> Series | Collection:
     """Read an .npz file by the names of its arrays; pickled objects are never opened.
 
@@ -106,13 +109,15 @@ def read_npz(
         raise DataError(f"{path.name} is no .npz file of plain arrays, or a damaged one ({error}).") from error
     if "values" in arrays:
         source = f"{path.name}: values"
-        return of_array(arrays["values"], source, stem(path), missing_codes, may_be_empty=may_be_empty)
+        return of_array(arrays["values"], source, stem(path), missing_codes, may_be_empty=may_be_empty, exact=exact)
     if "X" in arrays:
         if arrays["X"].ndim != 3:
             raise ShapeError(
                 f"{path.name}: X has shape {list(arrays['X'].shape)}, but cases are [case, channel, time]."
             )
-        cases = of_array(arrays["X"], f"{path.name}: X", stem(path), missing_codes, may_be_empty=may_be_empty)
+        cases = of_array(
+            arrays["X"], f"{path.name}: X", stem(path), missing_codes, may_be_empty=may_be_empty, exact=exact
+        )
         assert isinstance(cases, Collection)
         labels = arrays.get("y")
         if labels is not None and labels.shape != (len(cases),):
@@ -124,10 +129,12 @@ def read_npz(
             f"{path.name} holds {held or 'nothing'}. Expected train and test, [time] or [time, variable]; "
             "or values, [channel, time]; or X, [case, channel, time], with y."
         )
-    return _train_then_test(arrays, path, missing_codes)
+    return _train_then_test(arrays, path, missing_codes, exact)
 
 
-def _train_then_test(arrays: dict[str, NDArray], path: Path, missing_codes: Sequence[float] | None) -> Series:
+def _train_then_test(
+    arrays: dict[str, NDArray], path: Path, missing_codes: Sequence[float] | None, exact: bool
+) -> Series:
     parts: list[NDArray] = []
     for part in ("train", "test"):
         x = _floating(arrays[part], f"{path.name}: {part}")
@@ -145,7 +152,7 @@ def _train_then_test(arrays: dict[str, NDArray], path: Path, missing_codes: Sequ
         raise ShapeError(f"{path.name}: train has {len(train)} variables and test has {len(test)}.")
     n_train, n_test = train.shape[1], test.shape[1]
     channels = tuple(f"channel_{i}" for i in range(len(train)))
-    values, findings = _checked(np.concatenate(parts, axis=1), channels, path.name, missing_codes or ())
+    values, findings = _checked(np.concatenate(parts, axis=1), channels, path.name, missing_codes or (), exact=exact)
     labels = None
     if "test_label" in arrays:
         labels = np.concatenate([arrays.get("train_label", np.zeros(n_train)), arrays["test_label"]]).astype(np.int8)
@@ -189,9 +196,10 @@ def _checked(
     source: str,
     missing_codes: Sequence[float] | None,
     may_be_empty: bool = False,
+    exact: bool = False,
 ) -> tuple[NDArray[np.floating], tuple[Finding, ...]]:
     """Values [C, T] as they are stored, and what is to be said about them."""
-    stored = values.astype(storage_dtype(values), copy=False)
+    stored = values.astype(np.float64 if exact else storage_dtype(values), copy=False)
     findings: list[Finding] = []
     for c, name in enumerate(channels):
         channel, noted = mark_missing(values[c], name, source, missing_codes, may_be_empty=may_be_empty)

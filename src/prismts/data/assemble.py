@@ -38,6 +38,7 @@ class Options(NamedTuple):
     gaps: Gaps = "fill"
     missing_codes: Sequence[float] | None = None
     may_be_empty: bool = False  # whether a channel may have no observed value at all
+    exact: bool = False  # whether values are kept in double precision, whatever they need
 
 
 def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Collection, str | None]:
@@ -85,7 +86,7 @@ def _fill(
 ) -> tuple[NDArray[np.floating], list[Finding]]:
     """Values [C, T], read straight into their place: in float32, or again in float64 once one channel needs it."""
     needs = ""  # the channel that single precision cannot hold
-    for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+    for dtype in (np.dtype(np.float32), np.dtype(np.float64))[options.exact :]:
         values = np.empty((len(channels), layout.n_timepoints), dtype)  # [C, T]
         findings: list[Finding] = []
         name = ""
@@ -101,7 +102,7 @@ def _fill(
             if still := constant(out, name):
                 findings.append(still)
         else:
-            if dtype == np.float64:
+            if dtype == np.float64 and not options.exact:
                 message = (
                     f"Stored in double precision, as the movement of column {needs!r} would drown in rounding "
                     "otherwise."

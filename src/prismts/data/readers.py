@@ -30,9 +30,9 @@ TABLE_FILES: dict[str, Callable[[Path], Columns]] = {
     ".parquet": columns_of_parquet,
 }
 ARRAY_FILES: dict[str, Callable[[Path, Options], Series | Collection]] = {
-    ".npz": lambda path, how: read_npz(path, how.missing_codes, may_be_empty=how.may_be_empty),
-    ".txt": lambda path, how: read_numbers(path, how.missing_codes, may_be_empty=how.may_be_empty),
-    ".txt.gz": lambda path, how: read_numbers(path, how.missing_codes, may_be_empty=how.may_be_empty),
+    ".npz": lambda path, how: read_npz(path, how.missing_codes, may_be_empty=how.may_be_empty, exact=how.exact),
+    ".txt": lambda path, how: read_numbers(path, how.missing_codes, may_be_empty=how.may_be_empty, exact=how.exact),
+    ".txt.gz": lambda path, how: read_numbers(path, how.missing_codes, may_be_empty=how.may_be_empty, exact=how.exact),
     ".ts": lambda path, _: read_ts(path),
     ".ts.gz": lambda path, _: read_ts(path),
 }
@@ -97,11 +97,14 @@ def read_with_kind(
     gaps: Gaps = "fill",
     missing_codes: Sequence[float] | None = None,
     empty_channels: EmptyChannels = "refuse",
+    exact: bool = False,
 ) -> tuple[Series | Collection, TableKind]:
     """As ``read``, and what kind of table it was, so that ``to_table`` can answer in kind; files count as pandas.
 
     Times are instants: inside they are in UTC, and a table of answers shows them in the zone they came in. Text with
     one offset throughout keeps that offset, text with several, and the text of a file, comes back in UTC.
+
+    ``exact`` keeps the values of tables and files in double precision.
     """
     for what, choice, choices in (
         ("way with duplicates", duplicates, Duplicates),
@@ -112,7 +115,7 @@ def read_with_kind(
             raise unknown_name(what, choice, get_args(choices))
     options = Options(
         _name(time), _name(series), _names(values), frequency, duplicates, gaps, missing_codes,
-        may_be_empty=empty_channels == "keep",
+        may_be_empty=empty_channels == "keep", exact=exact,
     )  # fmt: skip
     data, kind = _read(source, options)
     if options.may_be_empty and data is not source and bool(np.isnan(data.values).all()):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prismts.data.readers import read_with_kind
 from prismts.data.scaling import StandardScaler
-from prismts.data.series import Collection, Series
+from prismts.data.series import Collection, Series, storage_dtype
 from prismts.data.splits import Borders
 from prismts.data.tables import TableKind, is_frame, to_table
 from prismts.errors import DataError, SettingsError, unknown_name
@@ -202,14 +202,14 @@ class Imputer(Estimator):
         """The data with every missing value filled, as the kind of table, array or series that came in.
 
         Observed values come back exactly as they were, and so do timestamps. Rows that were missing from a table of
-        regular times come back too, filled; the values of such a table, and of a file, pass through single precision
-        and come back as the shortest decimal number that it holds. A column of a table keeps its type where that can
+        regular times come back too, filled. What is filled in a file is rounded to single precision, where that holds
+        its movement. A column of a table keeps its type where that can
         hold its values: float32 and float64 always, whole numbers and truth values where there was no gap; else it
         becomes float64. Columns that were not read (see ``values``) are left
         out.
         """
         self._check_fitted()
-        read, kind = self._read_new(data)
+        read, kind = self._read_new(data, exact=True)
         collection = reordered(read, self.channels_, "transform")
         filled = self._filled(collection)
         if collection.channels != read.channels and set(collection.channels) == set(read.channels):
@@ -310,12 +310,12 @@ class Imputer(Estimator):
 
     # ---- inside
 
-    def _read(self, data: Any, *, empty_channels: bool = False) -> tuple[Collection, TableKind]:
+    def _read(self, data: Any, *, empty_channels: bool = False, exact: bool = False) -> tuple[Collection, TableKind]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], TableKind):  # as read_with_kind gives it
             return Collection.of(data[0]) if isinstance(data[0], Series) else data[0], data[1]
         read, kind = read_with_kind(
             data, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
-            empty_channels="keep" if empty_channels else "refuse",
+            empty_channels="keep" if empty_channels else "refuse", exact=exact,
         )  # fmt: skip
         return (Collection.of(read) if isinstance(read, Series) else read), kind
 
@@ -553,7 +553,10 @@ def _of_name(frame: nw.DataFrame[Any], name: str) -> nw.Series[Any] | None:
 
 def _column(old: nw.Series[Any] | None, filled: NDArray[np.floating], read: NDArray[np.floating]) -> NDArray:
     """A column with its gaps filled: as it stands in the table, or as it was read where rows were added or moved."""
-    told = filled.astype(str).astype(np.float64) if filled.dtype == np.float32 else filled
+    told = filled
+    if storage_dtype(filled[None]) == np.float32:  # what is filled is no more exact, and shorter to read
+        short = filled.astype(np.float32).astype(str).astype(np.float64)
+        told = np.where(np.isnan(read) | (read.dtype == np.float32), short, filled)
     if old is None or not (old.dtype.is_numeric() or old.dtype == nw.Boolean):
         return told
     kind = old.dtype
