@@ -60,7 +60,9 @@ def test_cases_in_a_long_table_are_classified_by_the_name_of_their_series(tmp_pa
 def test_impute_fills_the_gaps_and_leaves_the_rest(tmp_path, run):
     series = simulated_plant(400, seed=3)
     frame = pd.DataFrame(np.round(series.values.T[:, :3], 3), columns=list(series.channels[:3]))
-    frame["feeder_1"] = np.round(12251460.44 + 1e5 * frame["feeder_1"], 2)  # more digits than single precision has
+    frame["feeder_1"] = np.round(
+        12251460.44 + 1e6 * frame["feeder_1"].astype(float), 2
+    )  # more digits than single precision has
     frame.insert(0, "date", series.timestamps)
     holed = frame.copy()
     holed.loc[50:60, "feeder_1"] = np.nan
