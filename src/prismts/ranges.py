@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from prismts.errors import SettingsError
 
@@ -47,9 +48,9 @@ def expect_heads(width: int, n_heads: int) -> None:
         )
 
 
-def expect_seed(seed: object, name: str = "seed") -> int:
+def expect_seed(seed: Any, name: str = "seed") -> int:
     """The seed as a number of Python, or a SettingsError that tells what it may be."""
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
         raise SettingsError(
             f"{name} is a whole number from 0 to {2**32 - 1}, so that what is drawn can be drawn again, but got "
             f"{seed!r}."

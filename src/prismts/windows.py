@@ -82,7 +82,7 @@ class Windows:
         measured: Measurements | None = None,
     ) -> None:
         for name, count in (("context_length", context_length), ("horizon", horizon), ("stride", stride)):
-            if not isinstance(count, Integral) or isinstance(count, bool):
+            if not isinstance(count, Integral) or count is True:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise SettingsError(f"{name} is a whole number of time steps, but got {count!r}.")
         if context_length < 1 or horizon < 0 or stride < 1:
             raise SettingsError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -75,7 +75,7 @@ def _places(index: pd.Index) -> NDArray[np.int64] | None:
     if len(index) < 2 or not isinstance(index, pd.PeriodIndex | pd.DatetimeIndex):
         return None
     if isinstance(index, pd.PeriodIndex):
-        place, off = np.divmod(index.asi8 - index.asi8[0], index.freq.n)
+        place, off = np.divmod(index.asi8 - index.asi8[0], cast(Any, index.freq).n)
     else:
         ticks = index.as_unit("ns").asi8
         grid = infer_grid(ticks, np.ones(len(ticks) - 1, dtype=bool), clock=True)

@@ -18,6 +18,7 @@ from prismts.errors import DataError
 
 __all__ = ["TableKind", "columns_of_frame", "is_frame", "to_table"]
 
+Backend = Literal["pandas", "polars", "pyarrow", "array"]
 _FRAMES = {"pandas": "pandas", "polars": "polars", "pyarrow": "pyarrow"}
 
 
@@ -25,7 +26,7 @@ _FRAMES = {"pandas": "pandas", "polars": "polars", "pyarrow": "pyarrow"}
 class TableKind:
     """What a table was when it came in, so that what goes out can be the same."""
 
-    backend: Literal["pandas", "polars", "pyarrow", "array"]
+    backend: Backend
     time: str | None = None  # name of the time column, or of the index
     series: str | None = None  # name of the column that tells series apart
     time_is_index: bool = False  # pandas only
@@ -33,9 +34,7 @@ class TableKind:
     series_type: str | None = None  # of the names of series where they are no text, as numpy calls it: "int64"
 
     @classmethod
-    def of_columns(
-        cls, backend: Literal["pandas", "polars", "pyarrow"], columns: Columns, time: str | None, series: str | None
-    ) -> TableKind:
+    def of_columns(cls, backend: Backend, columns: Columns, time: str | None, series: str | None) -> TableKind:
         """The kind of a table whose time and series columns are known."""
         return cls(
             backend, time, series,

@@ -196,7 +196,7 @@ class Embedder(TransformerMixin, Estimator):
         self._check_fitted()
         data = self.read_(X)
         size: int = self.context_length_ if length is None else length
-        if not isinstance(size, Integral) or isinstance(size, bool):
+        if not isinstance(size, Integral) or size is True:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingsError(f"length is a whole number of steps, but got {length!r}.")
         windows = Windows(data, size, 0, stride=max(1, size // 2) if stride is None else stride)
         series, ends = windows.locate(np.arange(len(windows)))
@@ -261,30 +261,27 @@ class Embedder(TransformerMixin, Estimator):
 
         ``duplicates`` says what becomes of rows of a table with equal times but other values (see ``prismts.read``).
         """
-        return (
-            self._read_new(X, duplicates=duplicates)
-            if hasattr(self, "model_")
-            else self._read(X, duplicates=duplicates)
-        )
+        reading = self._read_new if hasattr(self, "model_") else self._read
+        return reading(X, duplicates=duplicates)
 
-    def _read(self, X: Any, *, empty_channels: bool = True, duplicates: Duplicates = "refuse") -> Collection:
-        if isinstance(X, np.ndarray) and X.ndim == 2:
-            return self._read(X[:, None])  # cases of one channel, as everywhere among embedders
+    def _read(self, data: Any, *, empty_channels: bool = True, duplicates: Duplicates = "refuse") -> Collection:
+        if isinstance(data, np.ndarray) and data.ndim == 2:
+            return self._read(data[:, None])  # cases of one channel, as everywhere among embedders
         found = read(
-            X, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
+            data, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
             duplicates=duplicates, empty_channels="keep" if empty_channels else "refuse",
         )  # fmt: skip
-        data = Collection.of(found) if isinstance(found, Series) else found
-        lengths = Cases(data, scaler=StandardScaler.identity(data.n_channels)).lengths  # without what pads the end
+        cases = Collection.of(found) if isinstance(found, Series) else found
+        lengths = Cases(cases, scaler=StandardScaler.identity(cases.n_channels)).lengths  # without what pads the end
         if int(lengths.min()) < _SHORTEST:
             short = int(lengths.argmin())
             steps = f"{int(lengths[short])} step{'s' * int(lengths[short] != 1)}"
-            behind = "" if lengths[short] == data.lengths[short] else " up to its last observed value"
+            behind = "" if lengths[short] == cases.lengths[short] else " up to its last observed value"
             raise DataError(
-                f"Case {data.names[short]!r} has {steps}{behind}, too few to embed; at least "
+                f"Case {cases.names[short]!r} has {steps}{behind}, too few to embed; at least "
                 f"{_SHORTEST} are needed. Leave it out."
             )
-        return data
+        return cases
 
     def _windows(self, data: Collection, scaler: StandardScaler) -> Windows:
         def cut(stride: int) -> Windows:

@@ -434,9 +434,8 @@ class Forecaster(Estimator):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value is True:
                 raise SettingsError(f"{name} is a whole number of time steps, but got {value!r}.")
-        if self.quantiles is not None and (
-            isinstance(self.quantiles, str) or not isinstance(self.quantiles, Sequence | np.ndarray)
-        ):
+        quantiles: Any = self.quantiles
+        if isinstance(quantiles, str) or not isinstance(quantiles, Sequence | np.ndarray | None):
             raise SettingsError(f"quantiles are several levels, such as (0.1, 0.5, 0.9), but got {self.quantiles!r}.")
         n = self.n_members
         if n is not None and (not isinstance(n, Integral) or n is True or n < 1):

@@ -97,10 +97,10 @@ class FitConfig:
             make_schedule(self.schedule, 1, 1)
         expect_counts(self, "max_epochs", "patience", "batch_size", "channels_at_once", "n_nodes")
         for name in ("learning_rate", "weight_decay", "line_rate", "min_steps", "gradient_clip"):
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if value is None and name == "gradient_clip":
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool):
+            if not isinstance(value, Real) or value is True:
                 raise SettingsError(f"{name} is a number, but got {value!r}.")
             if not 0 <= float(value) < math.inf:
                 raise SettingsError(f"{name} is a finite number of at least 0, but got {value!r}.")
