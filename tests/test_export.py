@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 import prismts
 from prismts import cli
+from prismts.data.arrays import of_array
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.data.synthetic import labeled_motions, planted_anomalies, simulated_plant, sine_mixture
@@ -29,6 +30,7 @@ from prismts.serving.export import described, export, graph_of
 from prismts.serving.graph_classify import PaddedHydra
 from prismts.serving.graph_detect import refused_judges
 from prismts.serving.runtime import OnnxModel
+from prismts.serving.served import OnnxEngine, TorchEngine
 from prismts.tasks.detect import box_mean
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -205,6 +207,41 @@ def test_each_series_of_training_has_its_own_scale_and_others_are_scaled_by_them
     for number, name in ((0, "north"), (1, "south"), (-1, "new")):
         live = forecaster.predict((Collection.of(Series(x, name=name)), TableKind("array")))
         np.testing.assert_allclose(asked(forecaster, x[None], np.array([number]))["forecast"], live, rtol=2e-5)
+
+
+def served(forecaster, tmp_path) -> tuple[TorchEngine, OnnxEngine]:
+    """The same forecaster behind both runtimes."""
+    forecaster.save(tmp_path / "model")
+    return TorchEngine("m", tmp_path / "model"), OnnxEngine("m", export(forecaster, tmp_path / "m.onnx"))
+
+
+def test_cases_of_an_array_are_numbered_and_no_number_is_taken_for_a_series_of_training(plant, tmp_path):
+    cases = np.stack([plant[:1, :300] * scale for scale in (1.0, 5.0, 20.0)])
+    forecaster = prismts.Forecaster("ridge", context_length=24, horizon=2, progress=False).fit(cases)
+    engines = served(forecaster, tmp_path)
+    for n in (1, 2, 3):
+        new = cases[:n, :, 100:124] + 7.0
+        for engine in engines:
+            (found,) = engine.compute([of_array(new)])
+            np.testing.assert_allclose(found, forecaster.predict(new), rtol=1e-5)
+    one = of_array(cases[:1, :, 100:124] + 7.0)
+    for engine in engines:
+        np.testing.assert_allclose(engine.compute([one, one])[1], engine.compute([one])[0], rtol=1e-6)
+    assert np.isnan(forecaster.backtest(cases[:2, :, 100:]).scores["mase"])
+    assert np.isfinite(forecaster.backtest(cases[:, :, 100:]).scores["mase"])
+
+
+def test_a_series_that_was_not_in_training_is_scaled_by_all_its_steps_by_either_runtime(plant, tmp_path):
+    cases = [Series(plant[:, :300] * 10.0**i, name=name) for i, name in enumerate(("north", "south"))]
+    forecaster = prismts.Forecaster("ridge", context_length=24, horizon=6, progress=False).fit(Collection.of(cases))
+    x = plant[:, 300:400] * np.linspace(50, 1, 100, dtype=np.float32)  # far wider than its last 24 steps
+    new, longer = (Collection.of(Series(x[:, first:], name="new")) for first in (10, 0))
+    known = Collection.of(Series(x, name="south"))
+    torch_engine, onnx_engine = served(forecaster, tmp_path)
+    for asked_for in (new, longer, known):
+        (told,) = torch_engine.compute([asked_for])
+        np.testing.assert_allclose(onnx_engine.compute([asked_for])[0], told, rtol=1e-4)
+    assert onnx_engine.key(new) != onnx_engine.key(longer) and torch_engine.key(new) == torch_engine.key(longer)
 
 
 @pytest.mark.parametrize("name", [name for name in DETECTORS if name not in refused_judges()])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from prismts.data.series import Collection, Series
 from prismts.data.tables import TableKind
 from prismts.errors import SettingsError, unknown_name
-from prismts.estimators.match import in_steps_of, reordered
+from prismts.estimators.match import in_steps_of, reordered, rows_of
 from prismts.serving.bodies import Reading
 
 __all__ = [
@@ -35,6 +35,7 @@ TASKS = {
     "impute": "imputer",
     "embed": "embedder",
 }
+_STRANGER = "a series that was not in training"
 _TASK_OF = {
     "Forecaster": "forecast",
     "Classifier": "classify",
@@ -147,12 +148,18 @@ class Engine:
     def _merged(self, parts: Sequence[Collection]) -> Collection:
         values = np.concatenate([part.values for part in parts], axis=1)
         offsets = np.concatenate([[0], np.cumsum([part.values.shape[1] for part in parts])])
-        names = tuple(self._name("" if part.numbered else part.names[0]) for part in parts)
+        names = tuple(self._name(part) for part in parts)
         return Collection(values, offsets, names, parts[0].channels)
 
-    def _name(self, name: str) -> str:
+    def _name(self, part: Collection) -> str:
         """What a series that comes alone is called among others, so that it keeps its scale."""
-        return name
+        known = self._series_names()
+        (row,) = rows_of(part, known)
+        return _STRANGER if row is None else known[row]
+
+    def _series_names(self) -> tuple[str, ...]:
+        """The series of training that have scales of their own."""
+        return ()
 
 
 class TorchEngine(Engine):
@@ -185,9 +192,8 @@ class TorchEngine(Engine):
     def _blame(self, case: Series) -> NDArray[np.float64]:
         return self.estimator.contributions(case)
 
-    def _name(self, name: str) -> str:
-        known: tuple[str, ...] = getattr(self.estimator, "series_names_", ())
-        return known[0] if self.facts.task == "forecast" and len(known) == 1 else name
+    def _series_names(self) -> tuple[str, ...]:
+        return getattr(self.estimator, "series_names_", ())
 
 
 class OnnxEngine(Engine):
@@ -211,20 +217,39 @@ class OnnxEngine(Engine):
                 for case in data
             ]
         if task == "forecast":
-            values = np.stack([self._past(case) for case in cases])  # [n, C, T]
-            return model.predict(values, series=list(data.names))
+            names = self._known(data)
+            values = [self._past(case, name) for case, name in zip(cases, names, strict=True)]  # [C, T] each
+            return model.predict(values, series=names)
         if task == "impute":
-            filled = [model.transform(case, series=name) for case, name in zip(cases, data.names, strict=True)]
+            filled = [model.transform(case, series=name) for case, name in zip(cases, self._known(data), strict=True)]
             return np.concatenate(filled, axis=-1)
         one = model.predict_proba if task == "classify" else model.transform
         if len({case.shape for case in cases}) == 1:
             return one(np.stack(cases))
         return np.stack([one(case) for case in cases])
 
-    def _past(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
+    def key(self, data: Collection) -> Hashable | None:
+        """As that of any engine; a series that is read as a whole goes with others of its length."""
+        key = super().key(data)
+        whole = key is not None and self.facts.task == "forecast" and self._known(data) == [None]
+        return (key, data.values.shape[1]) if whole and self._series_names() else key
+
+    def _series_names(self) -> tuple[str, ...]:
+        return tuple(self.model.metadata["series_names"]) if "series" in self.model.metadata["inputs"] else ()
+
+    def _known(self, data: Collection) -> list[str | None]:
+        """The name in training of each series, None where it was not in training or the graph does not ask."""
+        names = self._series_names()
+        if not names:
+            return [None] * len(data)
+        return [None if row is None else names[row] for row in rows_of(data, names)]
+
+    def _past(self, x: NDArray[np.floating], name: str | None) -> NDArray[np.floating]:
+        """The steps that are read: the last ones, and all of a series that is scaled by itself."""
         length = self.facts.context_length or x.shape[1]
-        x = x[:, -length:]
-        return np.pad(x, ((0, 0), (length - x.shape[1], 0)), constant_values=np.nan)  # [C, context_length]
+        if name is not None or not self._series_names():
+            x = x[:, -length:]
+        return np.pad(x, ((0, 0), (max(0, length - x.shape[1]), 0)), constant_values=np.nan)
 
 
 def load_engines(paths: Sequence[Path | str], backend: Backend = "torch") -> dict[str, Engine]:
