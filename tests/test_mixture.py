@@ -124,6 +124,17 @@ def test_a_wide_source_gives_groups_of_channels_and_every_channel_in_turn():
     assert whole.batch(np.array([0]))["wide"].context.shape[1] == 7
 
 
+@pytest.mark.parametrize("n_items", [None, 32])
+def test_every_channel_is_read_of_batches_in_order_and_of_items_that_lie_evenly_apart(n_items):
+    wide = Windows(Collection.of(Series(np.arange(4.0)[:, None] + np.zeros((4, 99)))), 32, 4)
+    assert len(wide) == 64
+    mixed, seen = MixedSource({"wide": wide}, n_items=n_items, channels_at_once=2), set()
+    for epoch in range(4):
+        for batch in Batches(mixed, 4, seed=None if n_items is None else 0, epoch=epoch):
+            seen |= set(batch["wide"].context.unique().tolist())
+    assert seen == set(range(4))
+
+
 def test_a_number_beyond_the_last_item_and_no_source_are_refused():
     mixed = MixedSource(sources())
     with pytest.raises(IndexError, match="numbered 0 to 345, but got 346"):

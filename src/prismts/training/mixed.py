@@ -26,7 +26,7 @@ class MixedSource:
         n_items: how many items of each source an epoch reads: a source with fewer is read over and over, of one with
             more, every k-th item is read. None reads every item once.
         channels_at_once: a source named in ``apart`` with more channels gives a group of at most so many to a batch,
-            another group with every batch.
+            drawn by the number of its first item in it.
         apart: names of the sources whose channels the model reads apart.
     """
 
@@ -81,11 +81,15 @@ class MixedSource:
         return found
 
     def _group(self, name: str, source: Source, item: int) -> slice:
-        """All channels, or a group of them, drawn by the number of an item."""
+        """All channels, or a group of them, drawn by the number of an item.
+
+        Not its remainder: of items that lie evenly apart, as the first ones of batches in order and every k-th one do,
+        remainders can leave a group out for good.
+        """
         n, most = source.n_channels, self.channels_at_once
         if most is None or n <= most or name not in self.apart:
             return slice(None)
         n_groups = -(-n // most)
         edges = np.linspace(0, n, n_groups + 1).astype(int)
-        group = item % n_groups
+        group = int(np.random.default_rng(item).integers(n_groups))
         return slice(int(edges[group]), int(edges[group + 1]))
