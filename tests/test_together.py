@@ -67,6 +67,20 @@ def test_networks_trained_as_one_learn_what_each_learns_alone(stacked):
     assert_equal_outcome(got, [one.alone() for one in others], those, others)
 
 
+def test_a_line_may_rest_beside_one_network_and_move_beside_the_next(stacked):
+    those = [
+        replace(one, config=replace(one.config, line_rate=rate))
+        for one, rate in zip(trainings(), (0.0, 2.0, 5.0), strict=True)
+    ]
+    others = twins(those)
+    lines = [one.model.state_dict()["head.line.weight"].clone() for one in those]
+    got = fit_together(those)
+    assert stacked == [3]
+    assert_equal_outcome(got, [one.alone() for one in others], those, others)
+    moved = [not torch.equal(one.model.state_dict()["head.line.weight"], line) for one, line in zip(those, lines)]
+    assert moved == [False, True, True]
+
+
 def test_each_network_stops_when_its_own_patience_is_over():
     wild = replace(CONFIG, max_epochs=8, patience=1, learning_rate=0.02, schedule="constant")
     those = trainings(config=wild)

@@ -221,8 +221,11 @@ class Stack:
         self.models = list(models)
         # a hollow copy that gives the stacked weights their form
         self.form = _Judged(copy.deepcopy(self.models[0]).to("meta"), task)
-        self.names = [name for name, p in self.models[0].named_parameters() if p.requires_grad]
-        self.resting = self._stacked([n for n, p in self.models[0].named_parameters() if not p.requires_grad])
+        # the line beside one network may rest where that of another moves
+        moving = {name for model in self.models for name, p in model.named_parameters() if p.requires_grad}
+        every = [name for name, _ in self.models[0].named_parameters()]
+        self.names = [name for name in every if name in moving]
+        self.resting = self._stacked([name for name in every if name not in moving])
         self.gather_buffers()
 
     def _stacked(self, names: Sequence[str]) -> dict[str, Tensor]:
