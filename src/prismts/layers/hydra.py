@@ -115,16 +115,17 @@ class HydraMap(nn.Module):
         root = weight.sqrt()
         u, s, v = torch.linalg.svd(root * (x - center), full_matrices=False)
         aim = u.T @ (root * (y - target))  # [r, K]
+        mean_square = s.square().mean().clamp(min=1e-12)  # of cases that are all alike it is 0
         least, chosen, kept = float("inf"), PENALTIES[-1], torch.zeros(n, self.n_classes).double()
         for penalty in PENALTIES:
-            shrink = s.square() / (s.square() + penalty * s.square().mean())
+            shrink = s.square() / (s.square() + penalty * mean_square)
             fitted = u @ (shrink[:, None] * aim) / root + target
             lever = (u.square() @ shrink)[:, None] + weight / n  # [n, 1]
             without = y - (y - fitted) / (1 - lever).clamp(min=1e-6)
             error = float((weight * (y - without).square()).mean())
             if error < least:
                 least, chosen, kept = error, penalty, without
-        shrunk = s / (s.square() + chosen * s.square().mean())
+        shrunk = s / (s.square() + chosen * mean_square)
         solution = v.T @ (shrunk[:, None] * aim)  # [F, K]
         sharpness = _sharpness(kept, labels, weight[:, 0])
         self.weight.copy_((solution * sharpness).T)
