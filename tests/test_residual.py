@@ -37,6 +37,14 @@ def slice_size(request, monkeypatch):
     monkeypatch.setattr(residual, "SLICE", request.param)
 
 
+def test_a_branch_with_a_norm_reads_rows_in_any_layout():
+    x, kernel, bias, alpha = conv()
+    turned = x.detach().transpose(1, 2).contiguous().transpose(1, 2)  # the same numbers, laid out otherwise
+    norm = BatchNorm(3).double()
+    expected = conv_branch(x.detach(), kernel, bias, alpha, 0.0, norm)
+    torch.testing.assert_close(conv_branch(turned, kernel, bias, alpha, 0.0, norm), expected)
+
+
 def test_a_pair_by_hand():
     one = torch.ones(1, 1)
     got = pair_branch(torch.tensor([[2.0]]), (3 * one, one[0]), (5 * one, one[0]), torch.tensor(0.5), 0.0, 0.0)

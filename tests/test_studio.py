@@ -18,7 +18,7 @@ import pytest
 import prismts
 from prismts.data.synthetic import simulated_plant
 from prismts.errors import SettingsError
-from prismts.serving.jobs import Lane
+from prismts.serving.jobs import Job, Lane
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 from fastapi.testclient import TestClient
@@ -72,6 +72,18 @@ def test_jobs_are_done_one_after_the_other_by_one_process(lane):
     assert len({job.result["process"] for job in jobs}) == 1
     assert jobs[0].ended <= jobs[1].began <= jobs[1].ended <= jobs[2].began
     assert jobs[0].told()["progress"] == {"stage": "a"}
+
+
+def test_whoever_sees_a_job_done_sees_its_result():
+    class Watched(Job):
+        def __setattr__(self, name, value):
+            if (name, value) == ("state", "done"):
+                assert self.result == {"name": "sales"} and self.ended is not None
+            super().__setattr__(name, value)
+
+    job = Watched("read", "sales", {})
+    job._end("done", result={"name": "sales"})
+    assert job.state == "done" and job.finished.is_set()
 
 
 def test_a_stop_ends_what_runs_and_what_waits_and_the_next_job_is_done(lane):

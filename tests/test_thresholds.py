@@ -132,6 +132,12 @@ def test_too_small_a_tail_is_an_error_and_never_a_fallback():
         tail_threshold(np.ones(10_000), 1e-3)
 
 
+def test_a_tail_of_fewer_scores_than_are_suspected_is_too_small():
+    scores = np.r_[np.ones(29_900), 1 + np.arange(1, 101) / 100]  # 100 above the start, 150 suspected
+    with pytest.raises(DataError, match="holds 0 distinct scores"):
+        tail_threshold(scores, 1e-4)
+
+
 def test_an_alarm_lies_above_the_threshold_and_a_missing_score_raises_none():
     threshold = quantile_threshold([1.0, 2.0], 0.001)
     assert threshold.alarms([1.0, 2.0, 2.1, np.nan]).tolist() == [False, False, True, False]

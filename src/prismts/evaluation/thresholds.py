@@ -102,7 +102,7 @@ def tail_threshold(
     start = float(np.quantile(s, 1 - tail_share, method="higher"))
     tail = np.sort(s[s > start]) - start
     n_suspect = int(suspect_share * s.size)
-    n_distinct = len(np.unique(tail[: len(tail) - n_suspect]))
+    n_distinct = len(np.unique(tail[: max(0, len(tail) - n_suspect)]))  # ties may leave fewer than the suspects
     if n_distinct < MIN_TAIL:
         raise DataError(
             f"The tail of the top {tail_share:g} of {s.size} training scores holds {n_distinct} distinct scores below "

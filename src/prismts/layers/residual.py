@@ -164,7 +164,8 @@ class _Conv(torch.autograd.Function):
         (drop,) = draw((p, x.numel()))
         ctx.p, ctx.kind, ctx.eps = p, _kind(x), eps
         weight = (1.0 if alpha is None else float(alpha)) * drop.scale
-        result, work = torch.empty_like(x), _ConvBuffers(x, ctx.kind)
+        result = torch.empty_like(x, memory_format=torch.contiguous_format)  # its rows are written through a view
+        work = _ConvBuffers(x, ctx.kind)
         mean, inverse = x.new_empty(2, len(x))
         for part in work.slices():
             z, _ = work.convolve(x[part], kernel[part], bias[part], drop, part.start)

@@ -65,7 +65,8 @@ class Job:
         }  # fmt: skip
 
     def _end(self, state: State, *, result: Any = None, error: str = "") -> None:
-        self.state, self.result, self.error, self.ended = state, result, error, time.monotonic()
+        self.result, self.error, self.ended = result, error, time.monotonic()
+        self.state = state  # last: whoever reads it in another thread finds the rest
         self.finished.set()
 
 
