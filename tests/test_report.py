@@ -291,6 +291,25 @@ def test_every_text_is_escaped_wherever_it_stands(tmp_path):
     assert page.data["figures"][0]["data"][1]["name"] == label(EVIL)
 
 
+def test_every_section_has_a_place_of_its_own_whatever_its_title(tmp_path):
+    titles = ["Scores", "数据", "北京", "plant 1", "plant-1", "plant 1-2"]
+    page = tmp_path / "page.html"
+    write_report(page, "places", [Section(title, [Text(title)]) for title in titles])
+    text = page.read_text()
+    places = re.findall(r'<section id="([^"]+)"', text)
+    assert len(places) == len(set(places)) == len(titles) and places[0] == "scores"
+    assert re.findall(r'<a href="#([^"]+)"', text) == places
+
+
+def test_a_long_line_is_drawn_by_the_ends_of_each_stretch_and_by_its_gaps():
+    y = np.zeros(1000)
+    y[301], y[302], y[303] = 5.0, np.nan, -5.0
+    at, values = figures.thinned(y, 100)
+    found = dict(zip(at.tolist(), values, strict=True))
+    assert (found[301], found[302], found[303]) == (5.0, None, -5.0) and len(at) < 110
+    assert figures.thinned(y[:100], 100)[0].tolist() == list(range(100))
+
+
 def test_data_of_figures_cannot_end_the_script_they_stand_in(tmp_path):
     figure = figures.residual_weights_figure([{"</SCRIPT><!--<script>": 1.0}])
     written = write_report(tmp_path / "page.html", "t", [Section("s", [Drawing(figure, "c")])])

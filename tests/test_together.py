@@ -77,7 +77,10 @@ def test_a_line_may_rest_beside_one_network_and_move_beside_the_next(stacked):
     got = fit_together(those)
     assert stacked == [3]
     assert_equal_outcome(got, [one.alone() for one in others], those, others)
-    moved = [not torch.equal(one.model.state_dict()["head.line.weight"], line) for one, line in zip(those, lines)]
+    moved = [
+        not torch.equal(one.model.state_dict()["head.line.weight"], line)
+        for one, line in zip(those, lines, strict=True)
+    ]
     assert moved == [False, True, True]
 
 

@@ -2,8 +2,8 @@
 
 The four are those the slides of the CNN-GRU cross learner name: a daily skeleton that wobbles, channels that move
 together, slow movements that dominate, and a level or spread that changes over time. What is measured decides what is
-suggested, so the test part is not read for it: all numbers but two come from the steps before the test part, and those
-two, how far the test part itself has moved, are told and not used.
+suggested, so no value of the test part is read for it: how far the test part itself has moved is told and not used.
+Gaps alone, which are no values, are counted everywhere.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from prismts.estimators.detector import AnomalyDetector
 from prismts.estimators.match import reordered
 from prismts.evaluation.thresholds import Event, Threshold
 from prismts.models.failure import signs_of_failure
+from prismts.report.figures import thinned
 from prismts.report.page import Block, Code, Drawing, Facts, Note, Section, Table, Text, Written, write_report
 from prismts.report.theme import OBSERVED, PALETTE, TEMPLATES, faded, label
 
@@ -76,12 +77,12 @@ def detection_figure(
     figure.update_annotations(x=0, xanchor="left", font_size=13)
     x = np.arange(n) if series.timestamps is None else series.timestamps
     for row, c in enumerate(shown, start=1):
-        at, y = _thinned(series.values[c].astype(np.float64))
+        at, y = thinned(series.values[c], _MOST_POINTS)
         line = {"color": OBSERVED, "width": 1.3}
         figure.add_trace(go.Scatter(x=_axis(x[at]), y=y, mode="lines", line=line, showlegend=False,
                                     name=label(series.channels[c])), row=row, col=1)  # fmt: skip
     row = len(shown) + 1
-    at, y = _thinned(scores)
+    at, y = thinned(scores, _MOST_POINTS)
     figure.add_trace(
         go.Scatter(x=_axis(x[at]), y=y, mode="lines", name="score", line={"color": PALETTE[0], "width": 1.4}),
         row=row, col=1,
@@ -202,18 +203,3 @@ def _most_to_blame(series: Series, found: Sequence[Event]) -> list[int]:
         for place, name in enumerate(event.channels):
             blamed[name] = blamed.get(name, 0.0) + 1 / (1 + place)
     return sorted(range(series.n_channels), key=lambda c: -blamed[series.channels[c]])
-
-
-def _thinned(y: NDArray[np.float64]) -> tuple[NDArray[np.int64], list[float | None]]:
-    """Steps to draw and the values there: all, or the lowest and highest of each stretch; missing values are gaps."""
-    at = np.arange(len(y))
-    if len(y) > _MOST_POINTS:
-        picks: list[int] = []
-        for part in np.array_split(at, _MOST_POINTS // 2):
-            inside = y[part]
-            if np.isnan(inside).all():
-                picks.append(int(part[0]))
-            else:
-                picks += sorted({int(part[np.nanargmin(inside)]), int(part[np.nanargmax(inside)])})
-        at = np.array(picks)
-    return at, [None if np.isnan(one) else float(one) for one in y[at]]

@@ -29,6 +29,7 @@ __all__ = [
     "forecast_figure",
     "patch_bounds_figure",
     "residual_weights_figure",
+    "thinned",
     "training_figure",
     "with_menu",
 ]
@@ -344,6 +345,24 @@ def with_menu(figures: Mapping[str, Figure], name: str) -> Figure:
 
 
 # ---- parts of figures
+
+
+def thinned(y: Floats, most: int) -> tuple[NDArray[np.int64], list[float | None]]:
+    """Steps to draw of y [T] and the values there, None where one is missing: all, or of a longer one of each stretch.
+
+    A stretch is drawn by its lowest and its highest value, and by a gap where it has one.
+    """
+    at = np.arange(len(y))
+    if len(y) > most:
+        picks: list[int] = []
+        for part in np.array_split(at, most // 2):
+            inside = y[part]
+            known = ~np.isnan(inside)
+            ends = {int(part[np.nanargmin(inside)]), int(part[np.nanargmax(inside)])} if known.any() else set[int]()
+            holes = {int(part[int((~known).argmax())])} if not known.all() else set[int]()
+            picks += sorted(ends | holes)
+        at = np.array(picks)
+    return at, [None if np.isnan(one) else float(one) for one in y[at]]
 
 
 def _empty(height: int, note: str = "") -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -89,11 +90,6 @@ class Section:
     title: str
     blocks: Sequence[Block] = field(default_factory=tuple)
 
-    @property
-    def anchor(self) -> str:
-        """The title as the name of a place in the page."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
-
 
 class Written(NamedTuple):
     """A file that was written, and its size."""
@@ -133,11 +129,12 @@ def write_report(
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     # what is marked as safe is ours and plotly's; everything else on the page is escaped
     sources = {name: Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js")}
+    places = _places([section.title for section in sections])
     page = environment.get_template("page.html.jinja").render(
         title=title,
         subtitle=subtitle,
         language=language,
-        sections=sections,
+        sections=list(zip(sections, places, strict=True)),
         number=lambda block: numbered[id(block)],
         note=lambda block: (block.figure.layout.meta or {}).get("note", ""),
         data=Markup(_json_for_script({"templates": TEMPLATES, "figures": drawings})),
@@ -150,6 +147,16 @@ def write_report(
     encoded = page.encode("utf-8", errors="replace")
     write_whole(path, encoded)
     return Written(path, len(encoded))
+
+
+def _places(titles: Sequence[str]) -> list[str]:
+    """The titles as names of places in the page, each of its own, whatever signs the titles are written in."""
+    found: list[str] = []
+    for title in titles:
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+        others = (f"{name}-{number}" for number in itertools.count(2))
+        found.append(next(place for place in itertools.chain([name], others) if place not in found))
+    return found
 
 
 def _drawn(figure: Figure) -> dict[str, Any]:

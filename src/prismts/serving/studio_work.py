@@ -30,6 +30,7 @@ from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders
 from prismts.data.tables import TableKind
 from prismts.errors import DataError, PrismError, SettingsError, unknown_name
+from prismts.report.figures import thinned
 from prismts.report.page import Block, Drawing, Facts, Note, Section, Table, Text, write_report
 from prismts.report.theme import OBSERVED, PALETTE, label
 from prismts.serving.jobs import Tell, listening
@@ -734,7 +735,7 @@ def _preview(loaded: Loaded) -> Figure:
         for k, i in enumerate(picks):
             case = whole[i]
             name = case.name if whole.labels is None else f"{whole.labels[i]}: {case.name}"
-            at, y = _thinned(case.values[0])
+            at, y = thinned(case.values[0], _MOST_POINTS)
             figure.add_trace(
                 go.Scatter(x=at, y=y, mode="lines", name=label(name, 24), line={"color": PALETTE[k % len(PALETTE)]})
             )
@@ -750,7 +751,7 @@ def _preview(loaded: Loaded) -> Figure:
     )  # fmt: skip
     figure.update_annotations(x=0, xanchor="left", font_size=13)
     for row, c in enumerate(shown, start=1):
-        at, y = _thinned(series.values[c])
+        at, y = thinned(series.values[c], _MOST_POINTS)
         figure.add_trace(
             go.Scatter(
                 x=_when(series, at), y=y, mode="lines", name=label(series.channels[c]), showlegend=False,
@@ -829,18 +830,3 @@ def _when(series: Series, at: NDArray[np.int64]) -> list[Any]:
 
 def _plain(y: NDArray[np.floating]) -> list[float | None]:
     return [None if np.isnan(one) else float(one) for one in y]
-
-
-def _thinned(y: NDArray[np.floating]) -> tuple[NDArray[np.int64], list[float | None]]:
-    """Steps to draw and the values there: all, or the lowest and highest of each stretch and a gap where it has one."""
-    at = np.arange(len(y))
-    if len(y) > _MOST_POINTS:
-        picks: list[int] = []
-        for part in np.array_split(at, _MOST_POINTS // 2):
-            inside = y[part]
-            known = ~np.isnan(inside)
-            ends = {int(part[np.nanargmin(inside)]), int(part[np.nanargmax(inside)])} if known.any() else set[int]()
-            holes = {int(part[int((~known).argmax())])} if not known.all() else set[int]()
-            picks += sorted(ends | holes)
-        at = np.array(picks)
-    return at, _plain(y[at])
