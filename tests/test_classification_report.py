@@ -6,13 +6,8 @@ import pytest
 from prismts.data.synthetic import labeled_motions
 from prismts.errors import DataError
 from prismts.estimators.classifier import Classifier
-from prismts.report.classification import (
-    classification_report,
-    classification_sections,
-    confusion_figure,
-    embedding_figure,
-    trust_figure,
-)
+from prismts.report.classification import classification_sections, confusion_figure, embedding_figure, trust_figure
+from prismts.report.page import write_report
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +47,12 @@ def test_the_map_keeps_the_largest_distances():
     np.testing.assert_allclose(first["b"], [5, 5])
 
 
-def test_the_page_holds_scores_weights_and_rivals(fitted, tmp_path):
+def test_the_page_holds_scores_and_weights(fitted, tmp_path):
     model, cases = fitted
-    sections = classification_sections(model, cases, part="test part", rivals=[("MiniRocket", 0.5)])
-    facts, note, table = sections[0].blocks
+    sections = classification_sections(model, cases, part="test part")
+    facts, note = sections[0].blocks
     assert dict(facts.items)["cases"] == "20" and "while they were left out" in note.text
-    assert ["MiniRocket", "0.500"] in [list(row) for row in table.rows]
-    written = classification_report(tmp_path / "page.html", model, cases, part="test part")
+    written = write_report(tmp_path / "page.html", "answers", sections)
     assert written.path.stat().st_size == written.n_bytes and "How the networks see them" in written.path.read_text()
 
 

@@ -113,17 +113,7 @@ def test_each_measure_of_coupling_has_a_panel_with_a_bar_per_set_and_mode():
     assert len(figure.data) == 3
 
 
-def test_receptive_fields_show_the_steps_they_see_and_their_size():
-    seen = {"dilated": [False, True, False, True, False], "plain": [False, False, True, True, False]}
-    figure = d.receptive_field_figure(seen, output_step=3)
-    assert [list(trace.x) for trace in figure.data] == [[1, 3], [2, 3]]
-    assert figure.data[0].y[0] == "dilated: 3 steps"
-    assert figure.layout.shapes[0].x0 == 3
-
-
-@pytest.mark.parametrize(
-    "draw", [d.gain_figure, d.interaction_figure, d.gradient_figure, d.coupling_figure, d.receptive_field_figure]
-)
+@pytest.mark.parametrize("draw", [d.gain_figure, d.interaction_figure, d.gradient_figure, d.coupling_figure])
 def test_a_figure_of_nothing_is_refused(draw):
     with pytest.raises(SettingsError, match=r"needs at least one .* but got none"):
         draw({})
@@ -136,7 +126,6 @@ def test_names_are_escaped_and_the_house_template_is_used():
         d.win_rate_figure([[1.0]], [EVIL], [EVIL]),
         d.gradient_figure({EVIL: {EVIL: [1.0]}}),
         d.coupling_figure({EVIL: {EVIL: {EVIL: 1.0}}}),
-        d.receptive_field_figure({EVIL: [True]}),
     ]
     for figure in figures:
         assert "<img" not in figure.to_json().replace("\\u003c", "<")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from prismts.errors import DataError, SettingsError, ShapeError
-from prismts.evaluation.thresholds import Event, RobustScale, events, quantile_threshold, robust_scale, tail_threshold
+from prismts.evaluation.thresholds import Event, RobustScale, events, quantile_threshold, tail_threshold
 
 RATES = st.floats(1e-6, 0.5)
 
@@ -215,7 +215,7 @@ def test_events_refuse_arrays_that_do_not_belong_together():
 
 def test_scores_are_counted_in_interquartile_ranges_above_the_median_of_training():
     reference = [[0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 10.0, 20.0, 30.0, 40.0]]  # medians 2 and 20, ranges 2 and 20
-    np.testing.assert_allclose(robust_scale([[2.0, 6.0], [0.0, 40.0]], reference), [[0, 2], [-1, 1]])
+    np.testing.assert_allclose(RobustScale.fit(reference).apply([[2.0, 6.0], [0.0, 40.0]]), [[0, 2], [-1, 1]])
 
 
 @settings(max_examples=30, deadline=None)
@@ -223,8 +223,8 @@ def test_scores_are_counted_in_interquartile_ranges_above_the_median_of_training
 def test_the_unit_of_a_channel_is_taken_away(unit, shift):
     rng = np.random.default_rng(0)
     reference, scores = rng.normal(size=(2, 50)), rng.normal(size=(2, 9))
-    moved = robust_scale(unit * scores + shift, unit * reference + shift)
-    np.testing.assert_allclose(moved, robust_scale(scores, reference), atol=1e-6)
+    moved = RobustScale.fit(unit * reference + shift).apply(unit * scores + shift)
+    np.testing.assert_allclose(moved, RobustScale.fit(reference).apply(scores), atol=1e-6)
 
 
 def test_one_enormous_training_score_hardly_moves_the_scale():
@@ -248,7 +248,7 @@ def test_a_channel_without_a_range_is_scaled_by_a_substitute_that_is_named():
 
 def test_steps_that_were_not_judged_have_no_say_in_the_scale_and_stay_missing():
     reference = np.array([[0.0, 1.0, np.nan, 2.0, 3.0, 4.0]])
-    scaled = robust_scale([[4.0, np.nan]], reference)
+    scaled = RobustScale.fit(reference).apply([[4.0, np.nan]])
     assert scaled[0, 0] == 1.0 and np.isnan(scaled[0, 1])
 
 
@@ -258,4 +258,4 @@ def test_scaling_refuses_what_it_cannot_read():
     with pytest.raises(DataError, match=r"channels \[1\] are infinite or all NaN"):
         RobustScale.fit([[1.0, 2.0], [np.nan, np.nan]])
     with pytest.raises(ShapeError, match=r"\[channel=1, time\].*\[2, 2\]"):
-        robust_scale(np.ones((2, 2)), np.ones((1, 4)))
+        RobustScale.fit(np.ones((1, 4))).apply(np.ones((2, 2)))

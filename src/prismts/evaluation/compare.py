@@ -127,15 +127,11 @@ def holm(p_values: ArrayLike) -> Floats:
     return found
 
 
-def wins_ties_losses(
-    first: ArrayLike, second: ArrayLike, *, higher_is_better: bool = False, tolerance: float = 0.0
-) -> tuple[int, int, int]:
-    """In how many blocks the first is better, equal (within ``tolerance``), and worse."""
+def wins_ties_losses(first: ArrayLike, second: ArrayLike, *, higher_is_better: bool = False) -> tuple[int, int, int]:
+    """In how many blocks the first is better, equal, and worse."""
     a, b = _pair(first, second)
-    if tolerance < 0:
-        raise SettingsError(f"tolerance is at least 0, but got {tolerance}.")
     ahead = a - b if higher_is_better else b - a
-    wins, losses = int((ahead > tolerance).sum()), int((ahead < -tolerance).sum())
+    wins, losses = int((ahead > 0).sum()), int((ahead < 0).sum())
     return wins, len(a) - wins - losses, losses
 
 
@@ -224,11 +220,6 @@ class Difference:
     high: float
     level: float = 0.95
     n_left_out: int = 0  # data sets on which the second model scores 0, so that no percent of it exists
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.low > 0 or self.high < 0
 
 
 def bootstrap_difference(

@@ -16,7 +16,6 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from prismts.errors import unknown_name
 from prismts.evaluation.detection_affiliation import Affiliation, affiliation, affiliation_f1, best_affiliation_f1
 from prismts.evaluation.detection_f1 import (
     best_event_f1,
@@ -41,7 +40,7 @@ from prismts.evaluation.detection_vus import (
 )
 
 __all__ = [
-    "DETECTION_METRICS", "DetectionMetric", "find_detection_metric", "detection_scores", "DetectionUndefined",
+    "DETECTION_METRICS", "DetectionMetric", "detection_scores", "DetectionUndefined",
     "Volumes", "vus", "vus_pr", "vus_roc", "vus_buffer", "median_anomaly_length", "auc_pr", "auc_roc",
     "f1", "event_f1", "range_f1", "affiliation", "Affiliation", "affiliation_f1", "point_adjusted_f1",
     "best_f1", "best_event_f1", "best_range_f1", "best_affiliation_f1", "best_point_adjusted_f1",
@@ -103,13 +102,6 @@ DETECTION_METRICS: dict[str, DetectionMetric] = {
         point_adjusted_f1, "F1 that pays one alarm for a whole event", "prediction", appendix=True
     ),
 }  # fmt: skip
-
-
-def find_detection_metric(name: str) -> DetectionMetric:
-    """The measure of this name; an unknown name is an error that offers the nearest one."""
-    if name not in DETECTION_METRICS:
-        raise unknown_name("detection metric", name, DETECTION_METRICS)
-    return DETECTION_METRICS[name]
 
 
 def detection_scores(

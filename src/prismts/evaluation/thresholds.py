@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from prismts.errors import DataError, SettingsError, ShapeError
 from prismts.evaluation.detection_input import runs
 
-__all__ = ["Threshold", "quantile_threshold", "tail_threshold", "Event", "events", "RobustScale", "robust_scale"]
+__all__ = ["Threshold", "quantile_threshold", "tail_threshold", "Event", "events", "RobustScale"]
 
 Floats = NDArray[np.float64]
 MIN_TAIL = 20  # training scores a tail fit has to see; fewer say next to nothing about its shape
@@ -219,11 +219,6 @@ class RobustScale:
                 f"{list(s.shape)}."
             )
         return (s - self.center[:, None]) / self.scale[:, None]
-
-
-def robust_scale(scores: ArrayLike, reference: ArrayLike) -> Floats:
-    """Scores [C, T] scaled per channel by median and interquartile range of training scores [C, R]: see RobustScale."""
-    return RobustScale.fit(reference).apply(scores)
 
 
 def _read_training(scores: ArrayLike) -> Floats:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,27 +12,19 @@ from prismts.errors import DataError
 from prismts.estimators.classifier import Classifier
 from prismts.evaluation.classification import classification_scores
 from prismts.models.failure import signs_of_failure
-from prismts.report.page import Block, Drawing, Facts, Note, Section, Table, Written, write_report
+from prismts.report.page import Block, Drawing, Facts, Note, Section
 from prismts.report.theme import OBSERVED, PALETTE, label
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["classification_report", "classification_sections", "confusion_figure", "embedding_figure", "trust_figure"]
+__all__ = ["classification_sections", "confusion_figure", "embedding_figure", "trust_figure"]
 
 _MOST_POINTS = 2_000  # of the map of embeddings
 
 
-def classification_report(path: str | Path, classifier: Classifier, cases: Collection, *, part: str = "") -> Written:
-    """One page about a fitted classifier on labeled cases; ``part`` says in words which these are."""
-    sections = classification_sections(classifier, cases, part=part)
-    return write_report(path, f"{classifier.model} on {cases.name}", sections, subtitle=part)
-
-
-def classification_sections(
-    classifier: Classifier, cases: Collection, *, part: str = "", rivals: Sequence[tuple[str, float]] = ()
-) -> list[Section]:
-    """The same as sections of a page; ``rivals`` are names and accuracies to stand beside it."""
+def classification_sections(classifier: Classifier, cases: Collection, *, part: str = "") -> list[Section]:
+    """Sections of a page about a fitted classifier on labeled cases; ``part`` says in words which these are."""
     if cases.labels is None:
         raise DataError(f"Collection {cases.name!r} has no labels, so there is nothing to compare the answers with.")
     probabilities = classifier.predict_proba(cases)
@@ -51,9 +41,6 @@ def classification_sections(
         words += f" Accuracy on {classifier.n_cases_['validation']} cases while they were left out: {own:.3f}."
     summary.append(Note(words, "note"))
     summary += [Note(told) for told in signs_of_failure(*classifier.members_).values()]
-    if rivals:
-        rows = [["this model", f"{scores['accuracy']:.3f}"], *([name, f"{value:.3f}"] for name, value in rivals)]
-        summary.append(Table(["model", "accuracy"], rows, caption=f"Accuracy on {part or 'these cases'}."))
     confusion = Drawing(
         confusion_figure(truth, said, classes),
         "Rows are what the cases are, columns what they are said to be; numbers count cases.",

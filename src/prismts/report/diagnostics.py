@@ -24,7 +24,6 @@ __all__ = [
     "interaction_figure",
     "kernels_over_day_figure",
     "phase_wobble_figure",
-    "receptive_field_figure",
     "win_rate_figure",
 ]
 
@@ -58,9 +57,7 @@ def gain_figure(gains: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
     return figure
 
 
-def interaction_figure(
-    estimates: Mapping[str, Mapping[str, tuple[float, float, float]]], *, unit: str = "RMSE"
-) -> Figure:
+def interaction_figure(estimates: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
     """The interaction b12 as bars with their intervals; below zero, both directions are worth more than their halves.
 
     estimates: value, low and high by data set (a group on the axis) by series of bars, such as a horizon:
@@ -90,7 +87,7 @@ def interaction_figure(
         )  # fmt: skip
     figure.update_layout(barmode="group", bargap=0.35, showlegend=len(estimates) > 1)
     figure.update_xaxes(type="category")
-    figure.update_yaxes(title_text=f"b12 ({label(unit)})", zeroline=True)
+    figure.update_yaxes(title_text="b12 (RMSE)", zeroline=True)
     return figure
 
 
@@ -259,33 +256,6 @@ def coupling_figure(measures: Mapping[str, Mapping[str, Mapping[str, float]]]) -
     figure.update_layout(legend={"y": 1 + 0.2 / n}, margin={"t": 84})
     figure.update_xaxes(type="category")
     figure.update_yaxes(zeroline=True)
-    return figure
-
-
-def receptive_field_figure(seen: Mapping[str, ArrayLike], *, output_step: int | None = None) -> Figure:
-    """Which steps of the input one step of the output depends on; one line per model: say, with and without dilation.
-
-    seen: bool [T] by name, as ``analysis.receptive_field.measured`` gives them. output_step: where to draw a mark.
-    """
-    import plotly.graph_objects as go
-
-    if not seen:
-        raise SettingsError("A figure of receptive fields needs at least one model, but got none.")
-    figure = _empty(height=120 + 46 * len(seen))
-    for i, (name, mask) in enumerate(seen.items()):
-        steps = np.flatnonzero(np.asarray(mask, dtype=bool))
-        size = int(steps[-1] - steps[0] + 1) if len(steps) else 0
-        figure.add_trace(
-            go.Scatter(x=steps, y=np.full(len(steps), f"{label(name)}: {size} steps"), name=label(name),
-                       mode="markers", hovertemplate="step %{x}",
-                       marker={"color": PALETTE[i % len(PALETTE)], "symbol": "square", "size": 7})
-        )  # fmt: skip
-    longest = max(len(np.asarray(mask)) for mask in seen.values())
-    if output_step is not None:
-        figure.add_vline(x=output_step, line={"color": OBSERVED, "width": 1, "dash": "dot"})
-    figure.update_layout(showlegend=False)
-    figure.update_xaxes(title_text="step of the input", range=[-1, longest])
-    figure.update_yaxes(type="category", autorange="reversed")
     return figure
 
 

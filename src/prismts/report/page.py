@@ -101,9 +101,7 @@ class Written(NamedTuple):
         return f"{self.path} ({self.n_bytes / 1e6:.1f} MB)"
 
 
-def write_report(
-    path: str | Path, title: str, sections: Sequence[Section], *, subtitle: str = "", language: str = "en"
-) -> Written:
+def write_report(path: str | Path, title: str, sections: Sequence[Section], *, subtitle: str = "") -> Written:
     """Write one self-contained HTML file; an old file at this place is replaced whole, or stays whole.
 
     plotly's script is taken from the installed package and inlined once. Every text is escaped. The page forbids itself
@@ -133,7 +131,6 @@ def write_report(
     page = environment.get_template("page.html.jinja").render(
         title=title,
         subtitle=subtitle,
-        language=language,
         sections=list(zip(sections, places, strict=True)),
         number=lambda block: numbered[id(block)],
         note=lambda block: (block.figure.layout.meta or {}).get("note", ""),
