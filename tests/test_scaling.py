@@ -99,3 +99,11 @@ def test_a_channel_that_one_series_lacks_is_scaled_as_all_values_of_the_others_t
     assert scaler.mean[1, 1] == pytest.approx(others.mean())
     assert scaler.scale[1, 1] == pytest.approx(others.std())
     assert scaler.mean[0, 1] == pytest.approx(data.values[1, :40].mean())  # and those keep their own
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30, 1e200])
+def test_values_of_any_size_have_a_scale(unit):
+    small = np.random.default_rng(0).standard_normal((1, 50)) + 3
+    scaler, own = (StandardScaler.fit(Collection.of(Series(small * factor))) for factor in (1.0, unit))
+    np.testing.assert_allclose(own.scale / unit, scaler.scale)
+    np.testing.assert_allclose(own.transform(small * unit), scaler.transform(small))

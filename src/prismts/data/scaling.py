@@ -77,5 +77,9 @@ class StandardScaler:
 
 
 def _scale_of(seen: NDArray[np.float64]) -> float:
-    spread = float(seen.std())
-    return 1.0 if spread <= 1e-12 * float(np.abs(seen).max()) else spread
+    size = float(np.abs(seen).max())
+    with np.errstate(over="ignore"):
+        spread = float(seen.std())
+    if not np.isfinite(spread):  # squares of such numbers are beyond the largest one
+        spread = float((seen / size).std()) * size
+    return 1.0 if spread <= 1e-12 * size else spread
