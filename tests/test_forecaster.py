@@ -288,6 +288,18 @@ def test_fit_again_goes_on_from_the_weights_only_when_asked():
         ).fit(x[:3])
 
 
+def test_a_forecaster_that_was_loaded_goes_on_as_the_one_that_was_saved(tmp_path):
+    x = plant().values
+    settings = {
+        name: one for name, one in TINY["model_settings"].items() if name != "kernel_sizes"
+    }  # those of a recipe
+    forecaster = Forecaster(**{**TINY, "model_settings": settings}, warm_start=True).fit(x)
+    forecaster.save(tmp_path / "model")
+    loaded = prismts.load(tmp_path / "model").fit(x)
+    assert loaded.fit_result_.history[0]["train_loss"] == forecaster.fit(x).fit_result_.history[0]["train_loss"]
+    np.testing.assert_array_equal(loaded.predict(x), forecaster.predict(x))
+
+
 def as_if_trained(model: torch.nn.Module, *, well: bool = True) -> None:
     """Put the line off by a third and let the network say so, in all windows, or the contrary."""
     torch.manual_seed(0)

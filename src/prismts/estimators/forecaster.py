@@ -670,7 +670,9 @@ class Forecaster(Estimator):
     def _form_of(self, recipe: Recipe) -> list[Any]:
         """What a model must share to go on from: its kind and its sizes."""
         quantiles = None if self.quantiles is None else [float(q) for q in self.quantiles]
-        sizes = [self.model, self.context_length, self.horizon, quantiles, dict(recipe.model), self._n_members(recipe)]
+        # a file gives lists back where tuples were
+        settings = {name: list(one) if isinstance(one, tuple) else one for name, one in recipe.model.items()}
+        sizes = [self.model, self.context_length, self.horizon, quantiles, settings, self._n_members(recipe)]
         return [*sizes, self.head, self.times, recipe.line, recipe.network_context, recipe.members]
 
     def _fits(self, data: Collection, recipe: Recipe) -> bool:
