@@ -38,3 +38,24 @@ def run(monkeypatch, capsys):
         return code, out, err
 
     return prism
+
+
+@pytest.fixture(scope="module")
+def networks_speak():
+    """Half of each network counts beside its line, for a whole file; hands out the judgment that it stands in for.
+
+    After an epoch on little data validation wants none of a network, and what is forecast is its line's: no test of
+    forecasts would see that a network was broken.
+    """
+    from prismts.tasks import forecast
+
+    judge = forecast._sure_share
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forecast, "_sure_share", lambda *_: 0.5)
+        yield judge
+
+
+@pytest.fixture
+def networks_are_judged(networks_speak, monkeypatch):
+    """For a test of how much of a network validation wants, in a file where all of them speak."""
+    monkeypatch.setattr("prismts.tasks.forecast._sure_share", networks_speak)

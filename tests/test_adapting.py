@@ -20,6 +20,8 @@ from prismts.models.adapters import Adaptation, Bottleneck, base_hash, is_adapte
 
 SHORT = {"max_epochs": 1, "batch_size": 64}
 
+pytestmark = pytest.mark.usefixtures("networks_speak")
+
 
 @pytest.fixture(scope="module")
 def plant():
@@ -209,6 +211,7 @@ def test_the_command_adapts_saves_the_adapter_and_puts_it_back(tmp_path, monkeyp
         assert words in prism(wrong)
 
 
+@pytest.mark.usefixtures("networks_are_judged")
 def test_a_network_that_is_trained_once_more_begins_with_the_one_it_began_with() -> None:
     """On a random walk validation wants nothing of a network, which is then trained again, gently."""
     walk = np.random.default_rng(1).standard_normal((1, 700)).cumsum(1)

@@ -25,6 +25,8 @@ CONTEXT, HORIZON = 20, 3
 SPANS = (1, 4, 16)
 SMALL = {"patch_length": 4, "stride": 2, "width": 4, "feed_forward": 0, "kernel_sizes": (3,), "dropout": 0.0}
 
+pytestmark = pytest.mark.usefixtures("networks_speak")
+
 
 def led(n: int = 500, seed: int = 0, n_followers: int = 1, delay: int = 3) -> np.ndarray:
     """A leader [n] of noise that stays for a while, and channels that do what it did ``delay`` steps before."""

@@ -396,6 +396,7 @@ def test_it_learns_a_channel_from_the_past_of_another():
 # ---- in a forecaster
 
 
+@pytest.mark.usefixtures("networks_speak")
 def test_a_forecaster_learns_with_it_and_is_loaded_as_it_was_saved(tmp_path):
     data = simulated_plant(700, seed=1).values
     forecaster = Forecaster(

@@ -37,6 +37,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 QUICK = {"progress": False, "fit_settings": {"max_epochs": 1, "min_steps": 4}}
 TOLERANCE = 1e-4
 
+pytestmark = pytest.mark.usefixtures("networks_speak")
+
 
 def holes(x, share: float = 0.1, seed: int = 0):
     """Values with points missing, and a stretch of all channels."""
