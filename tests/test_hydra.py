@@ -54,22 +54,24 @@ def test_a_gap_is_read_as_a_straight_line():
     torch.testing.assert_close(line.features(holed, observed), line.features(straight))
 
 
-def test_the_leave_one_out_scores_are_those_of_models_that_never_saw_the_case(monkeypatch):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_leave_one_out_scores_are_those_of_models_that_never_saw_the_case(weighted, monkeypatch):
     monkeypatch.setattr(hydra, "PENALTIES", (0.3,))
     torch.manual_seed(1)
-    features = torch.rand(14, 3 * 4 * 3 * 2 // 1)[:, : small().weight.shape[1]] + 0.1
     labels = np.arange(14) % 3
     line = small(n_timepoints=9)
     features = torch.rand(14, line.weight.shape[1]) + 0.1
-    scores = line.solve(features, labels)
+    weight = np.where(labels == 1, 3.0, 0.5) if weighted else np.ones(14)
+    scores = line.solve(features, labels, weight if weighted else None)
+    weight = weight / weight.mean()
     x = ((features - line.middle) / line.spread).double().numpy()
     truth = np.eye(3)[labels]
-    s = np.linalg.svd(x - x.mean(0), compute_uv=False)
+    s = np.linalg.svd(np.sqrt(weight)[:, None] * (x - np.average(x, axis=0, weights=weight)), compute_uv=False)
     alpha = 0.3 * float((s**2)[: min(x.shape)].mean())
     without = np.zeros_like(truth)
     for train, test in LeaveOneOut().split(x):
-        # the intercept and the features' scale come from all cases, as documented: only the regression leaves one out
-        model = Ridge(alpha=alpha).fit(x[train], truth[train])
+        # the penalty and the features' scale come from all cases: only the regression leaves one out
+        model = Ridge(alpha=alpha).fit(x[train], truth[train], sample_weight=weight[train])
         without[test] = model.predict(x[test])
     ratio = scores.numpy() / without
     np.testing.assert_allclose(ratio, ratio.mean(), rtol=1e-3)  # equal up to the one factor that makes log odds
@@ -91,18 +93,22 @@ def test_motions_of_different_rate_are_told_apart():
     assert (line(x[n:]).argmax(1).numpy() == cases.labels[n:]).mean() > 0.9
 
 
-def test_case_weights_of_two_are_cases_that_stand_there_twice():
-    line, x = small(), torch.randn(9, 2, 33)
-    labels, features = np.arange(9) % 3, small().features(x)
-    line.solve(features, labels, np.where(labels == 1, 2.0, 1.0))
-    once = line(x)
-    twice = torch.cat([features, features[labels == 1]])
-    other = small()
-    other.solve(twice, np.concatenate([labels, labels[labels == 1]]))
-    # the scale of features and the leave-one-out choice differ; the order of classes must not
-    assert (once.argmax(1) == other(x).argmax(1)).all()
+def test_case_weights_of_two_are_cases_that_stand_there_twice(monkeypatch):
+    """Each case stands there under two labels, so that the scale of features is the same whichever of them counts."""
+    monkeypatch.setattr(hydra, "PENALTIES", (0.3,))
+    x = torch.randn(16, 2, 9)
+    one, two = np.arange(16) % 3, (np.arange(16) + 1) % 3
 
+    def scores(times: int, weight: np.ndarray | None = None) -> torch.Tensor:
+        line = small(n_timepoints=9)
+        features = line.features(x)
+        line.solve(features.repeat(times + 1, 1), np.concatenate([one] * times + [two]), weight)
+        said = line(x)
+        return said / said.norm()  # equal but for the factor that makes log odds, which other scores left out decide
 
+    weighted = scores(1, np.repeat([2.0, 1.0], 16))
+    torch.testing.assert_close(weighted, scores(2), rtol=1e-3, atol=1e-5)
+    assert (weighted - scores(1)).abs().max() > 0.01
 
 
 def test_cases_that_are_all_alike_are_given_the_shares_of_the_classes():
@@ -110,3 +116,14 @@ def test_cases_that_are_all_alike_are_given_the_shares_of_the_classes():
     left_out = line.solve(line.features(x), np.array([0, 1, 2] * 3))
     assert left_out.isfinite().all()
     torch.testing.assert_close(line(x).softmax(1), torch.full((9, 3), 1 / 3))
+
+
+def test_a_map_that_tells_all_cases_rightly_is_not_certain_of_new_ones():
+    torch.manual_seed(1)
+    labels = np.arange(20) % 2
+    features = torch.rand(20, small().weight.shape[1]) + 3 * torch.from_numpy(labels)[:, None]
+    line = small(n_classes=2)
+    line.weight = torch.zeros(2, features.shape[1])
+    left_out = line.solve(features, labels).softmax(1)
+    assert (left_out.argmax(1).numpy() == labels).all()
+    assert 1 / 60 < left_out.min() < 1 / 15  # of 20 cases and one more, one told wrongly

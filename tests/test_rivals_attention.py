@@ -274,29 +274,31 @@ def test_settings_that_cannot_work_say_so(config, changes, words):
 
 
 @pytest.mark.parametrize(
-    ("model", "model_settings"),
+    ("model", "model_settings", "max_epochs"),
     [
-        ("formertime", {"width": 8, "n_layers": (1, 1, 1)}),
-        ("timemae", {"width": 8, "n_layers": 1}),
-        ("moderntcn", {"widths": (8,), "kernel_sizes": (9,)}),
+        ("formertime", {"width": 8, "n_layers": (1, 1, 1)}, 8),
+        ("timemae", {"width": 8, "n_layers": 1}, 12),
+        ("moderntcn", {"widths": (8,), "kernel_sizes": (9,)}, 8),
     ],
 )
-def test_a_classifier_learns_with_it_and_is_loaded_as_it_was_saved(model, model_settings, tmp_path):
+def test_a_classifier_learns_with_it_and_is_loaded_as_it_was_saved(model, model_settings, max_epochs, tmp_path):
+    """Alone: the closed-form classifier that stands beside it by default tells these motions apart without it."""
     motions = labeled_motions(45, n_channels=2, n_timepoints=40)
     classifier = prismts.Classifier(
-        model, model_settings=model_settings, validation=2, progress=False,
-        fit_settings={"max_epochs": 2, "batch_size": 16, "learning_rate": 3e-3},
+        model, setting="network", model_settings=model_settings, validation=None, progress=False,
+        fit_settings={"max_epochs": max_epochs, "batch_size": 16, "learning_rate": 1e-2},
     ).fit(motions.train)  # fmt: skip
     classifier.save(tmp_path / "saved")
     answer = classifier.predict_proba(motions.test)
     np.testing.assert_array_equal(prismts.load(tmp_path / "saved").predict_proba(motions.test), answer)
-    assert (classifier.predict(motions.test) == np.asarray(motions.test.labels)).mean() > 0.8
+    assert (classifier.predict(motions.test) == np.asarray(motions.test.labels)).mean() > 0.7  # of three classes
 
 
 def test_a_forecaster_learns_with_deformable_attention():
+    """Without a line, which would continue a sine by itself."""
     series = np.sin(np.arange(400) / 4)[None] + np.zeros((2, 1))
     forecaster = prismts.Forecaster(
-        "deformabletst", setting="ridge_line", context_length=32, horizon=8, progress=False,
-        fit_settings={"max_epochs": 1},
+        "deformabletst", setting="network", context_length=32, horizon=8, progress=False,
+        fit_settings={"max_epochs": 6, "learning_rate": 1e-2},
     ).fit(series)  # fmt: skip
-    np.testing.assert_allclose(forecaster.predict()[0], np.sin(np.arange(400, 408) / 4), atol=0.05)
+    np.testing.assert_allclose(forecaster.predict()[0], np.sin(np.arange(400, 408) / 4), atol=0.3)
