@@ -2,18 +2,22 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 
 import prismts
 from prismts.data.series import Collection, Series
 from prismts.data.synthetic import labeled_motions
 from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError
+from prismts.estimators.case_recipes import CLASSIFY_SETTINGS
 from prismts.estimators.classifier import Classifier, _stacking
 from prismts.evaluation.classification import calibration_error, classification_scores
+from prismts.tasks.decoupled_masking import DecoupledMasking
 
 TINY = {
     "model_settings": {"width": 8, "feed_forward": 8, "kernel_sizes": (5,)},
@@ -270,26 +274,44 @@ def test_refitting_learns_from_all_cases_once_more(motions):
     )
 
 
-def test_members_of_several_seeds_answer_together(motions):
-    model = Classifier(**TINY, n_members=2).fit(motions.train)
-    assert len(model.members_) == 4  # two seeds in each of two folds
+def scaled(model: Classifier, cases: Collection) -> torch.Tensor:
+    """What a network is given of cases of equal length."""
+    return torch.from_numpy(model.scaler_.transform(arrays(cases)[0])).float()
+
+
+def test_members_of_several_seeds_answer_by_the_mean_of_their_scores(motions):
+    model = Classifier(**TINY | {"setting": "network", "fit_settings": {"max_epochs": 2}}, n_members=2).fit(
+        motions.train
+    )
+    assert len(model.members_) == 4 and model.model_.line is None  # two seeds in each of two folds
+    with torch.no_grad():
+        said = torch.stack([member.eval()(scaled(model, motions.test)) for member in model.members_])  # [M, n, K]
+    np.testing.assert_allclose(
+        model.predict_proba(motions.test), (model.weights_[0] * said.mean(0)).softmax(1), atol=1e-5
+    )
+    for member in said:  # none of them says it alone
+        assert (member - said.mean(0)).abs().max() > 0.01
 
 
 def test_an_embedding_is_the_pooled_tokens_of_every_network(motions, fitted):
-    assert fitted.embed(motions.test).shape == (20, 2 * 2 * 8)  # two networks, maximum and mean, width 8
+    with torch.no_grad():
+        tokens = [member.eval().encode(scaled(fitted, motions.test)).tokens for member in fitted.members_]
+    expected = [part for each in tokens for part in (each.amax((1, 2)), each.mean((1, 2)))]  # of [n, 1, N, D]
+    assert len(expected) == 2 * 2
+    np.testing.assert_allclose(fitted.embed(motions.test), torch.cat(expected, dim=1), atol=1e-5)
 
 
-def test_the_network_alone_can_be_asked_for(motions):
-    model = Classifier(**TINY, setting="network").fit(motions.train)
-    assert model.model_.line is None and model.weights_[0] > 0
+def test_the_network_alone_can_be_asked_for_and_learns(motions):
+    how = TINY | {"setting": "network", "validation": None, "fit_settings": {"max_epochs": 20, "batch_size": 16}}
+    model = Classifier(**how).fit(motions.train)
+    assert model.model_.line is None
+    assert model.score(*arrays(motions.test)) > 0.7  # of three classes
 
 
 # ---- weighing
 
 
 def test_stacking_finds_the_temperature_that_makes_probabilities_likeliest():
-    import torch
-
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 4000)
     log_odds = rng.normal(size=4000) * 1.5
@@ -300,8 +322,6 @@ def test_stacking_finds_the_temperature_that_makes_probabilities_likeliest():
 
 
 def test_stacking_leaves_out_what_says_nothing():
-    import torch
-
     torch.manual_seed(0)
     truth = np.arange(600) % 3
     good = torch.nn.functional.one_hot(torch.from_numpy(truth), 3).float() + 0.5 * torch.randn(600, 3)
@@ -495,6 +515,14 @@ def test_basic_motions_is_solved(data_root):
     assert scores["accuracy"] >= 0.95 and scores.n_scored == 40
 
 
+@pytest.fixture
+def short_pretraining(monkeypatch):
+    recipe = CLASSIFY_SETTINGS["pretrained"]
+    few = replace(recipe.pretrain, max_epochs=3)
+    monkeypatch.setitem(CLASSIFY_SETTINGS, "pretrained", replace(recipe, pretrain=few))
+
+
+@pytest.mark.usefixtures("short_pretraining")
 def test_a_classifier_is_first_trained_without_labels_and_is_loaded_as_it_was_saved(motions, tmp_path):
     tiny = {"model_settings": {"width": 8, "n_layers": 1}, "fit_settings": {"max_epochs": 2}, "validation": 2}
     plain = Classifier("timemae", setting="network", progress=False, **tiny).fit(motions.train)
@@ -504,6 +532,31 @@ def test_a_classifier_is_first_trained_without_labels_and_is_loaded_as_it_was_sa
     pretrained.save(tmp_path / "saved")
     answer = pretrained.predict_proba(motions.test)
     np.testing.assert_array_equal(prismts.load(tmp_path / "saved").predict_proba(motions.test), answer)
+
+
+@pytest.mark.usefixtures("short_pretraining")
+def test_what_was_learned_without_labels_is_where_networks_begin(motions, monkeypatch):
+    """Networks that learn at no rate worth the name stay where they began: fold by fold at what was pre-trained."""
+    learned, train = [], Classifier._train
+
+    def noted(self, build, task, *args, **how):
+        networks, results = train(self, build, task, *args, **how)
+        learned.extend(network.encoder for network in networks if isinstance(task, DecoupledMasking))
+        return networks, results
+
+    monkeypatch.setattr(Classifier, "_train", noted)
+    how = {"model_settings": {"width": 8, "n_layers": 1}, "fit_settings": {"max_epochs": 1, "learning_rate": 1e-12}}
+    model = Classifier("timemae", setting="pretrained", validation=2, progress=False, **how).fit(motions.train)
+    for member, encoder in zip(model.members_, learned, strict=True):
+        began = member.state_dict()
+        for name, value in encoder.state_dict().items():
+            torch.testing.assert_close(began[name], value, rtol=1e-6, atol=1e-8, msg=name)
+    plain = Classifier("timemae", setting="network", validation=2, progress=False, **how).fit(motions.train)
+    apart = [
+        float((one.slice.weight - other.slice.weight).detach().abs().max())
+        for one, other in zip(model.members_, plain.members_, strict=True)
+    ]
+    assert min(apart) > 1e-3
 
 
 def test_only_timemae_is_trained_without_labels_by_hiding_slices(motions):
