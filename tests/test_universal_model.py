@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
 
 import prismts
 from prismts.data.series import Series
@@ -16,6 +17,7 @@ from prismts.data.synthetic import labeled_motions, planted_anomalies
 from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsError, ShapeError
 from prismts.estimators.shared import SharedForecaster
 from prismts.estimators.universal import ClassifyOn, DetectOn, ForecastOn, ImputeOn, UniversalModel
+from prismts.evaluation.detection_vus import vus_buffer, vus_pr
 from prismts.layers import paths
 
 NETWORK = {"width": 8, "feed_forward": 0, "kernel_sizes": (3,), "patch_length": 8, "stride": 4}
@@ -198,15 +200,39 @@ def test_an_encoder_that_mixes_channels_or_has_no_tokens_is_refused():
         make("dlinear", encoder_settings=None).fit(tasks())
 
 
-def test_evaluate_scores_each_task_by_its_own_protocol(fitted):
-    assert fitted.evaluate(waves(), head="forecast", begin=200)["mse"] > 0
+def test_a_forecast_is_scored_in_every_window_in_units_of_the_training_part(fitted):
+    x = waves()
+    missed = np.stack([fitted.forecast(x[:, :end]) - x[:, end : end + 4] for end in range(200, 237)])  # [W, C, H]
+    units = x[:, :192].std(1)[:, None]  # of 240 steps a fifth is for validation
+    scores = fitted.evaluate(x, head="forecast", begin=200)
+    assert scores["mse"] == pytest.approx(((missed / units) ** 2).mean(), rel=1e-3)
+    assert scores.n_scored == 37
+
+
+def test_classes_are_scored_by_how_many_are_told(fitted):
     X, y = motions()
-    assert 0 <= fitted.evaluate(X, y, head="classify")["accuracy"] <= 1
-    assert fitted.evaluate(waves(), head="impute", share=0.2)["mse"] > 0
+    assert fitted.evaluate(X, y, head="classify")["accuracy"] == (fitted.classify(X) == y).mean()
+    assert fitted.evaluate(X, y[::-1], head="classify")["accuracy"] == (fitted.classify(X) == y[::-1]).mean()
+
+
+def test_imputation_is_scored_on_what_was_taken_away(fitted, monkeypatch):
+    """Every fifth point of each channel is, in place of those that chance would take."""
+    x, gone = waves(), np.arange(240) % 5 == 2
+    taken = torch.from_numpy(gone).expand(1, 2, -1)
+    monkeypatch.setattr("prismts.estimators.imputer._hide", lambda *_: lambda *_: taken)
+    units = np.nanstd(gappy()[:, :192], axis=1)[:, None]
+    filled = fitted.impute(np.where(gone, np.nan, x))
+    expected = (((filled - x) / units)[:, gone] ** 2).mean()
+    assert fitted.evaluate(x, head="impute", share=0.2)["mse"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_detection_is_scored_on_the_steps_behind_training():
     planted = planted_anomalies(400, n_anomalies=3, seed=1)
     model = make().fit(DetectOn(planted.part(0, 200)))
     scores = model.evaluate(planted, head="detect", borders=Borders(200, 200, 400))
-    assert 0 <= scores["vus_pr"] <= 1
+    told = planted.labels[200:], model.detect_scores(planted)[200:]
+    assert scores["auc_roc"] == pytest.approx(roc_auc_score(*told))
+    assert scores["vus_pr"] == vus_pr(*told, vus_buffer(planted.values[:, :200]))
     assert scores.n_scored == 200
 
 
@@ -384,13 +410,16 @@ def test_a_failed_fit_leaves_no_half_learned_head():
 
 def test_detection_takes_scales_and_threshold_from_training_alone():
     x = waves()
-    model = make().fit(DetectOn(x[:, :160]))
-    other = make().fit(DetectOn(x[:, :160]))
     wild = x.copy()
     wild[:, 200:] *= 50
-    model.detect_scores(wild)
-    assert model.estimators_["detect"].threshold_ == other.estimators_["detect"].threshold_
-    assert model.detect_scores(wild)[210:].max() > model.estimators_["detect"].threshold_.value
+    borders = Borders(160, 200, 240)
+    calm, other = (make().fit(DetectOn(Series(values), validation=borders)) for values in (x, wild))
+    for model in (calm, other):
+        np.testing.assert_allclose(model.estimators_["detect"].scaler_.mean[0], x[:, :160].mean(1), rtol=1e-5)
+        np.testing.assert_allclose(model.estimators_["detect"].scaler_.scale[0], x[:, :160].std(1), rtol=1e-5)
+    assert calm.estimators_["detect"].threshold_ == other.estimators_["detect"].threshold_
+    np.testing.assert_array_equal(calm.detect_scores(wild), other.detect_scores(wild))
+    assert other.detect_scores(wild)[210:].max() > other.estimators_["detect"].threshold_.value
 
 
 def test_a_series_with_borders_is_learned_up_to_them(fitted):
