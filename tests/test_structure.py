@@ -19,53 +19,69 @@ ORDER = [
 FILES = sorted(file for file in ROOT.rglob("*.py") if file.parent != ROOT or file.stem != "__init__")
 
 
-def part_of(module: str) -> str:
-    return module.split(".")[1] if "." in module else module
+def module_of(file: Path) -> str:
+    return ".".join(("prismts", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
-def imported_parts(file: Path) -> set[str]:
-    """The parts of this package that a file names in an import, those inside functions too."""
-    parts = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("prismts."):
-            parts.add(part_of(node.module))
-        elif isinstance(node, ast.Import):
-            parts |= {part_of(alias.name) for alias in node.names if alias.name.startswith("prismts.")}
-    return parts
+MODULES = {module_of(file) for file in FILES}
+
+
+def imported(source: str, module: str, *, is_package: bool = False) -> set[str]:
+    """The full names of what a module imports of this package, inside functions and from dots too."""
+    package = module if is_package else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{origin}.{alias.name}" for alias in node.names}
+    homes = {f"prismts.{name}": f"{home}.{name}" for name, home in prismts._HOMES.items()}  # of the public names
+    return {homes.get(name, name) for name in found if name.split(".")[0] == "prismts"} - {"prismts.__version__"}
+
+
+def imported_by(file: Path) -> set[str]:
+    return imported(file.read_text(encoding="utf-8"), module_of(file), is_package=file.stem == "__init__")
+
+
+def part_of(name: str) -> str:
+    return name.removeprefix("prismts.").split(".")[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_part_imports_only_parts_to_its_left(file):
     own = file.relative_to(ROOT).parts[0].removesuffix(".py")
     assert own in ORDER, f"{own} is not in the order of the design"
-    for other in imported_parts(file):
-        assert ORDER.index(other) <= ORDER.index(own), (
-            f"{file.relative_to(ROOT)} imports {other}, which stands to its right"
+    for name in imported_by(file):
+        assert part_of(name) in ORDER, f"{file.relative_to(ROOT)} imports {name}, which is no part of the design"
+        assert ORDER.index(part_of(name)) <= ORDER.index(own), (
+            f"{file.relative_to(ROOT)} imports {name}, which stands to its right"
         )
 
 
-def test_the_check_sees_an_import_in_the_wrong_direction(tmp_path):
-    file = tmp_path / "layer.py"
-    file.write_text("def f():\n    from prismts.training.fit import fit\n")
-    assert imported_parts(file) == {"training"}
-
-
-def module_of(file: Path) -> str:
-    return ".".join(("prismts", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("def f():\n    from prismts.training.fit import fit", "prismts.training.fit.fit"),
+        ("import prismts.training.fit as f", "prismts.training.fit"),
+        ("from prismts import training", "prismts.training"),
+        ("from prismts import Forecaster", "prismts.estimators.forecaster.Forecaster"),
+        ("import prismts", "prismts"),
+        ("from . import linear", "prismts.layers.linear"),
+        ("from .linear import RidgeMap", "prismts.layers.linear.RidgeMap"),
+        ("from .. import training", "prismts.training"),
+        ("from ..training.fit import fit", "prismts.training.fit.fit"),
+    ],
+)
+def test_the_check_sees_every_way_to_import(source, name):
+    assert imported(source, "prismts.layers.line") == {name}
+    assert imported("from . import fit\nimport torch", "prismts.training", is_package=True) == {"prismts.training.fit"}
 
 
 def imported_modules(file: Path) -> set[str]:
-    """The modules of this package that a file names in an import."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("prismts."):
-            for alias in node.names:  # a module of a package, or something that a module holds
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in MODULES else node.module)
-    return found
-
-
-MODULES = {module_of(file) for file in FILES}
+    """The modules of this package that a file names in an import: a module, or something that a module holds."""
+    return {name if name in MODULES else name.rpartition(".")[0] for name in imported_by(file)} & MODULES
 
 
 def test_no_files_import_each_other_in_a_loop():
