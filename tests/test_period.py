@@ -25,16 +25,24 @@ def test_of_two_cycles_the_shorter_counts_where_it_is_the_stronger():
     assert dominant_period(sine_mixture(3000, periods=(24.0, 168.0), amplitudes=(1.0, 0.3), noise=0.1).values) == 24
 
 
-def test_noise_a_random_walk_and_a_constant_have_no_period():
-    for seed in range(5):
-        assert dominant_period(np.random.default_rng(seed).standard_normal((1, 2000))) == 125
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_a_random_walk_and_a_noisy_one_have_no_period(seed):
+    """The wiggles of a slow decay are none, and stand out of it less than those of white noise may."""
+    noise = np.random.default_rng(seed).standard_normal((1, 2000))
+    walk = random_walk(2000, seed=seed).values
+    for values in (noise, walk, walk + 0.5 * noise):
+        assert dominant_period(values) == 125
+        assert dominant_period(values, fallback=77) == 77
+
+
+def test_a_constant_and_a_straight_line_have_no_period():
     assert dominant_period(np.full((2, 500), 3.0), fallback=77) == 77
     assert dominant_period(np.zeros((2, 500))) == dominant_period(0.1 * T[None]) == 125
 
 
-def test_wiggles_of_a_slow_decay_are_not_a_period():
-    walk = random_walk(2000, seed=3).values + 0.5 * np.random.default_rng(0).standard_normal((1, 2000))
-    assert dominant_period(walk) > 6
+@pytest.mark.parametrize(("period", "expected"), [(4, 125), (5, 125), (6, 6), (303, 303), (304, 125), (350, 125)])
+def test_a_period_is_from_6_to_303_steps(period, expected):
+    assert dominant_period(np.sin(2 * np.pi * np.arange(100 * period) / period)[None]) == expected
 
 
 def test_a_trend_does_not_hide_the_period():
