@@ -160,6 +160,30 @@ def test_every_argument_of_our_estimators_can_be_set():
             assert theirs[name] == defaults[name], name
 
 
+@pytest.mark.parametrize(
+    ("adapter", "ours"),
+    [(PrismClassifier, Classifier), (PrismEmbedder, Embedder), (PrismForecaster, Forecaster),
+     (PrismAnomalyDetector, AnomalyDetector)],
+)  # fmt: skip
+def test_every_argument_arrives_at_our_estimator(adapter, ours, monkeypatch):
+    """Nothing is fitted: each argument is a thing of its own, to be met again as it is."""
+    met = {}
+
+    def fit(self, *data, **how):
+        met.update(self.get_params(), **how)
+        return self
+
+    monkeypatch.setattr(ours, "fit", fit)
+    given = {name: object() for name in adapter().get_params()}
+    given |= {"random_state": 7, "horizon": 3} if "horizon" in given else {"random_state": 7}
+    X, y = motions()
+    series = wave()
+    data = {PrismClassifier: (X, y), PrismEmbedder: (X,), PrismForecaster: (series,), PrismAnomalyDetector: (series,)}
+    adapter(**given).fit(*data[adapter])
+    for name, value in given.items():
+        assert met["progress" if name == "verbose" else name] is value, name
+
+
 def test_without_aeon_the_error_names_the_extra(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "aeon"]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -9,6 +9,7 @@ from torch import nn
 
 from prismts.data.series import Collection, Series
 from prismts.errors import SettingsError
+from prismts.models import MODELS
 from prismts.tasks.forecast import Forecast, SpreadAround, _sure_share, channel_groups
 from prismts.training.batches import Batches
 from prismts.windows import Batch, Windows
@@ -425,10 +426,29 @@ def test_a_line_has_the_length_of_one_horizon():
         Forecast(6, head="any_horizon")
 
 
-def test_every_encoder_can_carry_the_head_of_any_horizon():
-    for name in ("convtimenet", "cross_learner", "universal"):
-        model = Forecast(6, line=None, head="any_horizon").build(name, {}, n_channels=3, context_length=48).eval()
-        assert model(torch.randn(2, 3, 48)).shape == (2, 3, 6)
+SMALL_LANGUAGE = {"weights": "random", "width": 8, "n_heads": 2, "feed_forward": 12, "n_layers": 1, "n_words": 11}
+TOKENS = [name for name, model in MODELS.items() if model.is_encoder and model.forecaster is None]
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_every_encoder_can_carry_the_head_of_any_horizon(name):
+    options = SMALL_LANGUAGE if name in ("gpt4ts", "timellm") else {}
+    task = Forecast(6, line=None, head="any_horizon")
+    model = task.build(name, options, n_channels=3, context_length=48).eval()
+    assert model(torch.randn(2, 3, 48)).shape == (2, 3, 6)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in TOKENS])
+def test_a_model_that_forecasts_in_a_form_of_its_own_refuses_that_head(name):
+    """Direct forecasters, and the encoders whose papers forecast without a head on their tokens."""
+    with pytest.raises(
+        SettingsError, match=f"head='any_horizon' asks the tokens of an encoder, and '{name}' forecasts"
+    ):
+        Forecast(6, line=None, head="any_horizon").build(name, {}, n_channels=3, context_length=48)
+
+
+def test_the_encoders_that_forecast_in_a_form_of_their_own_are_two():
+    assert {name for name, model in MODELS.items() if model.is_encoder} - set(TOKENS) == {"timesnet", "allm4ts"}
 
 
 @pytest.mark.parametrize(
