@@ -435,6 +435,23 @@ def test_gaps_are_filled_and_what_was_observed_comes_back_as_it_was(client, tabl
     np.testing.assert_allclose(filled["load"][seen], before["load"][seen], rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_answers_bear_the_names_of_the_table(client):
+    series = simulated_plant(300, seed=3)
+    frame = pd.DataFrame(series.values.T[:, :3], columns=["series", "step", "time_"])
+    frame.insert(0, "score", series.timestamps)
+    frame.iloc[100:110, 1] = np.nan
+    uploaded(client, frame.to_csv(index=False).encode())
+    for wish, file, names in (
+        ({"task": "impute", "model": "convtimenet", "context_length": 48, "epochs": 1}, "filled.csv", list(frame)),
+        ({"task": "detect", "model": "kmeans"}, "anomalies.csv", ["score", "score_", "threshold", "alarm"]),
+    ):
+        job = trained(client, **wish)
+        assert job["state"] == "done", job["error"]
+        answer = pd.read_csv(io.BytesIO(client.get(f"api/jobs/{job['number']}/files/{file}").content))
+        assert list(answer) == names and len(answer) == 300
+
+
 # ---- a real browser
 
 

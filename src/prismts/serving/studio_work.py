@@ -155,7 +155,8 @@ def _load(source: Mapping[str, Any], options: Mapping[str, Any]) -> Loaded:
         if source["simulated"] not in SIMULATED:
             raise unknown_name("simulated data set", source["simulated"], SIMULATED)
         data: Series | Collection = getattr(synthetic, source["simulated"])()
-        return Loaded(data, TableKind("pandas"), data.borders if isinstance(data, Series) else None)
+        kind = TableKind("pandas", "time" if data.timestamps is not None else None)
+        return Loaded(data, kind, data.borders if isinstance(data, Series) else None)
     if "dataset" in source:
         data = load_dataset(source["dataset"])
         kind = TableKind("pandas", "time" if data.timestamps is not None else None)
@@ -487,12 +488,9 @@ def _detect(request: Mapping[str, Any], loaded: Loaded, tell: Tell, run: Path) -
         sections.insert(1, Section("Against the labels", [Facts(facts, large=True), Text(words)]))
         headline = [facts[0], *headline]
     sections += _histories(list(detector.fit_results_.items()))
-    judged = [detector.score_samples(case) for case in data]
-    scores_of = np.concatenate(judged)
-    alarms = detector.threshold_.alarms(scores_of).astype(int)
-    columns = {"score": scores_of, "threshold": np.full(len(scores_of), detector.threshold_.value), "alarm": alarms}
+    table = detector._table(data, loaded.kind, np.concatenate([detector.score_samples(case) for case in data]))
     title = f"{request['model']} on {data.name}: unusual steps"
-    return Trained(detector, title, sections, _steps(data, columns), "anomalies", headline[:3])
+    return Trained(detector, title, sections, table, "anomalies", headline[:3])
 
 
 def _impute(request: Mapping[str, Any], loaded: Loaded, tell: Tell, run: Path) -> Trained:
@@ -528,9 +526,8 @@ def _impute(request: Mapping[str, Any], loaded: Loaded, tell: Tell, run: Path) -
     else:
         gaps.append(Note("Nothing is missing in these data: the table comes back as it was.", "note"))
     sections = [Section("", blocks), Section("Gaps", gaps), *_histories([("", imputer.fit_result_)])]
-    columns = {name: filled.values[c] for c, name in enumerate(filled.channels)}
     title = f"{request['model']} on {data.name}: gaps filled"
-    return Trained(imputer, title, sections, _steps(data, columns), "filled", facts[:2])
+    return Trained(imputer, title, sections, _steps(filled, loaded.kind), "filled", facts[:2])
 
 
 def _embed(request: Mapping[str, Any], loaded: Loaded, tell: Tell, run: Path) -> Trained:
@@ -585,16 +582,20 @@ def _histories(results: Iterable[tuple[str, Any]]) -> list[Section]:
     return [Section("Training", [drawing])]
 
 
-def _steps(data: Collection, columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
-    """A table of every step of every series: which series, when, and the columns [total]."""
+def _steps(data: Collection, kind: TableKind) -> pd.DataFrame:
+    """A table of every step of every series: which series, when, and the channels, named as in what was read."""
     import pandas as pd
 
+    from prismts.estimators.answer import free_name
+
+    series = kind.series or free_name("series", data.channels)
+    time = kind.time or free_name("step" if data.timestamps is None else "time", data.channels)
     first: dict[str, Any] = {}
-    if len(data) > 1:
-        first["series"] = np.repeat(np.array(data.names, dtype=object), data.lengths)
+    if len(data) > 1 or kind.series is not None:
+        first[series] = np.repeat(np.array(data.names, dtype=object), data.lengths)
     counted = np.concatenate([np.arange(n) for n in data.lengths])
-    first["step" if data.timestamps is None else "time"] = counted if data.timestamps is None else data.timestamps
-    return pd.DataFrame(first | {name: values for name, values in columns.items() if name not in first})
+    first[time] = counted if data.timestamps is None else data.timestamps
+    return pd.DataFrame(first | dict(zip(data.channels, data.values, strict=True)))
 
 
 def _first(shown: int, n: int, what: str) -> str:
