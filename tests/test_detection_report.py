@@ -83,3 +83,12 @@ def test_a_page_of_many_series_has_a_part_for_each_and_a_quiet_one_says_so(fitte
     both = Collection.of([Series(TEST.values, PLANTED.channels, name="wild"), quiet])
     page = detection_page(tmp_path / "page.html", fitted, both).path.read_text(encoding="utf-8")
     assert "wild" in page and "No step is above the threshold." in page
+
+
+def test_the_page_reads_a_table_as_predict_does(tmp_path):
+    """A channel may have no value today."""
+    series = planted_anomalies()
+    detector = AnomalyDetector(progress=False).fit(series.part(0, 1000))
+    dead = pd.DataFrame(series.values.T, columns=list(series.channels)).assign(**{series.channels[0]: np.nan})
+    detector.predict(dead)
+    assert detection_page(tmp_path / "page.html", detector, dead).path.exists()

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from prismts.data.series import Collection, Finding, Series
@@ -441,6 +442,15 @@ def test_findings_about_the_data_stand_on_the_page(tmp_path):
     series = Series(np.arange(40.0)[None], ("load",), name="plant", findings=(found,))
     forecaster = Forecaster("last_value", context_length=10, horizon=3).fit(series)
     assert found.message in Page(forecast_page(tmp_path / "page.html", forecaster, series).path).text
+
+
+def test_the_page_reads_a_table_as_predict_does(tmp_path):
+    """A channel may have no value today, and a column of words beside the channels is none of them."""
+    frame = pd.DataFrame({"load": np.arange(40.0), "heat": np.arange(40.0) % 7})
+    forecaster = Forecaster("last_value", context_length=10, horizon=3).fit(frame)
+    for new in (frame.assign(heat=np.nan), frame.assign(remark="as usual")):
+        forecaster.predict(new)
+        assert "Forecast" in Page(forecast_page(tmp_path / "page.html", forecaster, new).path).text
 
 
 def decoded(values):

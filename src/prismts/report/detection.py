@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from prismts.data.readers import read
-from prismts.data.series import Collection, Series
+from prismts.data.series import Series
 from prismts.errors import ShapeError
 from prismts.estimators.detector import AnomalyDetector
-from prismts.estimators.match import reordered
 from prismts.evaluation.thresholds import Event, Threshold
 from prismts.models.failure import signs_of_failure
 from prismts.report.figures import thinned
@@ -134,10 +132,8 @@ def detection_page(
 
     Of many series the first 12 are drawn, and the page says so.
     """
-    values = None if detector.values is None else list(detector.values)
-    whole = read(data, time=detector.time, series=detector.series, values=values, frequency=detector.frequency)
-    many = whole if isinstance(whole, Collection) else Collection.of(whole)
-    cases = list(reordered(many, detector.channels_, "detection"))[:_MOST_SERIES]
+    many, _, _ = detector._read_like_training(data)  # pyright: ignore[reportPrivateUsage], as predict reads it
+    cases = [many[i] for i in range(min(len(many), _MOST_SERIES))]
     sections = detection_sections(detector, cases, n_series=len(many))
     if command:
         sections.append(Section("How this was made", [Code(command)]))

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from prismts.data import synthetic
-from prismts.data.readers import read
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders
 from prismts.errors import SettingsError
@@ -67,9 +66,11 @@ def forecast_report(
     scores: Mapping[str, Scores],
     *,
     rivals: Mapping[str, Forecaster] | None = None,
+    part: str = "test",
     title: str = "",
     command: str = "",
     simulated: bool | None = None,
+    notes: Sequence[str] = (),
     more: Sequence[Section] = (),
 ) -> Written:
     """Everything about a fitted forecaster on one page: how good, against what, where it fails, and why it works.
@@ -79,12 +80,14 @@ def forecast_report(
         forecaster: fitted on the training part of the series.
         series: the whole series, test part and all.
         borders: of train, validation and test.
-        scores: on the test part, by name; the forecaster's own first, floors and rivals after it. Their seeds and
-            seconds are printed as they stand, so a fair table has the seconds of training in all of them or in none.
+        scores: by name; the forecaster's own first, floors and rivals after it. Their seeds and seconds are printed as
+            they stand, so a fair table has the seconds of training in all of them or in none.
         rivals: other fitted forecasters, whose forecasts are drawn beside it, by the names their scores have.
+        part: that the scores are of: "test", "validation" or "training".
         title: of the page.
         command: what was typed to make it.
         simulated: whether the data were made up; None takes the series of ``prismts.data.synthetic`` for simulated.
+        notes: sentences that stand above the scores.
         more: sections on other matters, before the last one.
     """
     if not scores:
@@ -95,11 +98,11 @@ def forecast_report(
     scores = {each: _with_seed(score, forecasters.get(each)) for each, score in scores.items()}
     simulated = series.name in synthetic.__all__ if simulated is None else simulated
     sections = [
-        Section("", _summary(name, forecaster, scores, simulated)),
+        Section("", [*(Note(text) for text in notes), *_summary(name, forecaster, scores, simulated, part)]),
         Section("Scores", _scores(scores)),
         Section("Forecast", [_continuation(name, forecaster, series)]),
         Section("Test windows", _test_windows(forecasters, series, borders)),
-        Section("Errors", _errors(scores)),
+        Section("Errors", _errors(scores, part)),
         Section("Inside the model", _inside(forecaster, series, borders)),
         Section("Training", _training(forecaster)),
         Section("Data", _data(series, borders, forecaster, simulated)),
@@ -124,12 +127,11 @@ def forecast_page(
 
     Of many series the first 12 are drawn, and the page says so.
     """
-    values = None if forecaster.values is None else list(forecaster.values)
-    whole = read(data, time=forecaster.time, series=forecaster.series, values=values, frequency=forecaster.frequency)
-    cases = [whole] if isinstance(whole, Series) else [whole[i] for i in range(min(len(whole), _MOST_SERIES))]
+    whole, _ = forecaster._read_new(data)  # pyright: ignore[reportPrivateUsage], as predict reads it
+    cases = [whole[i] for i in range(min(len(whole), _MOST_SERIES))]
     simulated = whole.name in synthetic.__all__ if simulated is None else simulated
     blocks: list[Block] = [Note(_SIMULATED, "alarm")] if simulated else []
-    if isinstance(whole, Collection) and len(whole) > len(cases):
+    if len(whole) > len(cases):
         blocks.append(Note(f"Drawn are the first {len(cases)} of {len(whole):,} series.", "note"))
     figures = {case.name: _forecast_drawn(forecaster.model, forecaster, _in_order(case, forecaster)) for case in cases}
     caption = f"{_bands(forecaster)}The last {3 * forecaster.horizon} steps that are known come first."
@@ -144,7 +146,9 @@ def forecast_page(
 # ---- sections
 
 
-def _summary(name: str, forecaster: Forecaster, scores: Mapping[str, Scores], simulated: bool) -> list[Block]:
+def _summary(
+    name: str, forecaster: Forecaster, scores: Mapping[str, Scores], simulated: bool, part: str = "test"
+) -> list[Block]:
     own = scores[name]
     blocks: list[Block] = [Note(_SIMULATED, "alarm")] if simulated else []
     told = [flags.different_windows(scores), flags.behind_a_floor(scores)]
@@ -155,7 +159,7 @@ def _summary(name: str, forecaster: Forecaster, scores: Mapping[str, Scores], si
         best = min(others, key=lambda other: others[other])
         change = own["mse"] / others[best] - 1
         facts.append((f"MSE against {best}", f"{change:+.1%}".replace("-", "−")))
-    facts += [("test windows", f"{own.n_scored:,}"), ("protocol", own.protocol or "not told")]
+    facts += [(f"{part} windows", f"{own.n_scored:,}"), ("protocol", own.protocol or "not told")]
     blocks.append(Facts(facts, large=True))
     return blocks
 
@@ -218,11 +222,11 @@ def _test_windows(forecasters: Mapping[str, Forecaster], series: Series, borders
     return [Drawing(figure, caption, "What was forecast, and what came")]
 
 
-def _errors(scores: Mapping[str, Scores]) -> list[Block]:
+def _errors(scores: Mapping[str, Scores], part: str = "test") -> list[Block]:
     blocks: list[Block] = []
     by_step = {name: score for name, score in scores.items() if "mse" in score.per_step}
     if by_step:
-        caption = "Mean squared error at each step of the horizon, over all test windows and channels."
+        caption = f"Mean squared error at each step of the horizon, over all {part} windows and channels."
         blocks.append(Drawing(error_by_step_figure(by_step), caption, "Along the horizon"))
     by_channel = {name: score for name, score in scores.items() if "mse" in score.per_channel}
     if by_channel:
@@ -322,7 +326,8 @@ def _data(series: Series, borders: Borders, forecaster: Forecaster, simulated: b
     for part in ("train", "validation", "test"):
         begin, end = getattr(borders, part)
         facts.append((part, _span(series, begin, min(end, len(series)))))
-    facts += [(f"{part} windows", f"{count:,}") for part, count in forecaster.n_windows_.items()]
+    of = " of all series" if len(forecaster.series_names_) > 1 else ""
+    facts += [(f"{part} windows{of}", f"{count:,}") for part, count in forecaster.n_windows_.items()]
     facts.append(("data hash", data_hash(series)))
     blocks: list[Block] = [Note(_SIMULATED, "alarm")] if simulated else []
     return [*blocks, Facts(facts), *_findings(series)]
@@ -399,10 +404,9 @@ def _findings_told(data: Series | Collection) -> list[tuple[str, str]]:
     total = data.values.size
     missing = sum(int(np.isnan(channel).sum()) for channel in data.values)
     facts = [("channels", f"{data.n_channels:,}")]
-    if isinstance(data, Collection):
-        facts += [("series", f"{len(data):,}"), ("rows", f"{int(data.lengths.sum()):,}")]
-    else:
-        facts.append(("rows", f"{len(data):,}"))
+    n_series, n_rows = (len(data), int(data.lengths.sum())) if isinstance(data, Collection) else (1, len(data))
+    facts += [("series", f"{n_series:,}")] if n_series > 1 else []
+    facts.append(("rows", f"{n_rows:,}"))
     facts.append(("frequency", data.frequency or "not known"))
     if data.timestamps is not None:
         first, last = pd.Timestamp(data.timestamps.min()), pd.Timestamp(data.timestamps.max())
