@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import app
-from prismts.cli.options import Duplicates, SeriesColumn, TimeColumn, Values
+from prismts.cli.options import Count, Duplicates, SeriesColumn, TimeColumn, Values
 
 __all__ = ["check", "datasets", "macs"]
 
@@ -24,6 +24,7 @@ def check(
     time: TimeColumn = None,
     series: SeriesColumn = None,
     values: Values = None,
+    frequency: str | None = None,
     duplicates: Duplicates = "refuse",
 ) -> None:
     """Read a table and print what was found, what the data are like, and what that suggests.
@@ -32,12 +33,13 @@ def check(
 
     Args:
         file: The table to read.
+        frequency: The step of the table, such as h or 15min; found by itself if not given.
     """
     from prismts.data.describe import describe
     from prismts.data.profile import profile
     from prismts.data.readers import read
 
-    data = read(file, time=time, series=series, values=values, duplicates=duplicates)
+    data = read(file, time=time, series=series, values=values, frequency=frequency, duplicates=duplicates)
     sys.stdout.write(f"{describe(data)}\n\n{profile(data)}\n")
 
 
@@ -62,7 +64,7 @@ def datasets(*, task: str | None = None, names: Annotated[bool, Parameter(negati
 
 
 @app.command
-def macs(model: str, *, n_channels: int = 7, context_length: int = 720, horizon: int = 96) -> None:
+def macs(model: str, *, n_channels: Count = 7, context_length: Count = 720, horizon: Count = 96) -> None:
     """Count the multiply-accumulates of a model's forward pass, part by part, on the model itself.
 
     For the cross learner also the three arrangements of its slides, in their setting (720 steps, patches of 36).
