@@ -164,3 +164,222 @@ def test_every_parameter_of_every_command_is_explained(path, command):
 def test_the_installed_command_answers():
     done = subprocess.run([sys.executable, "-m", "prismts", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0.1.0"
+
+
+# ---- what was looked at before
+
+
+def plain(text):
+    """Without the line breaks of a table's title."""
+    return " ".join(text.split())
+
+
+@pytest.fixture
+def full(table, tmp_path, run):
+    """A model that has learned from every row of the table."""
+    assert run(
+        "fit", "forecast", table, "--horizon", 6, "--context-length", 48, "--epochs", 1, "--test", 0,
+        "--out", tmp_path / "full", "--quiet",
+    )[0] == 0  # fmt: skip
+    return tmp_path / "full"
+
+
+def test_an_adapted_model_does_not_call_a_test_part_unseen_that_the_model_before_has_learned_from(
+    table, full, tmp_path, run
+):
+    code, _, err = run("adapt", full, table, "--epochs", 1, "--out", tmp_path / "again")
+    assert code == 0 and "test, which the model before it has learned from" in plain(err)
+    assert "not looked at before" not in err
+    _, out, _ = run("evaluate", tmp_path / "again", table)
+    assert "test, which the model before it may have learned from" in plain(out)
+
+
+def test_rows_after_the_table_of_the_model_before_are_a_test_part_that_nobody_looked_at(table, full, tmp_path, run):
+    later = simulated_plant(900, seed=3)
+    frame = pd.DataFrame(later.values.T[:, :3], columns=list(later.channels[:3]))
+    frame.insert(0, "date", later.timestamps)
+    frame.iloc[500:].to_csv(tmp_path / "later.csv", index=False)
+    _, _, err = run("adapt", full, tmp_path / "later.csv", "--epochs", 1, "--out", tmp_path / "m")
+    assert "test: not looked at before" in err
+    frame.assign(date=frame["date"] - pd.Timedelta("300h")).to_csv(tmp_path / "same_times.csv", index=False)
+    _, _, err = run("adapt", full, tmp_path / "same_times.csv", "--epochs", 1, "--test", 0.5, "--out", tmp_path / "n")
+    assert "test, which the model before it may have learned from" in plain(err)
+
+
+def test_a_student_is_scored_beside_a_teacher_that_has_learned_from_the_test_part_in_these_words(
+    table, full, tmp_path, run
+):
+    code, _, err = run("distill", full, table, "--epochs", 1, "--out", tmp_path / "small")
+    assert code == 0 and "which the teacher has learned from, so expect worse on new data" in plain(err), err
+    run("fit", "forecast", table, "--horizon", 6, "--context-length", 48, "--epochs", 1, "--out", tmp_path / "m", "-q")
+    _, _, err = run("distill", tmp_path / "m", table, "--epochs", 1, "--out", tmp_path / "other")
+    assert "test: steps (400, 500)" in err and "learned from" not in err
+
+
+def test_steps_as_given_are_told_to_be_learned_from_and_none_before_the_first_is_read(table, tmp_path, run):
+    run("fit", "forecast", table, "--model", "ridge", "--horizon", 6, "--context-length", 24, "--out", tmp_path / "m")
+    _, out, _ = run("evaluate", tmp_path / "m", table, "--begin", 0, "--end", 280)
+    assert "steps as given, which it has learned from" in plain(out)
+    _, out, _ = run("evaluate", tmp_path / "m", table, "--begin", 400)
+    assert "steps as given: 95 windows" in plain(out)
+    for option in ("--begin", "--end"):
+        code, _, err = run("evaluate", tmp_path / "m", table, option, -50)
+        assert code == 2 and f"{option} is a step counted from 0" in err and "-50" in err
+
+
+def test_a_page_about_a_model_without_a_test_part_speaks_of_the_windows_that_were_scored(table, tmp_path, run):
+    fit = ("fit", "forecast", table, "--model", "ridge", "--horizon", 6, "--context-length", 24, "--test", 0)
+    for name, validation, part in (("v", 0.2, "validation"), ("t", 0, "training")):
+        page = tmp_path / f"{name}.html"
+        run(*fit, "--validation", validation, "--out", tmp_path / name, "--report", page, "--quiet")
+        text = page.read_text(encoding="utf-8")
+        assert f"The scores are of {part}" in text and f"over all {part} windows" in text
+        assert "test windows" not in text
+
+
+def test_a_page_about_a_model_of_many_series_says_that_one_of_them_is_drawn(tmp_path, run):
+    long = pd.DataFrame({"id": np.repeat(["a", "b"], 200), "load": np.sin(np.arange(400) / 3.0)})
+    long.to_csv(tmp_path / "homes.csv", index=False)
+    page = tmp_path / "r.html"
+    code, _, err = run(
+        "fit", "forecast", tmp_path / "homes.csv", "--series", "id", "--model", "ridge", "--horizon", 6,
+        "--context-length", 24, "--out", tmp_path / "m", "--report", page,
+    )  # fmt: skip
+    text = page.read_text(encoding="utf-8")
+    assert code == 0 and "ridge on homes" in text and "ridge on a<" not in text, err
+    assert "The scores are of all 2 series; drawn, and told of under Data, is the first, a." in text
+
+
+def test_the_median_is_always_among_the_quantiles(table, tmp_path, run):
+    run(
+        "fit", "forecast", table, "--model", "ridge", "--horizon", 6, "--context-length", 24, "--quantiles", 0.9,
+        "--values", "feeder_1", "--out", tmp_path / "m",
+    )  # fmt: skip
+    forecast = pd.read_csv(pd.io.common.StringIO(run("predict", tmp_path / "m")[1]))
+    assert list(forecast) == ["date", "feeder_1", "feeder_1_q0.5", "feeder_1_q0.9"]
+    assert (forecast["feeder_1"] == forecast["feeder_1_q0.5"]).all()
+    assert (forecast["feeder_1"] < forecast["feeder_1_q0.9"]).all()
+    code, _, err = run(
+        "fit", "forecast", table, "--model", "ridge", "--quantiles", 0.9, 0.1, "--out", tmp_path / "n"
+    )  # fmt: skip
+    assert code == 2 and "rising levels" in err
+
+
+# ---- findings
+
+
+def test_every_command_tells_what_was_noticed_when_data_were_read(table, tmp_path, run):
+    holed = tmp_path / "holed.csv"
+    pd.read_csv(table).drop(index=[20, 21]).to_csv(holed, index=False)
+    words = "note: 2 rows missing"
+    small = ("--horizon", 6, "--context-length", 48, "--epochs", 1)
+    for command in (
+        ("fit", "forecast", holed, *small, "--out", tmp_path / "m"),
+        ("predict", tmp_path / "m", holed),
+        ("predict", tmp_path / "m", holed, "--duplicates", "first"),
+        ("evaluate", tmp_path / "m", holed),
+        ("adapt", tmp_path / "m", holed, "--epochs", 1, "--out", tmp_path / "a"),
+        ("distill", tmp_path / "m", holed, "--epochs", 1, "--out", tmp_path / "s"),
+        ("fit", "detect", holed, "--out", tmp_path / "d"),
+        ("predict", tmp_path / "d", holed),
+        ("impute", holed, "--epochs", 1, "--save", tmp_path / "i"),
+        ("impute", holed, "--model", tmp_path / "i"),
+        ("predict", tmp_path / "i", holed),
+        ("embed", holed, "--epochs", 1, "--save", tmp_path / "e"),
+        ("predict", tmp_path / "e", holed),
+    ):
+        code, _, err = run(*command)
+        assert code == 0 and err.count(words) == 1, (command, err)
+    assert run("predict", tmp_path / "m", holed, "--quiet")[2] == ""
+
+
+def test_the_page_of_a_forecast_reads_a_table_as_the_forecast_does(table, tmp_path, run):
+    run("fit", "forecast", table, "--model", "ridge", "--horizon", 6, "--context-length", 24, "--out", tmp_path / "m")
+    pd.read_csv(table).assign(remark="as usual").to_csv(tmp_path / "told.csv", index=False)
+    where = ("--out", tmp_path / "f.csv", "--plot", tmp_path / "f.html")
+    code, _, err = run("predict", tmp_path / "m", tmp_path / "told.csv", *where)
+    assert code == 0 and (tmp_path / "f.html").exists(), err
+
+
+def test_check_takes_the_frequency_that_it_asks_for(tmp_path, run):
+    times = pd.to_datetime(["2024-01-01 00:00", "2024-01-01 01:00", "2024-01-01 02:07", "2024-01-01 03:00"])
+    pd.DataFrame({"date": times, "x": np.arange(4.0)}).to_csv(tmp_path / "x.csv", index=False)
+    code, _, err = run("check", tmp_path / "x.csv")
+    assert code == 2 and "frequency" in err
+    code, out, _ = run("check", tmp_path / "x.csv", "--frequency", "h")
+    assert code == 0 and "moved" in out
+
+
+def test_a_detector_answers_by_the_names_of_the_table(tmp_path, run):
+    series = simulated_plant(400, seed=3)
+    frame = pd.DataFrame({"when": series.timestamps, "load": series.values[0]})
+    frame.to_csv(tmp_path / "wide.csv", index=False)
+    pd.concat([frame.assign(house=name) for name in "ab"]).to_csv(tmp_path / "long.csv", index=False)
+    for name, options, first in (("wide", (), ["when"]), ("long", ("--series", "house"), ["house", "when"])):
+        run("fit", "detect", tmp_path / f"{name}.csv", *options, "--out", tmp_path / name)
+        _, out, _ = run("predict", tmp_path / name, tmp_path / f"{name}.csv")
+        assert out.splitlines()[0].split(",") == [*first, "score", "threshold", "alarm"]
+
+
+# ---- what is refused before any work
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fit", "forecast", "DATA", "--out", "m", "--report", "DATA"), "would be written over"),
+        (("fit", "forecast", "DATA", "--out", "m", "--report", "."), "is a folder"),
+        (("fit", "forecast", "DATA", "--out", "m", "--report", "DATA/r.html"), "is a file, not a folder"),
+        (("fit", "forecast", "DATA", "--out", "DATA/m"), "is a file, not a folder"),
+        (("fit", "forecast", "DATA", "--out", "m", "--seed", "-1"), "--seed. Must be >= 0"),
+        (("fit", "detect", "DATA", "--out", "DATA/m"), "is a file, not a folder"),
+        (("fit", "detect", "DATA", "--out", "m", "--seed", "-1"), "--seed. Must be >= 0"),
+        (("predict", "m", "DATA", "--out", "DATA"), "would be written over"),
+        (("predict", "m", "DATA", "--out", "x.npz"), "written as .csv"),
+        (("predict", "m", "DATA", "--plot", "DATA"), "would be written over"),
+        (("evaluate", "m", "DATA", "--out", "DATA"), "would be written over"),
+        (("impute", "DATA", "--out", "DATA"), "would be written over"),
+        (("impute", "DATA", "--out", "x.npz"), "written as .csv"),
+        (("impute", "DATA", "--seed", "-1"), "--seed. Must be >= 0"),
+        (("embed", "DATA", "--out", "DATA"), "would be written over"),
+        (("embed", "DATA", "--window", "4800"), "No window fits"),
+        (("embed", "DATA", "--window", "0"), "--window. Must be >= 1"),
+        (("embed", "DATA", "--window", "3"), "3 steps, too few to embed"),
+        (("embed", "DATA", "--stride", "3"), "Give --window"),
+        (("embed", "DATA", "--window", "30", "--stride", "0"), "--stride. Must be >= 1"),
+        (("adapt", "m", "DATA", "--save-adapter", "DATA/a"), "is a file, not a folder"),
+        (("adapt", "m", "DATA", "--save-adapter", "a", "--how", "full"), "there is no adapter"),
+        (("distill", "m", "DATA", "--out", "s", "--report", "DATA"), "would be written over"),
+        (("demo", "--out", "DATA"), "is a file, not a folder"),
+        (("macs", "dlinear", "--n-channels", "0"), "--n-channels. Must be >= 1"),
+        (("macs", "dlinear", "--context-length", "0"), "--context-length. Must be >= 1"),
+        (("macs", "dlinear", "--horizon", "-3"), "--horizon. Must be >= 1"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_learned(arguments, words, table, run, tmp_path, monkeypatch):
+    def learned(*_, **__):
+        raise AssertionError("something was learned before the refusal")
+
+    for place in ("forecaster.Forecaster", "detector.AnomalyDetector", "imputer.Imputer", "embedder.Embedder"):
+        monkeypatch.setattr(f"prismts.estimators.{place}.fit", learned)
+    monkeypatch.chdir(tmp_path)
+    before = table.read_bytes()
+    code, out, err = run(*(a.replace("DATA", table.name) for a in arguments))
+    assert code == 2 and out == "" and words in err and err.startswith("prism: "), err
+    assert table.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [table.name]
+
+
+def test_only_who_can_go_on_is_told_so_when_a_command_is_stopped(table, tmp_path, run, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prismts.estimators.imputer.Imputer.fit", stop)
+        patch.setattr("prismts.estimators.forecaster.Forecaster.fit", stop)
+        assert run("impute", table) == (130, "", "prism: stopped.\n")
+        fit = ("fit", "forecast", table, "--out", tmp_path / "m", "--quiet")
+        assert run(*fit) == (130, "", "prism: stopped.\n")  # no epoch was finished yet
+        (tmp_path / "m.run" / "member-0").mkdir(parents=True)
+        (tmp_path / "m.run" / "member-0" / "last.safetensors").touch()
+        words = "prism: stopped. The same command goes on after the last finished epoch.\n"
+        assert run(*fit) == (130, "", words)

@@ -1,6 +1,7 @@
 """Classes, gaps and vectors from the command line: files go in, files come out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -199,3 +200,67 @@ def test_a_classifier_reads_a_table_with_semicolons_and_an_empty_column_of_label
     assert code == 0, err
     frame.assign(kind="").to_csv(twice / "new.csv", index=False)
     assert run("predict", twice / "m", twice / "new.csv")[1] == run("predict", twice / "m", twice / "once.csv")[1]
+
+
+def test_scores_on_the_cases_that_were_learned_from_say_so(cases, run):
+    fit = ("fit", "classify", cases / "TRAIN.ts", "--epochs", 1, "--setting", "network", "--out", cases / "m")
+    _, _, err = run(*fit, "--test", cases / "TRAIN.ts")
+    words = "which it has learned from, so this says nothing about new data: 30 cases"
+    assert words in " ".join(err.split())
+    assert words in " ".join(run("evaluate", cases / "m", cases / "TRAIN.ts")[1].split())
+    assert "learned from" not in run("evaluate", cases / "m", cases / "TEST.ts")[1]
+    _, _, err = run("adapt", cases / "m", cases / "TRAIN.ts", "--epochs", 1, "--out", cases / "a")
+    assert "while they were left out, which the model before has learned from: accuracy" in " ".join(err.split())
+    distill = ("distill", cases / "m", cases / "TEST.ts", "--epochs", 1, "--out", cases / "s")
+    _, _, err = run(*distill, "--test", cases / "TRAIN.ts")
+    assert "which the teacher has learned from" in " ".join(err.split())
+
+
+def test_a_detector_scored_on_all_that_it_has_learned_from_says_so(cases, run, monkeypatch):
+    from prismts.data.synthetic import planted_anomalies
+
+    series = planted_anomalies()
+    monkeypatch.setattr("prismts.data.catalog.load_dataset", lambda name: series)
+    monkeypatch.setattr("prismts.cli.files.is_dataset", lambda name: True)
+    assert run("fit", "detect", "known", "--out", cases / "d")[0] == 0
+    assert "learned from" not in run("evaluate", cases / "d", "known")[1]
+    monkeypatch.setattr("prismts.data.catalog.load_dataset", lambda name: replace(series, borders=None))
+    assert run("fit", "detect", "known", "--out", cases / "all")[0] == 0
+    assert "which it has learned from" in " ".join(run("evaluate", cases / "all", "known")[1].split())
+
+
+def test_cases_to_score_on_are_read_before_anything_is_learned(cases, run, monkeypatch):
+    def learned(*_, **__):
+        raise AssertionError("something was learned before the refusal")
+
+    monkeypatch.setattr("prismts.estimators.classifier.Classifier.fit", learned)
+    fit = ("fit", "classify", cases / "TRAIN.ts", "--out", cases / "m")
+    motions = labeled_motions(45, n_channels=3, n_timepoints=40)
+    ts_file(cases / "wide.ts", motions.test, motions.test.labels)
+    pd.DataFrame({"x": np.arange(40.0)}).to_csv(cases / "plain.csv", index=False)
+    for test, words in (("nowhere.ts", "no file"), ("wide.ts", "3"), ("plain.csv", "brings no labels")):
+        code, _, err = run(*fit, "--test", cases / test)
+        assert code == 2 and words in err, err
+    code, _, err = run(*fit, "--seed", -1)
+    assert code == 2 and "--seed. Must be >= 0" in err
+
+
+def test_a_page_about_a_student_without_cases_to_score_is_refused_before_anything_is_learned(cases, run):
+    run("fit", "classify", cases / "TRAIN.ts", "--epochs", 1, "--setting", "network", "--out", cases / "m")
+    code, _, err = run("distill", cases / "m", cases / "TRAIN.ts", "--out", cases / "s", "--report", cases / "s.html")
+    assert code == 2 and "Give --test" in err and not (cases / "s").exists()
+
+
+def test_what_was_noticed_when_cases_were_read_is_told_by_every_command(twice, run):
+    frame = pd.read_csv(twice / "once.csv")
+    pd.concat([frame, frame.iloc[[5]]]).to_csv(twice / "equal.csv", index=False)
+    columns = ("--series", "id", "--time", "t", "--label", "kind")
+    fit = ("fit", "classify", twice / "equal.csv", *columns, "--epochs", 1, "--setting", "network")
+    for command in (
+        (*fit, "--out", twice / "m"),
+        ("predict", twice / "m", twice / "equal.csv"),
+        ("evaluate", twice / "m", twice / "equal.csv"),
+    ):
+        code, _, err = run(*command)
+        assert code == 0 and err.count("equal to another one in time") == 1, (command, err)
+    assert run("predict", twice / "m", twice / "equal.csv", "--quiet")[2] == ""

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from prismts.cli.app import app
-from prismts.cli.files import clear_run, free_place, is_dataset, table_or_dataset
-from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.cli.files import free_place, is_dataset, run_beside, table_or_dataset, tell_findings
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.seen import told_if_learned
 from prismts.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def adapt(
     test: float | None = None,
     epochs: int | None = None,
     learning_rate: float | None = None,
-    seed: int | None = None,
+    seed: Seed | None = None,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -54,7 +55,8 @@ def adapt(
         prism adapt m/ --with-adapter a/ --out m2/
 
     The new model is whole, and answers like any other: prism predict m2/. A forecaster is scored beside what it was
-    before and the floors, on the last part of the new data, which neither training nor validation has seen.
+    before and the floors, on the last part of the new data, which neither training nor validation has seen; where it is
+    known that the model before has learned from that part, or may have, the scores say so.
 
     Args:
         model: The model folder to begin with; it is left as it is.
@@ -80,6 +82,9 @@ def adapt(
     if out is None and save_adapter is None:
         raise SettingsError("Say where to write to: --out for the whole model, --save-adapter for the adapter alone.")
     out = None if out is None else free_place(out, replace)
+    save_adapter = None if save_adapter is None else free_place(save_adapter, replace)
+    if save_adapter is not None and how == "full":
+        raise SettingsError("With --how full all weights are trained and there is no adapter. Give --out alone.")
     if with_adapter is not None:
         if data is not None or out is None:
             raise SettingsError("--with-adapter puts an adapter on a model without training: give --out, and no data.")
@@ -98,30 +103,31 @@ def adapt(
     if label is not None and kind != "Classifier":
         raise SettingsError(f"--label tells the classes of cases, but {model} holds a {kind}.")
     source, known, arguments = _read(base, changes, data, duplicates, validation, test)
+    tell_findings(console, known.findings)
     fitting: dict[str, Any] = {} if epochs is None else {"max_epochs": epochs}
     if learning_rate is not None:
         fitting["learning_rate"] = learning_rate
     place = out if out is not None else save_adapter
     assert place is not None
-    run = place.with_name(f"{place.name}.run")
-    adapted = adapting.adapt(
-        base, source, how=how, rank=rank, keep_head=not new_head, fit_settings=fitting or None, changes=changes,
-        progress=not quiet, run_folder=run, **arguments,
-    )  # fmt: skip
-    console.print(escape(str(adapted.adaptation_)))
-    if save_adapter is not None:
-        adapting.save_adapter(adapted, save_adapter)
-        size = sum(file.stat().st_size for file in save_adapter.iterdir())
-        console.print(f"saved: {save_adapter}, the adapter alone ({size / 1e3:,.0f} KB); it belongs to {model}")
-    if out is not None:
-        adapted.save(out)
-    clear_run(run)
+    with run_beside(place) as run:
+        adapted = adapting.adapt(
+            base, source, how=how, rank=rank, keep_head=not new_head, fit_settings=fitting or None, changes=changes,
+            progress=not quiet, run_folder=run, **arguments,
+        )  # fmt: skip
+        console.print(escape(str(adapted.adaptation_)))
+        if save_adapter is not None:
+            adapting.save_adapter(adapted, save_adapter)
+            size = sum(file.stat().st_size for file in save_adapter.iterdir())
+            console.print(f"saved: {save_adapter}, the adapter alone ({size / 1e3:,.0f} KB); it belongs to {model}")
+        if out is not None:
+            adapted.save(out)
     if kind == "Forecaster":
         _score(console, base, adapted, known, arguments["validation"])
     elif getattr(adapted, "validation_scores_", None) is not None:
         scores = adapted.validation_scores_
         told = ", ".join(f"{name} {scores[name]:.4f}" for name in ("accuracy", "f1_macro", "log_loss"))
-        console.print(f"validation, cases while they were left out: {told}")
+        learned = told_if_learned(base, known) and ", which the model before has learned from"
+        console.print(f"validation, cases while they were left out{learned}: {told}")
     if out is not None:
         console.print(f"saved: {out}   next: prism predict {out} --help")
 
@@ -162,7 +168,7 @@ def _score(console: Console, base: Forecaster, adapted: Forecaster, table: Colle
     from prismts.cli.forecasting import score_table, scores_beside_floors
 
     end = getattr(validation, "test_end", None)
-    scores, _, part = scores_beside_floors(adapted, table, end)
+    scores, _, part = scores_beside_floors(adapted, table, end, before=base)
     shown = {"adapted": scores[adapted.model], **{n: one for n, one in scores.items() if n != adapted.model}}
     console.print(score_table(shown, part))
     if not part.startswith("test") or base.horizon != adapted.horizon:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prismts.cli.app import app
-from prismts.cli.files import write_json, write_table
+from prismts.cli.files import free_file, tell_findings, write_json, write_table
 from prismts.cli.options import Duplicates, Quiet
 from prismts.cli.saved import Head, saved
 from prismts.errors import SettingsError
@@ -45,6 +45,9 @@ def predict(
         out: Where to write the answer: .csv, .csv.gz or .parquet. Printed as CSV if neither out nor plot is given.
         plot: Where to write a page with the answer as a picture, of a forecaster or a detector.
     """
+    free_file(out, data, table=True)
+    free_file(plot, data)
+    console = Console(stderr=True, quiet=quiet)
     estimator, kind = saved(model, head)
     if data is None and kind != "Forecaster":
         raise SettingsError(f"{model} holds a {kind}, which answers for data: prism predict {model} DATA.")
@@ -53,7 +56,7 @@ def predict(
     if kind == "Forecaster":
         from prismts.cli.forecasting import predict_forecast
 
-        predict_forecast(estimator, data, duplicates, out, plot, horizon)
+        predict_forecast(estimator, data, duplicates, out, plot, horizon, quiet=quiet)
     elif kind == "AnomalyDetector":
         from prismts.cli.detecting import predict_anomalies
 
@@ -61,12 +64,11 @@ def predict(
     else:
         if plot is not None:
             raise SettingsError(f"{model} holds a {kind}, of which there is no plot. Leave --plot out.")
-        table = _answers(estimator, kind, str(data), duplicates)
+        table = _answers(estimator, kind, str(data), duplicates, console)
         if out is not None:
             write_table(table, out)
         else:
             sys.stdout.write(table.to_csv(index=False))
-    console = Console(stderr=True, quiet=quiet)
     for path in (out, plot):
         if path is not None:
             console.print(f"written: {path}")
@@ -98,6 +100,8 @@ def evaluate(
         end: The step after the last one to score.
         out: Where to write the scores as JSON.
     """
+    free_file(out, data)
+    console = Console(stderr=True, quiet=quiet)
     estimator, kind = saved(model, head)
     if kind != "Forecaster" and not (begin is None and end is None):
         raise SettingsError(f"--begin and --end are for forecasters, but {model} holds a {kind}. Leave them out.")
@@ -106,11 +110,11 @@ def evaluate(
     if kind == "Forecaster":
         from prismts.cli.forecasting import evaluate_forecast
 
-        scores, table = evaluate_forecast(estimator, data, begin, end, duplicates)
+        scores, table = evaluate_forecast(estimator, data, begin, end, duplicates, console)
     elif kind == "Classifier":
         from prismts.cli.classifying import evaluate_classes
 
-        scores, table = evaluate_classes(estimator, data, duplicates)
+        scores, table = evaluate_classes(estimator, data, duplicates, console)
     elif kind == "AnomalyDetector":
         from prismts.cli.detecting import evaluate_anomalies
 
@@ -127,18 +131,20 @@ def evaluate(
     Console(quiet=quiet).print(table)
 
 
-def _answers(estimator: Any, kind: str, data: str, duplicates: Duplicates) -> Any:
+def _answers(estimator: Any, kind: str, data: str, duplicates: Duplicates, console: Console) -> Any:
     """The answer of a classifier, an imputer or an embedder, as a frame."""
     if kind == "Classifier":
         from prismts.cli.classifying import classes_of
 
-        return classes_of(estimator, data, duplicates)
+        return classes_of(estimator, data, duplicates, console)
     if kind == "Embedder":
-        from prismts.cli.filling import vectors_of
+        from prismts.cli.filling import cases_of, vectors_of
 
-        return vectors_of(estimator, data, duplicates=duplicates)
+        cases = cases_of(estimator, data, duplicates, console)
+        return vectors_of(estimator, cases)
     from prismts.cli.files import table_or_dataset
 
     given = (estimator.time, estimator.series, estimator.values, estimator.frequency)
     found = table_or_dataset(data, *given, duplicates, "keep", exact=True)
+    tell_findings(console, found[0].findings)
     return estimator.transform(found[:2])

@@ -60,6 +60,7 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename is not None else ""
         sys.stderr.write(f"prism: {place}{error.strerror or error}.\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("prism: stopped. The same command goes on after the last finished epoch.\n")
+    except KeyboardInterrupt as stop:
+        told = " ".join(["stopped.", *getattr(stop, "__notes__", [])])
+        sys.stderr.write(f"prism: {told}\n")
         sys.exit(130)

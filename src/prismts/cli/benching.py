@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from prismts.cli.app import app
-from prismts.cli.files import typed
+from prismts.cli.files import free_file, goes_on, typed
 from prismts.cli.options import Quiet
 from prismts.errors import SettingsError
 from prismts.writing import write_whole
@@ -65,7 +65,8 @@ def bench_run(
         return
     console = Console(stderr=True, quiet=quiet)
     before = read_results(out, specification)
-    with _Bar(console, before, pending(before, only=only, redo=redo), jobs) as bar:
+    waiting = pending(before, only=only, redo=redo)
+    with goes_on("with the cells that are not done"), _Bar(console, before, waiting, jobs) as bar:
         results = run_bench(specification, out, jobs=jobs, cluster=cluster, only=only, redo=redo, tell=bar.hear)
     console.print(
         f"cells: {len(results.cells)} of {len(specification.cells)} done   results: {out / 'results.parquet'}   "
@@ -110,6 +111,7 @@ def bench_table(
     from prismts.benchmark.results import read_results
     from prismts.benchmark.tables import render, table
 
+    free_file(out, published)
     view = table(
         read_results(folder),
         measure=measure,

@@ -11,11 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import fit_app
-from prismts.cli.files import clear_run, free_place, is_dataset
-from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
-from prismts.errors import SettingsError
+from prismts.cli.files import free_place, is_dataset, run_beside, tell_findings
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.seen import told_if_learned
+from prismts.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
+    from prismts.data.series import Collection
     from prismts.estimators.classifier import Classifier
     from prismts.evaluation.scores import Scores
 
@@ -44,7 +46,7 @@ def fit_classify(
     members: int | None = None,
     epochs: int | None = None,
     refit: Annotated[bool, Parameter(negative="")] = False,
-    seed: int = 0,
+    seed: Seed = 0,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -68,6 +70,7 @@ def fit_classify(
     """
     from prismts.data.series import Collection
     from prismts.estimators.classifier import Classifier
+    from prismts.estimators.match import reordered
 
     console = Console(stderr=True, quiet=quiet)
     out = free_place(out, replace)
@@ -76,19 +79,22 @@ def fit_classify(
     if isinstance(cases, Collection):
         train = cases if cases.n_train is None else cases.train
         test = data if test is None and cases.n_train is not None else test
-    run = out.with_name(f"{out.name}.run")
-    classifier = Classifier(
-        model, setting=setting, fit_settings=None if epochs is None else {"max_epochs": epochs}, n_members=members,
-        class_weight="balanced" if balanced else None, refit=refit, time=time, series=series, values=values,
-        label=label, random_state=seed, progress=not quiet, run_folder=run,
-    )  # fmt: skip
-    if train is None:
-        train = classifier.read_(data, labeled=True, duplicates=duplicates, empty_channels=False)
-    classifier.fit(train)
-    if classifier.proposal_ is not None:
-        console.print(escape(str(classifier.proposal_)))
-    classifier.save(out)
-    clear_run(run)
+    with run_beside(out) as run:
+        classifier = Classifier(
+            model, setting=setting, fit_settings=None if epochs is None else {"max_epochs": epochs}, n_members=members,
+            class_weight="balanced" if balanced else None, refit=refit, time=time, series=series, values=values,
+            label=label, random_state=seed, progress=not quiet, run_folder=run,
+        )  # fmt: skip
+        if train is None:
+            train = classifier.read_(data, labeled=True, duplicates=duplicates, empty_channels=False)
+        tell_findings(console, train.findings)
+        judged = None if test is None else _to_score(classifier, test, duplicates)
+        if judged is not None:
+            tell_findings(console, reordered(judged[0], train.channels, "the test").findings)
+        classifier.fit(train)
+        if classifier.proposal_ is not None:
+            console.print(escape(str(classifier.proposal_)))
+        classifier.save(out)
     n_cases = classifier.n_cases_
     console.print(
         f"{n_cases['train']} cases, {len(classifier.classes_)} classes, {classifier.n_channels_} channels, up to "
@@ -97,34 +103,45 @@ def fit_classify(
     if classifier.validation_scores_ is not None:
         title = f"validation: {n_cases['validation']} cases while they were left out"
         console.print(_table({"": classifier.validation_scores_}, title))
-    if test is not None:
-        console.print(evaluate_classes(classifier, test, duplicates)[1])
+    if judged is not None:
+        console.print(_scored(classifier, *judged)[1])
     console.print(f"saved: {out}   next: prism predict {out} NEW.ts --out classes.csv")
 
 
 def evaluate_classes(
-    classifier: Classifier, data: str, duplicates: Duplicates = "refuse"
+    classifier: Classifier, data: str, duplicates: Duplicates, console: Console
 ) -> tuple[dict[str, Any], Table]:
     """Scores on labeled cases, of a known data set on its test part: as plain values, and to print."""
-    from prismts.data.series import Collection
+    cases, part = _to_score(classifier, data, duplicates)
+    tell_findings(console, cases.findings)
+    return _scored(classifier, cases, part)
 
-    cases: Any = _known(data)
-    part = "all cases"
-    if isinstance(cases, Collection) and cases.n_train is not None:
-        cases, part = cases.test, "test part"
-    if cases is None:
-        cases = classifier.read_(data, labeled=True, duplicates=duplicates)
+
+def _to_score(classifier: Classifier, data: str, duplicates: Duplicates) -> tuple[Collection, str]:
+    """Labeled cases, and words for which these are."""
+    cases = _known(data)
+    if cases is not None:
+        return (cases, "all cases") if cases.n_train is None else (cases.test, "test part")
+    cases = classifier.read_(data, labeled=True, duplicates=duplicates)
+    if cases.labels is None:
+        raise DataError(f"{data} brings no labels, so nothing can be scored on it. Give cases with labels.")
+    return cases, "all cases"
+
+
+def _scored(classifier: Classifier, cases: Collection, part: str) -> tuple[dict[str, Any], Table]:
     scores: Scores = classifier.evaluate(cases)
-    return scores.as_dict(), _table({scores.data: scores}, f"{scores.data}, {part}: {scores.n_scored:,} cases")
+    title = f"{scores.data}, {part}{told_if_learned(classifier, cases)}: {scores.n_scored:,} cases"
+    return scores.as_dict(), _table({scores.data: scores}, title)
 
 
-def classes_of(classifier: Classifier, data: str, duplicates: Duplicates = "refuse") -> Any:
+def classes_of(classifier: Classifier, data: str, duplicates: Duplicates, console: Console) -> Any:
     """A frame with the class of each case and the probability of every class."""
     import pandas as pd
 
-    cases: Any = _known(data)
+    cases = _known(data)
     if cases is None:
         cases = classifier.read_(data, duplicates=duplicates)
+    tell_findings(console, cases.findings)
     probabilities = classifier.predict_proba(cases)
     names = list(cases.names)
     columns: dict[str, Any] = {"case": names, "class": classifier.classes_[probabilities.argmax(1)]}
@@ -133,7 +150,7 @@ def classes_of(classifier: Classifier, data: str, duplicates: Duplicates = "refu
     return pd.DataFrame(columns)
 
 
-def _known(data: str) -> Any:
+def _known(data: str) -> Collection | None:
     """A known data set of cases by its name; None where this is no such name."""
     from prismts.data.catalog import load_dataset
     from prismts.data.series import Collection

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from prismts.cli.app import app
-from prismts.cli.files import write_table
+from prismts.cli.files import free_file, free_place, write_table
 from prismts.cli.forecasting import score_table, scores_beside_floors, write_page
-from prismts.cli.options import Quiet
+from prismts.cli.options import Quiet, Seed
 
 if TYPE_CHECKING:
     from prismts.report.page import Section
@@ -20,7 +20,7 @@ __all__ = ["demo"]
 
 
 @app.command
-def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> None:
+def demo(*, out: Path = Path("demo"), seed: Seed = 0, quiet: Quiet = False) -> None:
     """Forecast, classify and watch, each on real data, and write it all into one page.
 
     ConvTimeNet forecasts ETTh2 beside the floors, a classifier tells four motions of a smart watch apart
@@ -39,6 +39,10 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
     from prismts.estimators.forecaster import Forecaster
 
     console = Console(stderr=True, quiet=quiet)
+    for name in ("model", "classifier", "detector"):
+        free_place(out / name, may_replace=True)
+    free_file(out / "forecast.csv", table=True)
+    free_file(out / "report.html")
     try:
         series = load_dataset("ETTh2")
         assert isinstance(series, Series)
@@ -55,7 +59,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, quiet: Quiet = False) -> No
     forecaster.save(out / "model")
     write_table(forecaster.predict(), out / "forecast.csv")
     more = [*_motions(out / "classifier", console, seed, quiet), *_signal(out / "detector", console, seed, quiet)]
-    page = write_page(out / "report.html", forecaster, table, scores, floors, borders.test_end, more)
+    page = write_page(out / "report.html", forecaster, table, scores, floors, part, borders.test_end, more)
     console.print(f"models: {out}/model, classifier, detector   forecast: {out / 'forecast.csv'}   report: {page}")
 
 

@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import fit_app
-from prismts.cli.files import clear_run, free_place, table_or_dataset, typed, write_table
-from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.cli.files import free_place, run_beside, table_or_dataset, tell_findings, typed, write_table
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.seen import told_if_learned
 
 if TYPE_CHECKING:
     from prismts.estimators.detector import AnomalyDetector
@@ -38,7 +41,7 @@ def fit_detect(
     frequency: str | None = None,
     duplicates: Duplicates = "refuse",
     validation: float = 0.2,
-    seed: int = 0,
+    seed: Seed = 0,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,21 +63,22 @@ def fit_detect(
     from prismts.data.series import Collection
     from prismts.estimators.detector import AnomalyDetector
 
+    console = Console(stderr=True, quiet=quiet)
     out = free_place(out, replace)
     collection, _, borders = table_or_dataset(data, time, series, values, frequency, duplicates)
-    detector = AnomalyDetector(
-        model, setting=setting, context_length=context_length, score=score, threshold=threshold,  # type: ignore[arg-type]
-        false_alarm_rate=false_alarm_rate, time=time, series=series, values=values, frequency=frequency,
-        random_state=seed, progress=not quiet, run_folder=out.with_name(f"{out.name}.run"),
-    )  # fmt: skip
+    tell_findings(console, collection.findings)
     learned: Any = collection
     if borders is not None:  # the official test part is left alone
         learned = Collection.of([case.part(0, borders.validation_end) for case in collection], name=collection.name)
     own = borders is None or borders.train_end == borders.validation_end
-    detector.fit(learned, validation=validation if own else borders)
-    detector.save(out)
-    clear_run(out.with_name(f"{out.name}.run"))
-    console = Console(stderr=True, quiet=quiet)
+    with run_beside(out) as run:
+        detector = AnomalyDetector(
+            model, setting=setting, context_length=context_length, score=score, threshold=threshold,  # type: ignore[arg-type]
+            false_alarm_rate=false_alarm_rate, time=time, series=series, values=values, frequency=frequency,
+            random_state=seed, progress=not quiet, run_folder=run,
+        )  # fmt: skip
+        detector.fit(learned, validation=validation if own else borders)
+        detector.save(out)
     console.print(f"judges: {', '.join(detector.judges_)}; scales and threshold from {detector.calibrated_on_}")
     console.print(f"threshold: {detector.threshold_}")
     console.print(f"saved: {out}   next: prism predict {out} NEW.csv --out scores.csv --plot scores.html")
@@ -85,23 +89,21 @@ def predict_anomalies(
 ) -> None:
     """Scores, threshold and alarm of every step as a table; the events are printed; a page with both."""
     given = (detector.time, detector.series, detector.values, detector.frequency)
-    read, _, _ = table_or_dataset(data, *given, duplicates, "keep")
-    parts: list[pd.DataFrame] = []
+    read, kind, _ = table_or_dataset(data, *given, duplicates, "keep")
+    scores: list[NDArray[np.float64]] = []
     console = Console(stderr=True, quiet=quiet)
+    tell_findings(console, read.findings)
     for case in read:
-        scores, found = detector.score_samples(case), detector.events(case)
-        columns: dict[str, Any] = {"series": case.name} if len(read) > 1 else {}
-        columns["time"] = range(len(case)) if case.timestamps is None else case.timestamps
-        columns |= {"score": scores, "threshold": detector.threshold_.value}
-        columns["alarm"] = detector.threshold_.alarms(scores).astype(int)
-        parts.append(pd.DataFrame(columns))
+        scores.append(detector.score_samples(case))
+        found = detector.events(case)
         for event in found:
-            begin, end = parts[-1]["time"].iloc[event.start], parts[-1]["time"].iloc[event.end - 1]
+            steps = range(len(case)) if case.timestamps is None else pd.DatetimeIndex(case.timestamps)
+            begin, end = steps[event.start], steps[event.end - 1]
             where = f"{case.name}: " if len(read) > 1 else ""
             console.print(f"{where}{begin} to {end}, score {event.score:.4g}, channels {', '.join(event.channels)}")
         if not found:
             console.print(f"{case.name}: no step is above the threshold")
-    table = pd.concat(parts, ignore_index=True)
+    table = detector._table(read, kind, np.concatenate(scores))  # pyright: ignore[reportPrivateUsage], as of predict
     if out is not None:
         write_table(table, out)
     elif plot is None:
@@ -123,7 +125,8 @@ def evaluate_anomalies(detector: AnomalyDetector, data: str) -> tuple[dict[str, 
     if not isinstance(series, Series) or series.labels is None:
         raise DataError(f"{data} has no labels of anomalies. See: prism datasets --task detect.")
     scores = detector_scores(detector, series)
-    table = Table("measure", "value", box=None, title=f"{escape(series.name)}: {scores.n_scored:,} steps")
+    title = f"{escape(series.name)}{told_if_learned(detector, series)}: {scores.n_scored:,} steps"
+    table = Table("measure", "value", box=None, title=title)
     for name, value in scores.items():
         table.add_row(name, f"{value:.4f}")
     return scores.as_dict(), table

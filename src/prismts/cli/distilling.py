@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -11,8 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import app
-from prismts.cli.files import clear_run, free_place, is_dataset, table_or_dataset, typed
-from prismts.cli.options import Duplicates, Quiet, Replace
+from prismts.cli.files import (
+    clear_run,
+    free_file,
+    free_place,
+    is_dataset,
+    run_beside,
+    table_or_dataset,
+    tell_findings,
+    typed,
+)
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed
+from prismts.cli.seen import told_if_learned, told_of_steps
 from prismts.errors import SettingsError
 
 __all__ = ["distill"]
@@ -36,7 +47,7 @@ def distill(
     duplicates: Duplicates = "refuse",
     epochs: int | None = None,
     learning_rate: float | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     report: Path | None = None,
     replace: Replace = False,
     quiet: Quiet = False,
@@ -78,11 +89,11 @@ def distill(
 
     console = Console(stderr=True, quiet=quiet)
     out = free_place(out, replace)
+    free_file(report, data, test)
     teachers: list[Any] = [load(folder) for folder in (teacher, *(more_teachers or ()))]
     first = teachers[0]
     if not isinstance(first, Forecaster | Classifier):
         raise SettingsError(f"{teacher} holds a {type(first).__name__}; forecasters and classifiers are distilled.")
-    run = out.with_name(f"{out.name}.run")
     changes: dict[str, Any] = {"random_state": seed, "progress": not quiet}
     if context_length is not None:
         if isinstance(first, Classifier):
@@ -92,24 +103,25 @@ def distill(
     fitting: dict[str, Any] = dict(student.fit_settings or {})
     fitting |= {} if epochs is None else {"max_epochs": epochs}
     fitting |= {} if learning_rate is None else {"learning_rate": learning_rate}
-    student.set_params(fit_settings=fitting or None, run_folder=run / "student")
-    other: Any = cast(Any, clone(student)).set_params(run_folder=run / "alone")
-    source, arguments, judge, where, part = _parts(first, data, test, duplicates)
-    keep = run / "teacher" if cache is None else cache
-    learn(
-        teachers if len(teachers) > 1 else first, student, source, weight=weight, temperature=temperature,
-        features=features, cache=keep, **arguments,
-    )  # fmt: skip
-    student.save(out)
+    source, arguments, judge, where, part = _parts(teachers, data, test, duplicates, console)
+    if judge is None and report is not None:
+        raise SettingsError("There is nothing to score the student on for the page of --report. Give --test.")
     contestants: dict[str, Any] = {"teacher": first, "student": student}
-    if alone:
-        contestants["student alone"] = other.fit(source, **arguments)
-    for one in (run / "student", run / "alone"):
-        clear_run(one)
-    if cache is None:
-        _forget(keep)
-    if run.is_dir() and not any(run.iterdir()):
-        run.rmdir()
+    with run_beside(out) as run:
+        student.set_params(fit_settings=fitting or None, run_folder=run / "student")
+        other: Any = cast(Any, clone(student)).set_params(run_folder=run / "alone")
+        keep = run / "teacher" if cache is None else cache
+        learn(
+            teachers if len(teachers) > 1 else first, student, source, weight=weight, temperature=temperature,
+            features=features, cache=keep, **arguments,
+        )  # fmt: skip
+        student.save(out)
+        if alone:
+            contestants["student alone"] = other.fit(source, **arguments)
+        for one in (run / "student", run / "alone"):
+            clear_run(one)
+        if cache is None:
+            _forget(keep)
     if judge is not None:
         found = {name: measured(one, judge, **where) for name, one in contestants.items()}
         columns, rows = distill_rows(found)
@@ -120,13 +132,11 @@ def distill(
         if report is not None:
             written = distill_report(report, found, title=f"{out.name} from {teacher.name}", part=part, command=typed())
             console.print(f"report: {written}")
-    elif report is not None:
-        raise SettingsError(f"{out} is saved, but there is nothing to score it on for a page. Give --test.")
     console.print(f"saved: {out}   next: prism predict {out} --help")
 
 
 def _parts(
-    teacher: Any, data: str, test: str | None, duplicates: Duplicates
+    teachers: Sequence[Any], data: str, test: str | None, duplicates: Duplicates, console: Console
 ) -> tuple[Any, dict[str, Any], Any, dict[str, Any], str]:
     """What to learn from, arguments of ``fit``, what to score on (None: nothing) and where, and words for it."""
     from prismts.data.catalog import load_dataset
@@ -134,26 +144,37 @@ def _parts(
     from prismts.estimators.forecaster import Forecaster
     from prismts.evaluation.protocols import data_hash
 
+    teacher, who = teachers[0], "the teacher" if len(teachers) == 1 else "a teacher"
     if isinstance(teacher, Forecaster):
         if test is not None:
             raise SettingsError("--test names cases for a classifier; a forecaster is scored on the end of its table.")
         columns = (teacher.time, teacher.series, teacher.values, teacher.frequency)
         table, kind, borders = table_or_dataset(data, *columns, duplicates)
+        tell_findings(console, table.findings)
         if borders is None and len(table) == 1 and data_hash(table) == teacher.data_hash_:
-            borders = Borders(int(teacher.train_ends_[0]), int(teacher.test_begins_[0]), int(table.lengths[0]))
+            ends = int(teacher.train_ends_[0]), int(teacher.test_begins_[0]), int(table.lengths[0])
+            borders = Borders(*ends) if ends[2] - ends[1] >= teacher.horizon else None  # it may have kept no test part
         borders = borders or by_fraction(int(table.lengths.min()))
         where = {"begin": borders.validation_end, "end": borders.test_end}
-        return (table, kind), {"validation": borders}, table, where, f"{table.name}, test: steps {borders.test}"
+        known = [one for one in teachers if isinstance(one, Forecaster)]
+        learned = told_of_steps(known, table, borders.validation_end, who)
+        part = f"{table.name}, test: steps {borders.test}{learned}"
+        return (table, kind), {"validation": borders}, table, where, part
     whole: Any = load_dataset(data) if is_dataset(data) else None
     if whole is None:
         cases = teacher.read_(data, labeled=True, duplicates=duplicates, empty_channels=False)
     else:
         cases = whole if whole.n_train is None else whole.train
+    tell_findings(console, cases.findings)
+    judge, part = None, ""
     if test is not None:
-        return cases, {}, teacher.read_(test, labeled=True, duplicates=duplicates), {}, f"the cases of {test}"
-    if whole is not None and whole.n_train is not None:
-        return cases, {}, whole.test, {}, f"{whole.name}, test part"
-    return cases, {}, None, {}, ""
+        judge, part = teacher.read_(test, labeled=True, duplicates=duplicates), f"the cases of {test}"
+        tell_findings(console, judge.findings)
+    elif whole is not None and whole.n_train is not None:
+        judge, part = whole.test, f"{whole.name}, test part"
+    if judge is not None and any(told_if_learned(one, judge) for one in teachers if isinstance(one, type(teacher))):
+        part += f", which {who} has learned from, so expect worse on new data"
+    return cases, {}, judge, {}, part
 
 
 def _forget(cache: Path) -> None:

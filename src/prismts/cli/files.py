@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from rich.markup import escape
 
 from prismts.errors import SettingsError, unknown_name
 from prismts.writing import whole, write_whole
 
 if TYPE_CHECKING:
-    from prismts.data.series import Collection
+    from rich.console import Console
+
+    from prismts.data.series import Collection, Finding
     from prismts.data.splits import Borders
     from prismts.data.tables import TableKind
 
-__all__ = ["clear_run", "free_place", "is_dataset", "table_or_dataset", "typed", "write_json", "write_table"]
+__all__ = [
+    "clear_run", "free_file", "free_place", "goes_on", "is_dataset", "run_beside", "table_or_dataset", "tell_findings",
+    "typed", "write_json", "write_table",
+]  # fmt: skip
+
+_TABLES = (".csv", ".csv.gz", ".parquet")
 
 
 def is_dataset(data: str) -> bool:
@@ -66,6 +76,12 @@ def table_or_dataset(
     return found, kind, None
 
 
+def tell_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Print what was noticed when data were read: a line each."""
+    for finding in findings:
+        console.print(f"  note: {escape(str(finding))}")
+
+
 def typed() -> str:
     """The command as it was typed."""
     return shlex.join(["prism", *sys.argv[1:]])
@@ -73,11 +89,9 @@ def typed() -> str:
 
 def write_table(table: Any, path: Path) -> None:
     """Write a frame atomically, in the format that the ending names."""
-    name = path.name.lower()
-    if not name.endswith((".csv", ".csv.gz", ".parquet")):
-        raise SettingsError(f"{path}: a table is written as .csv, .csv.gz or .parquet.")
+    _check_ending(path)
     with whole(path) as partial:
-        if name.endswith(".parquet"):
+        if path.name.lower().endswith(".parquet"):
             table.to_parquet(partial, index=False)
         else:
             table.to_csv(partial, index=False)
@@ -86,6 +100,41 @@ def write_table(table: Any, path: Path) -> None:
 def write_json(value: Any, path: Path) -> None:
     """Write plain values atomically."""
     write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def free_file(path: Path | None, *sources: object, table: bool = False) -> None:
+    """An error before hours of work where a file cannot be written, or would take the place of one that is read.
+
+    ``sources`` are what the command reads: files, names of known data sets, or None. A ``table`` has one of three
+    endings.
+    """
+    if path is None:
+        return
+    if table:
+        _check_ending(path)
+    if path.is_dir():
+        raise SettingsError(f"{path} is a folder. Name a file to write, such as one in it.")
+    for source in sources:
+        read = None if source is None else Path(str(source)).expanduser()
+        if read is not None and read.exists() and path.exists() and path.samefile(read):
+            raise SettingsError(f"{path} is what this command reads, and would be written over. Choose another place.")
+    _check_writable(path)
+
+
+def _check_ending(path: Path) -> None:
+    if not path.name.lower().endswith(_TABLES):
+        raise SettingsError(f"{path}: a table is written as .csv, .csv.gz or .parquet.")
+
+
+def _check_writable(path: Path) -> None:
+    """Folders that are missing are made when it is written; the nearest one there is has to let us."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise SettingsError(f"{path} cannot be written: {folder} is a file, not a folder. Choose another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingsError(f"{path} cannot be written: nothing may be written into {folder}. Choose another place.")
 
 
 def free_place(out: Path, may_replace: bool) -> Path:
@@ -97,7 +146,31 @@ def free_place(out: Path, may_replace: bool) -> Path:
         read_config(out)  # a folder that is not ours gets that error
         if not may_replace:
             raise SettingsError(f"{out} already holds a model. Add --replace to overwrite it, or choose another --out.")
+    _check_writable(out)
     return out
+
+
+@contextlib.contextmanager
+def goes_on(where: str) -> Generator[None]:
+    """Let who stops the command be told that the same one goes on, and ``where``."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"The same command goes on {where}.")
+        raise
+
+
+@contextlib.contextmanager
+def run_beside(out: Path) -> Generator[Path]:
+    """The folder of checkpoints beside what will be written: gone at the end, and told of where it is stopped."""
+    run = out.with_name(f"{out.name}.run")
+    try:
+        yield run
+    except KeyboardInterrupt as stop:
+        if any(run.rglob("last.safetensors")):  # an epoch was finished
+            stop.add_note("The same command goes on after the last finished epoch.")
+        raise
+    clear_run(run)
 
 
 def clear_run(run: Path) -> None:

@@ -6,18 +6,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 
 from prismts.cli.app import app
-from prismts.cli.files import free_place, is_dataset, table_or_dataset, write_table
-from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.cli.files import free_file, free_place, is_dataset, table_or_dataset, tell_findings, write_table
+from prismts.cli.options import Count, Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
 from prismts.cli.saved import Head, saved
 from prismts.errors import SettingsError
 
 if TYPE_CHECKING:
+    from prismts.data.series import Collection
     from prismts.estimators.embedder import Embedder
 
-__all__ = ["embed", "impute", "vectors_of"]
+__all__ = ["cases_of", "embed", "impute", "vectors_of"]
 
 
 @app.command
@@ -33,7 +35,7 @@ def impute(
     frequency: str | None = None,
     duplicates: Duplicates = "refuse",
     epochs: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,6 +55,8 @@ def impute(
     from prismts.estimators.imputer import Imputer
     from prismts.estimators.load import load
 
+    free_file(out, data, table=True)
+    console = Console(stderr=True, quiet=quiet)
     if model is not None and save is not None:
         raise SettingsError("--model fills with a saved imputer, so there is nothing new to --save. Leave one out.")
     imputer: Any
@@ -63,9 +67,11 @@ def impute(
         columns = imputer.values if values is None else values
         given = (time or imputer.time, series or imputer.series, columns, frequency or imputer.frequency)
         found = table_or_dataset(data, *given, duplicates, "keep", exact=True)
+        tell_findings(console, found[0].findings)
     else:
         place = None if save is None else free_place(save, replace)
         found = table_or_dataset(data, time, series, values, frequency, duplicates, exact=True)
+        tell_findings(console, found[0].findings)
         imputer = Imputer(
             time=time, series=series, values=values, frequency=frequency, random_state=seed, progress=not quiet,
             fit_settings=None if epochs is None else {"max_epochs": epochs},
@@ -78,7 +84,7 @@ def impute(
         sys.stdout.write(table.to_csv(index=False))
     else:
         write_table(table, out)
-        Console(stderr=True, quiet=quiet).print(f"written: {out}")
+        console.print(f"written: {out}")
 
 
 @app.command
@@ -89,14 +95,14 @@ def embed(
     model: Path | None = None,
     head: Head = None,
     save: Path | None = None,
-    window: int | None = None,
-    stride: int | None = None,
+    window: Count | None = None,
+    stride: Count | None = None,
     time: TimeColumn = None,
     series: SeriesColumn = None,
     values: Values = None,
     duplicates: Duplicates = "refuse",
     epochs: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -115,7 +121,12 @@ def embed(
         seed: Of everything random.
     """
     from prismts.estimators.embedder import Embedder
+    from prismts.windows import Windows
 
+    free_file(out, data, table=True)
+    if stride is not None and window is None:
+        raise SettingsError("--stride is the way from one window to the next. Give --window, or leave it out.")
+    console = Console(stderr=True, quiet=quiet)
     if model is not None and save is not None:
         raise SettingsError("--model embeds with a saved embedder, so there is nothing new to --save. Leave one out.")
     embedder: Any
@@ -125,34 +136,41 @@ def embed(
         embedder, kind = saved(model, head)
         if kind != "Embedder":
             raise SettingsError(f"{model} holds a {kind}, not an embedder.")
+        cases = cases_of(embedder, data, duplicates, console)
     else:
         place = None if save is None else free_place(save, replace)
         embedder = Embedder(
             time=time, series=series, values=values, random_state=seed, progress=not quiet,
             fit_settings=None if epochs is None else {"max_epochs": epochs},
         )  # fmt: skip
-        embedder.fit(embedder.read_(_cases(data), duplicates=duplicates))
+        cases = cases_of(embedder, data, duplicates, console)
+        if window is not None:  # one that cannot be embedded is refused before there is anything to embed it with
+            first = Windows(cases, window, 0, stride=stride or 1).batch(np.zeros(1, dtype=np.int64))
+            embedder.read_(first.context.numpy())
+        embedder.fit(cases)
         if place is not None:
             embedder.save(place)
-    table = vectors_of(embedder, data, window, stride, duplicates)
+    table = vectors_of(embedder, cases, window, stride)
     if out is None:
         sys.stdout.write(table.to_csv(index=False))
     else:
         write_table(table, out)
-        Console(stderr=True, quiet=quiet).print(f"written: {out}")
+        console.print(f"written: {out}")
 
 
-def vectors_of(
-    embedder: Embedder,
-    data: str,
-    window: int | None = None,
-    stride: int | None = None,
-    duplicates: Duplicates = "refuse",
-) -> Any:
+def cases_of(embedder: Embedder, data: str, duplicates: Duplicates, console: Console) -> Collection:
+    """The cases of a file or a known data set, as an embedder reads them; what was noticed is printed."""
+    from prismts.data.catalog import load_dataset
+
+    cases = embedder.read_(load_dataset(data) if is_dataset(data) else data, duplicates=duplicates)
+    tell_findings(console, cases.findings)
+    return cases
+
+
+def vectors_of(embedder: Embedder, cases: Collection, window: int | None = None, stride: int | None = None) -> Any:
     """A frame with one row per case, or per window: what it is, then its vector."""
     import pandas as pd
 
-    cases = embedder.read_(_cases(data), duplicates=duplicates)
     if window is None:
         vectors = embedder.transform(cases)
         told: dict[str, Any] = {"case": list(cases.names)}
@@ -161,9 +179,3 @@ def vectors_of(
         told = {"case": [cases.names[i] for i in places[:, 0]], "begin": places[:, 1]}
     numbers = {f"e{i}": vectors[:, i] for i in range(vectors.shape[1])}
     return pd.DataFrame(told | numbers)
-
-
-def _cases(data: str) -> Any:
-    from prismts.data.catalog import load_dataset
-
-    return load_dataset(data) if is_dataset(data) else data

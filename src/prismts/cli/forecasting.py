@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
@@ -14,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import fit_app
-from prismts.cli.files import clear_run, free_place, table_or_dataset, typed, write_table
-from prismts.cli.options import Duplicates, Quiet, Replace, SeriesColumn, TimeColumn, Values
+from prismts.cli.files import free_file, free_place, run_beside, table_or_dataset, tell_findings, typed, write_table
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.seen import told_of_steps
 from prismts.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def fit_forecast(
     validation: float | None = None,
     test: float | None = None,
     epochs: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     report: Path | None = None,
     replace: Replace = False,
     quiet: Quiet = False,
@@ -75,7 +77,7 @@ def fit_forecast(
         line: The straight line beside the network: chosen, individual, coupled, ridge or reverting; the setting's if
             not given.
         head: flatten, or any_horizon: predict may then ask for more steps than training did.
-        quantiles: Levels to forecast besides the middle, such as 0.1 0.5 0.9.
+        quantiles: Levels to forecast besides the middle, such as 0.1 0.9.
         frequency: The step of the table, such as h or 15min; found by itself if not given.
         validation: Share of every series, before the test part, that decides when to stop; 0.1 if not given.
         test: Share at the end of every series that is kept for the score; 0.2 if not given, 0 to learn from everything.
@@ -87,50 +89,50 @@ def fit_forecast(
 
     console = Console(stderr=True, quiet=quiet)
     out = free_place(out, replace)
+    free_file(report, data)
+    if quantiles and 0.5 not in quantiles:
+        insort(quantiles, 0.5)  # the column of the channel itself is the median
     table, kind, borders = table_or_dataset(data, time, series, values, frequency, duplicates)
     if borders is not None and (validation is not None or test is not None):
         raise SettingsError(f"{data} has official borders ({borders}); leave out --validation and --test.")
-    for finding in table.findings:
-        console.print(f"  note: {escape(str(finding))}")
-    run = out.with_name(f"{out.name}.run")
-    forecaster = Forecaster(
-        model,
-        context_length=context_length,
-        horizon=horizon,
-        quantiles=quantiles,
-        loss=loss,
-        line=line,
-        head=head,
-        setting=setting,
-        fit_settings=None if epochs is None else {"max_epochs": epochs},
-        time=time,
-        series=series,
-        values=values,
-        frequency=frequency,
-        random_state=seed,
-        progress=not quiet,
-        run_folder=run,
-    )
-    if borders is not None:
-        forecaster.fit((table, kind), validation=borders)
-    else:
-        shares = {"validation": 0.1 if validation is None else validation, "test": 0.2 if test is None else test}
-        forecaster.fit((table, kind), **shares)
-    if forecaster.proposal_ is not None:
-        console.print(escape(str(forecaster.proposal_)))
-    for finding in forecaster.findings_[len(table.findings) :]:
-        console.print(f"  note: {escape(str(finding))}")
-    result = forecaster.fit_result_
-    if result.history:
-        resumed = f", resumed after epoch {result.resumed_from}" if result.resumed_from else ""
-        console.print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.seconds:.0f} s{resumed}")
-    forecaster.save(out)
-    clear_run(run)
+    tell_findings(console, table.findings)
+    with run_beside(out) as run:
+        forecaster = Forecaster(
+            model,
+            context_length=context_length,
+            horizon=horizon,
+            quantiles=quantiles,
+            loss=loss,
+            line=line,
+            head=head,
+            setting=setting,
+            fit_settings=None if epochs is None else {"max_epochs": epochs},
+            time=time,
+            series=series,
+            values=values,
+            frequency=frequency,
+            random_state=seed,
+            progress=not quiet,
+            run_folder=run,
+        )
+        if borders is not None:
+            forecaster.fit((table, kind), validation=borders)
+        else:
+            shares = {"validation": 0.1 if validation is None else validation, "test": 0.2 if test is None else test}
+            forecaster.fit((table, kind), **shares)
+        if forecaster.proposal_ is not None:
+            console.print(escape(str(forecaster.proposal_)))
+        tell_findings(console, forecaster.findings_[len(table.findings) :])
+        result = forecaster.fit_result_
+        if result.history:
+            resumed = f", resumed after epoch {result.resumed_from}" if result.resumed_from else ""
+            console.print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.seconds:.0f} s{resumed}")
+        forecaster.save(out)
     end = None if borders is None else borders.test_end
     scores, floors, part = scores_beside_floors(forecaster, table, end)
     console.print(score_table(scores, part))
     if report is not None:
-        page = write_page(report, forecaster, table, scores, floors, end)
+        page = write_page(report, forecaster, table, scores, floors, part, end)
         console.print(f"report: {page}")
     console.print(f"saved: {out}   next: prism predict {out} --out next.csv --plot next.html")
 
@@ -142,14 +144,19 @@ def predict_forecast(
     out: Path | None,
     plot: Path | None,
     horizon: int | None = None,
+    quiet: bool = False,
 ) -> None:
     """Continue every series beyond its end, as a table, a page, or both."""
-    source: Any = None if data is None else str(data)
-    if data is not None and duplicates != "refuse":
-        given = (forecaster.time, forecaster.series, forecaster.values, forecaster.frequency)
-        source = table_or_dataset(str(data), *given, duplicates, "keep")[:2]
     if plot is not None and horizon is not None:
         raise SettingsError("The page of --plot shows the horizon of training. Leave --horizon or --plot out.")
+    source: tuple[Collection, TableKind] | None = None
+    if data is not None and duplicates == "refuse":
+        source = forecaster._read_new(str(data))  # pyright: ignore[reportPrivateUsage], read once for table and page
+    elif data is not None:
+        given = (forecaster.time, forecaster.series, forecaster.values, forecaster.frequency)
+        source = table_or_dataset(str(data), *given, duplicates, "keep")[:2]
+    if source is not None:
+        tell_findings(Console(stderr=True, quiet=quiet), source[0].findings)
     table = forecaster.predict(source, horizon=horizon)
     if out is not None:
         write_table(table, out)
@@ -158,15 +165,18 @@ def predict_forecast(
     if plot is not None:
         from prismts.report.forecast import forecast_page
 
-        known = forecaster.tails_ if data is None else source if isinstance(source, str) else source[0]
-        forecast_page(plot, forecaster, known, command=typed())
+        forecast_page(plot, forecaster, forecaster.tails_ if source is None else source[0], command=typed())
 
 
 def evaluate_forecast(
-    forecaster: Forecaster, data: str, begin: int | None, end: int | None, duplicates: Duplicates
+    forecaster: Forecaster, data: str, begin: int | None, end: int | None, duplicates: Duplicates, console: Console
 ) -> tuple[dict[str, Any], Table]:
     """Scores of a saved forecaster and the floors on what it has not learned from: as plain values, and to print."""
     from prismts.errors import DataError
+
+    for name, step in (("--begin", begin), ("--end", end)):
+        if step is not None and step < 0:
+            raise SettingsError(f"{name} is a step counted from 0, the first of each series, but got {step}.")
 
     def read(values: Sequence[str] | None) -> tuple[Collection, TableKind, Borders | None]:
         return table_or_dataset(data, forecaster.time, forecaster.series, values, forecaster.frequency, duplicates)
@@ -180,6 +190,7 @@ def evaluate_forecast(
             table, _, borders = read(list(forecaster.channels_))
         except DataError:
             table, _, borders = read(None)
+    tell_findings(console, table.findings)
     if end is None and borders is not None:
         end = borders.test_end
     scores, _, part = scores_beside_floors(forecaster, table, end, begin)
@@ -187,18 +198,31 @@ def evaluate_forecast(
 
 
 def scores_beside_floors(
-    forecaster: Forecaster, data: Collection, end: int | None, begin: int | None = None
+    forecaster: Forecaster,
+    data: Collection,
+    end: int | None,
+    begin: int | None = None,
+    *,
+    before: Forecaster | None = None,
 ) -> tuple[dict[str, Scores], dict[str, Forecaster], str]:
-    """Scores of the model and the floors on the same windows, the floors, and words for which windows these are."""
+    """Scores of the model and the floors on the same windows, the floors, and words for which windows these are.
+
+    ``before`` is what the model was adapted from, where it is at hand.
+    """
     from prismts.estimators.floors import fit_floors
     from prismts.evaluation.protocols import data_hash
 
     where: Any = begin
     part, protocol, digest = "steps as given", "", data_hash(data)
-    if begin is None:
+    if begin is not None:
+        part += told_of_steps([forecaster], data, begin, "it")
+    else:
         where, part = _after_training(forecaster, data)
         if digest == forecaster.data_hash_:
             where, part, protocol = forecaster.test_begins_, "test: not looked at before", "honest"
+            learned = told_of_steps([before or forecaster], data, where, "the model before it")
+            if learned:
+                part, protocol = f"test{learned}", ""
             if ((data.lengths if end is None else end) - where < forecaster.horizon).all():
                 where, protocol = forecaster.train_ends_, ""
                 part = "validation: it chose the epoch, so expect worse on new data"
@@ -227,16 +251,28 @@ def write_page(
     data: Collection,
     scores: Mapping[str, Scores],
     floors: Mapping[str, Forecaster],
+    part: str,
     end: int | None,
     more: Sequence[Section] = (),
 ) -> str:
-    """Write the full page about a forecaster and its first series; what was written, and how large it is."""
+    """Write the full page about a forecaster and its first series; what was written, and how large it is.
+
+    ``part`` are the words of ``scores_beside_floors``, which begin with the name of what was scored.
+    """
     from prismts.data.splits import Borders
     from prismts.report.forecast import forecast_report
 
     series = data[0]
     borders = Borders(int(forecaster.train_ends_[0]), int(forecaster.test_begins_[0]), end or len(series))
-    return str(forecast_report(path, forecaster, series, borders, scores, rivals=floors, command=typed(), more=more))
+    notes = [] if part.startswith("test:") else [f"The scores are of {part}."]
+    if len(data) > 1:
+        notes.append(
+            f"The scores are of all {len(data):,} series; drawn, and told of under Data, is the first, {series.name}."
+        )
+    return str(forecast_report(
+        path, forecaster, series, borders, scores, rivals=floors, part=part.split()[0].rstrip(":,"),
+        title=f"{forecaster.model} on {data.name}", notes=notes, command=typed(), more=more,
+    ))  # fmt: skip
 
 
 def score_table(scores: Mapping[str, Scores], part: str) -> Table:

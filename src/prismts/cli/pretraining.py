@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from prismts.cli.app import app
-from prismts.cli.files import clear_run, free_place
+from prismts.cli.files import free_place, run_beside
 from prismts.cli.options import Quiet, Replace
 
 if TYPE_CHECKING:
@@ -51,12 +51,6 @@ def pretrain(
         out = free_place(out, replace)
     corpus = specification.make_corpus()
     config = specification.fit.changed(None if epochs is None else {"max_epochs": epochs})
-    run = out.with_name(f"{out.name}.run")
-    model = UniversalModel(
-        specification.encoder, context_length=specification.context_length,
-        encoder_settings=dict(specification.encoder_settings), random_state=specification.seed, progress=not quiet,
-        run_folder=run,
-    )  # fmt: skip
     if dry_run:
         sys.stdout.write(f"{_plan(specification, corpus, config.max_epochs, config.batch_size)}\n")
         return
@@ -72,10 +66,14 @@ def pretrain(
             f"{entry['seconds']:.1f} s, about {rest:.0f} min to go"
         )
 
-    with watching(tell):
+    with run_beside(out) as run, watching(tell):
+        model = UniversalModel(
+            specification.encoder, context_length=specification.context_length,
+            encoder_settings=dict(specification.encoder_settings), random_state=specification.seed, progress=not quiet,
+            run_folder=run,
+        )  # fmt: skip
         model.pretrain(corpus, tasks=specification.tasks, config=config, draws=dict(specification.draws))
-    model.save(out)
-    clear_run(run)
+        model.save(out)
     result = model.pretrain_result_
     assert result is not None
     for note in corpus.notes:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from prismts.cli.app import app
-from prismts.cli.files import typed
+from prismts.cli.files import goes_on, typed
 from prismts.cli.options import Quiet
 
 __all__ = ["search"]
@@ -78,7 +78,8 @@ def search(
             value = "" if told.value is None else f" {specification.score} {told.value:.5g}"
             bar.console.print(f"  trial {told.number}: {told.outcome}{value} {escape(told.told)}".rstrip())
 
-        run_search(specification, out, jobs=jobs, tell=tell)
+        with goes_on("after the last finished epoch of each trial"):
+            run_search(specification, out, jobs=jobs, tell=tell)
         found = read_found(specification, out)
         bar.update(row, completed=sum(found.counts.values()) - found.counts["running"])
     if found.best is None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from prismts.cli.app import app
-from prismts.cli.files import typed
+from prismts.cli.files import goes_on, typed
 from prismts.cli.options import Quiet
 from prismts.writing import write_whole
 
@@ -57,7 +57,8 @@ def study_cross_learner(
         if progress.outcome != "there already":
             console.print(f"{progress.cell}: {progress.outcome}, {escape(progress.told)}, {progress.seconds:.0f} s")
 
-    study = run_study(specification, out, tell=tell, only=only)
+    with goes_on("with the cells that are not done"):
+        study = run_study(specification, out, tell=tell, only=only)
     tables = out / "tables.md"
     write_whole(tables, markdown(study))
     page = study_page(out / "study.html", study, command=typed())
