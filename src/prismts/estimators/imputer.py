@@ -159,7 +159,7 @@ class Imputer(Estimator):
             value = getattr(self, name)
             if (value is not None or name == "context_length") and (not isinstance(value, Integral) or value < 1):
                 raise SettingsError(f"{name} is a whole number of time steps, at least 1, but got {value!r}.")
-        collection, _ = self._read(data)
+        collection = _as_stored(data, self._read(data)[0])
         recipe = self._recipe(collection.n_channels)
         parts = parts_of(collection, validation, lambda other: self._read(other)[0])
         ends, held_out = parts.train_ends, parts.held_out
@@ -211,7 +211,8 @@ class Imputer(Estimator):
         self._check_fitted()
         read, kind = self._read_new(data, exact=True)
         collection = reordered(read, self.channels_, "transform")
-        filled = self._filled(collection)
+        filled = self._filled(_as_stored(data, collection))
+        filled = np.where(np.isnan(collection.values), filled, collection.values)
         if collection.channels != read.channels and set(collection.channels) == set(read.channels):
             filled = filled[[self.channels_.index(name) for name in read.channels]]
             collection = read
@@ -441,6 +442,13 @@ class _ErrorSums:
         for name, (square, absolute, _) in self.sums.items():
             measures[f"mse{name}"], measures[f"mae{name}"] = square / n, absolute / n
         return Scores(measures, n, seconds, protocol=protocol, data=data)
+
+
+def _as_stored(given: Any, data: Collection) -> Collection:
+    """What the network reads: of tables and files as ``prismts.read`` stores them, though they were read exactly."""
+    if isinstance(given, Series | Collection | np.ndarray):
+        return data
+    return replace(data, values=data.values.astype(storage_dtype(data.values), copy=False))
 
 
 def _hide(kind: str, share: float, length: float) -> Hide:
