@@ -264,3 +264,25 @@ def test_what_was_noticed_when_cases_were_read_is_told_by_every_command(twice, r
         code, _, err = run(*command)
         assert code == 0 and err.count("equal to another one in time") == 1, (command, err)
     assert run("predict", twice / "m", twice / "equal.csv", "--quiet")[2] == ""
+
+
+@pytest.mark.parametrize("settled", [[], ["--duplicates", "first"]])
+def test_a_column_of_text_that_no_model_learned_stops_no_answer(tmp_path, run, settled):
+    at = pd.date_range("2024-01-01", periods=300, freq="h")
+    load = np.sin(np.arange(300) / 4) + 0.1 * np.random.default_rng(0).normal(size=300)
+    table, mine = tmp_path / "t.csv", str(tmp_path / "mine.csv")
+    pd.DataFrame({"time": at, "load": load}).to_csv(table, index=False)
+    for name, fit in {
+        "f": ["fit", "forecast", str(table), "--horizon", "3", "--context-length", "24", "--model", "ridge"],
+        "d": ["fit", "detect", str(table)],
+    }.items():
+        assert run(*fit, "--out", str(tmp_path / name), "--quiet")[0] == 0
+    fill = ["impute", str(table), "--epochs", "1", "--save", str(tmp_path / "i"), "--out", str(tmp_path / "all.csv")]
+    assert run(*fill, "--quiet")[0] == 0
+    pd.DataFrame({"time": at, "who": "Ada, in the morning", "load": load}).to_csv(mine, index=False)
+    for name in "fdi":
+        found = run("predict", str(tmp_path / name), mine, "--out", str(tmp_path / f"{name}.csv"), *settled)
+        assert found[0] == 0, found[2]
+    assert run("evaluate", str(tmp_path / "f"), mine, *settled)[0] == 0
+    assert run("impute", mine, "--model", str(tmp_path / "i"), "--out", str(tmp_path / "g.csv"), *settled)[0] == 0
+    assert list(pd.read_csv(tmp_path / "g.csv")["load"]) == list(pd.read_csv(table)["load"])

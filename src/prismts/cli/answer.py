@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prismts.cli.app import app
-from prismts.cli.files import free_file, tell_findings, write_json, write_table
+from prismts.cli.files import free_file, table_for, tell_findings, write_json, write_table
 from prismts.cli.options import Duplicates, Quiet
 from prismts.cli.saved import Head, saved
 from prismts.errors import SettingsError
@@ -142,9 +142,6 @@ def _answers(estimator: Any, kind: str, data: str, duplicates: Duplicates, conso
 
         cases = cases_of(estimator, data, duplicates, console)
         return vectors_of(estimator, cases)
-    from prismts.cli.files import table_or_dataset
-
-    given = (estimator.time, estimator.series, estimator.values, estimator.frequency)
-    found = table_or_dataset(data, *given, duplicates, "keep", exact=True)
+    found = table_for(estimator, data, duplicates, exact=True)
     tell_findings(console, found[0].findings)
     return estimator.transform(found[:2])

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import fit_app
-from prismts.cli.files import free_place, run_beside, table_or_dataset, tell_findings, typed, write_table
+from prismts.cli.files import free_place, run_beside, table_for, table_or_dataset, tell_findings, typed, write_table
 from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
 from prismts.cli.seen import told_if_learned
 
@@ -57,7 +57,7 @@ def fit_detect(
         threshold: tail (extreme-value fit) or quantile.
         false_alarm_rate: Share of usual steps that may exceed the threshold.
         frequency: The step of the table, such as h or 15min; found by itself if not given.
-        validation: Share at the end of every series that sets scales and threshold.
+        validation: Share at the end of every series that sets scales.
         seed: Of everything random.
     """
     from prismts.data.series import Collection
@@ -79,7 +79,7 @@ def fit_detect(
         )  # fmt: skip
         detector.fit(learned, validation=validation if own else borders)
         detector.save(out)
-    console.print(f"judges: {', '.join(detector.judges_)}; scales and threshold from {detector.calibrated_on_}")
+    console.print(f"judges: {', '.join(detector.judges_)}; scales from {detector.calibrated_on_}")
     console.print(f"threshold: {detector.threshold_}")
     console.print(f"saved: {out}   next: prism predict {out} NEW.csv --out scores.csv --plot scores.html")
 
@@ -88,8 +88,7 @@ def predict_anomalies(
     detector: AnomalyDetector, data: str, duplicates: Duplicates, out: Path | None, plot: Path | None, quiet: bool
 ) -> None:
     """Scores, threshold and alarm of every step as a table; the events are printed; a page with both."""
-    given = (detector.time, detector.series, detector.values, detector.frequency)
-    read, kind, _ = table_or_dataset(data, *given, duplicates, "keep")
+    read, kind, _ = table_for(detector, data, duplicates)
     scores: list[NDArray[np.float64]] = []
     console = Console(stderr=True, quiet=quiet)
     tell_findings(console, read.findings)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
 
-from prismts.errors import SettingsError, unknown_name
+from prismts.errors import DataError, PrismError, SettingsError, unknown_name
 from prismts.writing import whole, write_whole
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from prismts.data.tables import TableKind
 
 __all__ = [
-    "clear_run", "free_file", "free_place", "goes_on", "is_dataset", "run_beside", "table_or_dataset", "tell_findings",
-    "typed", "write_json", "write_table",
+    "clear_run", "free_file", "free_place", "goes_on", "is_dataset", "run_beside", "table_for", "table_or_dataset",
+    "tell_findings", "typed", "write_json", "write_table",
 ]  # fmt: skip
 
 _TABLES = (".csv", ".csv.gz", ".parquet")
@@ -74,6 +74,36 @@ def table_or_dataset(
     if isinstance(found, Series):
         return Collection.of(found), kind, found.borders
     return found, kind, None
+
+
+def table_for(
+    estimator: Any,
+    data: str,
+    duplicates: Literal["refuse", "first", "last", "mean", "keep"] = "refuse",
+    empty_channels: Literal["refuse", "keep"] = "keep",
+    exact: bool = False,
+    **columns: Any,
+) -> tuple[Collection, TableKind, Borders | None]:
+    """The data as a fitted estimator reads them: where a column that it never learned cannot be read, without it.
+
+    ``columns`` that are not None take the place of what the estimator was fitted with: time, series, values, frequency.
+    """
+
+    def told(name: str) -> Any:
+        return getattr(estimator, name) if columns.get(name) is None else columns[name]
+
+    def read(values: Any) -> tuple[Collection, TableKind, Borders | None]:
+        return table_or_dataset(
+            data, told("time"), told("series"), values, told("frequency"), duplicates, empty_channels, exact
+        )
+
+    try:
+        return read(told("values"))
+    except DataError:
+        if told("values") is None:
+            with contextlib.suppress(PrismError):
+                return read(list(estimator.channels_))
+        raise
 
 
 def tell_findings(console: Console, findings: Sequence[Finding]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from prismts.cli.app import app
-from prismts.cli.files import free_file, free_place, is_dataset, table_or_dataset, tell_findings, write_table
+from prismts.cli.files import free_file, free_place, is_dataset, table_for, table_or_dataset, tell_findings, write_table
 from prismts.cli.options import Count, Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
 from prismts.cli.saved import Head, saved
 from prismts.errors import SettingsError
@@ -64,9 +64,9 @@ def impute(
         imputer = load(model)
         if not isinstance(imputer, Imputer):
             raise SettingsError(f"{model} holds a {type(imputer).__name__}, not an imputer.")
-        columns = imputer.values if values is None else values
-        given = (time or imputer.time, series or imputer.series, columns, frequency or imputer.frequency)
-        found = table_or_dataset(data, *given, duplicates, "keep", exact=True)
+        found = table_for(
+            imputer, data, duplicates, exact=True, time=time, series=series, values=values, frequency=frequency
+        )
         tell_findings(console, found[0].findings)
     else:
         place = None if save is None else free_place(save, replace)

@@ -15,14 +15,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from prismts.cli.app import fit_app
-from prismts.cli.files import free_file, free_place, run_beside, table_or_dataset, tell_findings, typed, write_table
+from prismts.cli.files import (
+    free_file,
+    free_place,
+    run_beside,
+    table_for,
+    table_or_dataset,
+    tell_findings,
+    typed,
+    write_table,
+)
 from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
 from prismts.cli.seen import told_of_steps
 from prismts.errors import SettingsError
 
 if TYPE_CHECKING:
     from prismts.data.series import Collection
-    from prismts.data.splits import Borders
     from prismts.data.tables import TableKind
     from prismts.estimators.forecaster import Forecaster
     from prismts.evaluation.scores import Scores
@@ -150,11 +158,8 @@ def predict_forecast(
     if plot is not None and horizon is not None:
         raise SettingsError("The page of --plot shows the horizon of training. Leave --horizon or --plot out.")
     source: tuple[Collection, TableKind] | None = None
-    if data is not None and duplicates == "refuse":
-        source = forecaster._read_new(str(data))  # pyright: ignore[reportPrivateUsage], read once for table and page
-    elif data is not None:
-        given = (forecaster.time, forecaster.series, forecaster.values, forecaster.frequency)
-        source = table_or_dataset(str(data), *given, duplicates, "keep")[:2]
+    if data is not None:
+        source = table_for(forecaster, str(data), duplicates)[:2]
     if source is not None:
         tell_findings(Console(stderr=True, quiet=quiet), source[0].findings)
     table = forecaster.predict(source, horizon=horizon)
@@ -172,24 +177,11 @@ def evaluate_forecast(
     forecaster: Forecaster, data: str, begin: int | None, end: int | None, duplicates: Duplicates, console: Console
 ) -> tuple[dict[str, Any], Table]:
     """Scores of a saved forecaster and the floors on what it has not learned from: as plain values, and to print."""
-    from prismts.errors import DataError
-
     for name, step in (("--begin", begin), ("--end", end)):
         if step is not None and step < 0:
             raise SettingsError(f"{name} is a step counted from 0, the first of each series, but got {step}.")
 
-    def read(values: Sequence[str] | None) -> tuple[Collection, TableKind, Borders | None]:
-        return table_or_dataset(data, forecaster.time, forecaster.series, values, forecaster.frequency, duplicates)
-
-    try:
-        table, _, borders = read(forecaster.values)
-    except DataError:  # a column that the model does not know may be what cannot be read
-        if forecaster.values is not None:
-            raise
-        try:
-            table, _, borders = read(list(forecaster.channels_))
-        except DataError:
-            table, _, borders = read(None)
+    table, _, borders = table_for(forecaster, data, duplicates, "refuse")
     tell_findings(console, table.findings)
     if end is None and borders is not None:
         end = borders.test_end
