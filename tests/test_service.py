@@ -171,6 +171,28 @@ def test_every_body_format_gets_the_very_answer_of_the_library(client, loaded, t
     assert answer["model"] == name and any("missing" in finding for finding in answer["findings"])
 
 
+@pytest.mark.parametrize("name", ["ridge", "watch", "filler"])
+def test_times_are_answered_in_the_zone_they_came_in(client, name):
+    frame = question(name)
+    frame["date"] = frame["date"].dt.tz_localize("UTC").dt.tz_convert("Asia/Kolkata")
+    path = f"/{PATHS.get(name, 'forecast')}?model={name}"
+    for content, kind in ((parquet_of(frame), PARQUET), (json_of(frame.astype({"date": str})), JSON)):
+        answer = client.post(path, content=content, headers={"Content-Type": kind}).json()
+        first = frame["date"].iloc[-1] + pd.Timedelta("1h") if name == "ridge" else frame["date"].iloc[0]
+        assert answer["columns"]["date"][0] == first.isoformat() == first.strftime("%Y-%m-%dT%H:%M:%S+05:30")
+        assert all(event["begin"].endswith("+05:30") for event in answer.get("events", ()))
+
+
+def test_what_was_observed_is_given_back_digit_for_digit(client):
+    frame = question("filler")
+    name = frame.columns[1]
+    frame[name] = frame[name] + 1234.5678901
+    answer = client.post("/impute", content=json_of(frame), headers={"Content-Type": JSON}).json()["columns"]
+    seen = frame[name].notna().to_numpy()
+    assert np.array(answer[name])[seen].tolist() == frame[name][seen].tolist()
+    assert all(len(str(value)) < 12 for value in np.array(answer[name])[~seen].tolist())
+
+
 @pytest.mark.parametrize("file", ["data.csv", "data.parquet", "data.arrows", "data.json"])
 def test_a_file_of_a_form_is_read_by_its_ending(client, file):
     frame = question("ridge")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from prismts.data.series import Collection
-from prismts.data.tables import TableKind
+from prismts.data.tables import to_table
 from prismts.errors import DataError
 from prismts.estimators.answer import forecast_table, free_name
 from prismts.evaluation.thresholds import Event, events
@@ -97,7 +97,7 @@ def answer_of(given: Given, data: Collection, result: Any, facts: Facts, merge_g
 
 def _forecast(given: Given, data: Collection, result: NDArray[np.float32], facts: Facts, _: int) -> Answer:
     levels = None if facts.quantiles is None else list(facts.quantiles)
-    kind = TableKind("pandas", given.kind.time, given.kind.series)
+    kind = replace(given.kind, backend="pandas")
     table = forecast_table(result, data, kind, np.zeros(len(data), np.int64), facts.channels, levels)
     more: dict[str, Any] = {"channels": list(facts.channels), "horizon": facts.horizon, "quantiles": levels}
     values = None
@@ -114,26 +114,38 @@ def _classes(given: Given, data: Collection, result: NDArray[np.float64], facts:
 
 
 def _verdicts(given: Given, data: Collection, result: list[Verdict], facts: Facts, merge_gap: int) -> Answer:
-    times = given.kind.time if data.timestamps is not None else None
     several = len(data) > 1 or given.kind.series is not None
     scores = np.concatenate([verdict.scores for verdict in result])
-    steps = np.concatenate([np.arange(n) for n in data.lengths])
-    named = {"series": given.kind.series or "series"} if several else {}
-    columns: dict[str, Any] = {}
-    taken = ("score", "threshold", "alarm")
-    if several:
-        columns[free_name(named["series"], taken)] = np.repeat(np.array(data.names, dtype=object), data.lengths)
-    columns[free_name(times or "step", taken)] = steps if data.timestamps is None else data.timestamps
-    table = pd.DataFrame(columns | _scored(scores, facts))
+    table, time = _table(given, data, _scored(scores, facts))
     found: list[dict[str, Any]] = []
-    for case, verdict in zip(data, result, strict=True):
+    for case, verdict, first in zip(data, result, data.offsets, strict=False):
         if verdict.blame is None:
             continue
         alarms = verdict.scores > (facts.threshold or 0.0)
-        stamps = np.arange(len(case)) if case.timestamps is None else case.timestamps
+        stamps = table[time].iloc[first : first + len(case)]
         for event in events(alarms, verdict.scores, verdict.blame, facts.channels, merge_gap=merge_gap):
             found.append(({"series": case.name} if several else {}) | _event(event, stamps))
     return _answer(given, facts, table, None, {"threshold": facts.threshold, "events": found})
+
+
+def _table(
+    given: Given, data: Collection, columns: Mapping[str, NDArray[Any]], *, counted: bool = True
+) -> tuple[pd.DataFrame, str]:
+    """Columns [total] behind those that say which series and step a row is of, and what the latter is called.
+
+    Times stand in the zone, and names of series have the type, of what came. Steps without times may go ``counted``.
+    """
+    series = free_name(given.kind.series or "series", list(columns))
+    time = free_name((given.kind.time if data.timestamps is not None else None) or "step", list(columns))
+    first: dict[str, NDArray[Any]] = {}
+    if len(data) > 1 or given.kind.series is not None:
+        first[series] = np.repeat(np.array(data.names, dtype=object), data.lengths)
+    if data.timestamps is not None:
+        first[time] = data.timestamps
+    elif counted:
+        first[time] = np.concatenate([np.arange(n) for n in data.lengths])
+    kind = replace(given.kind, backend="pandas", time=time, series=series, time_is_index=False)
+    return to_table(kind, {**first, **columns}), time
 
 
 def _scored(scores: NDArray[np.float64], facts: Facts) -> dict[str, Any]:
@@ -154,8 +166,8 @@ def score_table(first: int, scores: NDArray[np.float64], times: Any, final: int,
     return pd.DataFrame(columns | _scored(scores, facts) | {"final": (step < final).astype(np.int64)})
 
 
-def _event(event: Event, stamps: NDArray[Any]) -> dict[str, Any]:
-    begin, end = _cells(stamps[[event.start, event.end - 1]])
+def _event(event: Event, stamps: pd.Series[Any]) -> dict[str, Any]:
+    begin, end = _cells(stamps.iloc[[event.start, event.end - 1]])
     return {"begin": begin, "end": end, "score": event.score, "channels": list(event.channels)}
 
 
@@ -164,20 +176,16 @@ def _filled(given: Given, data: Collection, result: NDArray[np.floating], facts:
     if data.channels != read.channels and set(data.channels) == set(read.channels):  # in the order they came
         result = result[[data.channels.index(name) for name in read.channels]]
         data = read
-    columns: dict[str, Any] = {}
-    if len(data) > 1 or given.kind.series is not None:
-        name = given.kind.series or free_name("series", data.channels)
-        columns[name] = np.repeat(np.array(data.names, dtype=object), data.lengths)
-    if data.timestamps is not None:
-        columns[given.kind.time or free_name("step", data.channels)] = data.timestamps
-    for channel, values in zip(data.channels, result, strict=True):
-        columns[channel] = _shortest(values)
+    parts = [result[:, a:b] for a, b in zip(data.offsets[:-1], data.offsets[1:], strict=True)]
     values = None
     if given.kind.backend == "array":
-        parts = [result[:, a:b] for a, b in zip(data.offsets[:-1], data.offsets[1:], strict=True)]
-        values = [_kept(old, new) for old, new in zip(given.arrays, parts, strict=True)]
-        values = values[0] if given.single else values
-    return _answer(given, facts, pd.DataFrame(columns), values, {"channels": list(data.channels)})
+        parts = [_kept(old, new) for old, new in zip(given.arrays, parts, strict=True)]
+        values = parts[0] if given.single else parts
+    else:
+        parts = [_kept(old, _shortest(new)) for old, new in zip(given.arrays, parts, strict=True)]
+    columns = dict(zip(data.channels, np.concatenate(parts, axis=1), strict=True))
+    filled = _table(given, data, columns, counted=False)[0]
+    return _answer(given, facts, filled, values, {"channels": list(data.channels)})
 
 
 def _kept(old: NDArray[np.float64], filled: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -234,7 +242,7 @@ def written(answer: Answer, form: Format) -> tuple[bytes, str]:
         return sink.getvalue(), media_type
     whole: dict[str, Any] = {"model": answer.model, "task": answer.task}
     if answer.values is None:
-        whole["columns"] = {str(name): _cells(answer.table[name].to_numpy()) for name in answer.table.columns}
+        whole["columns"] = {str(name): _cells(answer.table[name]) for name in answer.table.columns}
     elif isinstance(answer.values, list):
         whole["values"] = [_cells(one) for one in answer.values]
     else:
@@ -243,15 +251,20 @@ def written(answer: Answer, form: Format) -> tuple[bytes, str]:
     return json.dumps(whole, allow_nan=False).encode(), media_type
 
 
-def _cells(column: NDArray[Any]) -> list[Any]:
+def _cells(column: NDArray[Any] | pd.Series[Any]) -> list[Any]:
     """Plain values for JSON: times in ISO 8601, single precision as the shortest number that reads back the same."""
-    if column.dtype.kind == "M":
-        nanoseconds = column.astype("datetime64[ns]")
+    if isinstance(column, pd.Series) and isinstance(column.dtype, pd.DatetimeTZDtype):
+        offsets: list[str] = column.dt.strftime("%z").tolist()  # +0100
+        times = _cells(column.dt.tz_localize(None))
+        return [f"{time}{offset[:3]}:{offset[3:]}" for time, offset in zip(times, offsets, strict=True)]
+    cells: NDArray[Any] = np.asarray(column)
+    if cells.dtype.kind == "M":
+        nanoseconds = cells.astype("datetime64[ns]")
         whole = bool((nanoseconds.astype(np.int64) % 10**9 == 0).all())
         return np.datetime_as_string(nanoseconds, unit="s" if whole else "ns").tolist()
-    if column.dtype.kind == "f":
-        return _shortest(column).tolist()
-    return column.tolist()
+    if cells.dtype.kind == "f":
+        return _shortest(cells).tolist()
+    return cells.tolist()
 
 
 def _shortest(values: NDArray[np.floating]) -> NDArray[np.floating]:

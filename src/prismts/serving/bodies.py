@@ -17,7 +17,7 @@ import re
 import struct
 import tempfile
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.message import Message
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
@@ -33,7 +33,7 @@ from prismts.data.assemble import Options, assemble
 from prismts.data.columns import Columns, columns_of_arrow
 from prismts.data.delimited import columns_of_csv
 from prismts.data.layout import Duplicates
-from prismts.data.series import Collection, Finding, Series
+from prismts.data.series import Collection, Finding, Series, storage_dtype
 from prismts.data.tables import TableKind
 from prismts.errors import DataError, PrismError, unknown_name
 from prismts.serving.refusals import Refused
@@ -120,6 +120,7 @@ class Reading:
     label: str | None = None  # a column that is left out where it is there
     channels: tuple[str, ...] = ()  # of the model: read alone where another column cannot be read
     rows_are_cases: bool = False  # whether an array [., .] is [case, time] of one channel, not [channel, time]
+    exact: bool = False  # whether values are given back, and so kept in double precision beside what the model reads
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -129,7 +130,7 @@ class Given:
     data: Collection
     kind: TableKind  # "array" for nested arrays, "pandas" for every kind of table
     single: bool = False  # an array of one series: the answer has no axis of cases
-    arrays: tuple[NDArray[np.float64], ...] = ()  # nested arrays as they came, [C, T] each
+    arrays: tuple[NDArray[np.float64], ...] = ()  # the values as they came, [C, T] each; of tables where asked for
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -316,7 +317,9 @@ def _of_table(table: _Table, how: Reading, limits: Limits) -> Given:
     if how.label is not None and how.label in arrow.column_names:
         arrow = arrow.drop_columns([how.label])
     columns = columns_of_arrow(arrow, table.source, table.findings)
-    options = Options(how.time, how.series, how.values, how.frequency, how.duplicates, may_be_empty=True)
+    options = Options(
+        how.time, how.series, how.values, how.frequency, how.duplicates, may_be_empty=True, exact=how.exact
+    )
     try:
         found, time = assemble(columns, options, "series")
     except DataError:
@@ -328,7 +331,11 @@ def _of_table(table: _Table, how: Reading, limits: Limits) -> Given:
     limits.check_rows(int(data.offsets[-1]))
     if len(data) > limits.max_series:
         raise DataError(f"The body has {len(data):,} series, but a request may bring {limits.max_series:,}.")
-    return Given(data=data, kind=TableKind("pandas", time, how.series))
+    arrays: tuple[NDArray[np.float64], ...] = ()
+    if how.exact:
+        arrays = tuple(case.values.astype(np.float64, copy=False) for case in data)
+        data = replace(data, values=data.values.astype(storage_dtype(data.values), copy=False))
+    return Given(data=data, kind=TableKind.of_columns("pandas", columns, time, how.series), arrays=arrays)
 
 
 def _table(body: Body, whole: dict[str, Any] | None, limits: Limits) -> _Table:

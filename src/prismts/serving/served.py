@@ -364,7 +364,7 @@ def _reading(params: dict[str, Any], task: str, channels: tuple[str, ...], any_c
     return Reading(
         time=params.get("time"), series=params.get("series"), values=None if values is None else tuple(values),
         frequency=params.get("frequency"), label=params.get("label"), channels=() if any_channels else channels,
-        rows_are_cases=task == "embed" or (task == "classify" and len(channels) == 1),
+        rows_are_cases=task == "embed" or (task == "classify" and len(channels) == 1), exact=task == "impute",
     )  # fmt: skip
 
 

@@ -484,7 +484,7 @@ def _detect(request: Mapping[str, Any], loaded: Loaded, tell: Tell, run: Path) -
     if isinstance(loaded.data, Series) and loaded.data.labels is not None and borders is not None:
         scores = detector_scores(detector, loaded.data)
         facts = [(name.upper().replace("_", "-"), f"{scores[name]:.3f}") for name in ("vus_pr", "auc_pr")]
-        words = f"Against the labels of {scores.n_scored:,} steps after training; no label was read in training."
+        words = f"Against the labels of {scores.n_scored:,} steps of the test part; no label was read in training."
         sections.insert(1, Section("Against the labels", [Facts(facts, large=True), Text(words)]))
         headline = [facts[0], *headline]
     sections += _histories(list(detector.fit_results_.items()))
