@@ -100,7 +100,7 @@ class PrismAnomalyDetector(DetectorArguments, BaseSeriesAnomalyDetector):
     Args:
         model, setting, context_length, score, threshold, false_alarm_rate, model_settings, fit_settings, n_members: as
             there.
-        validation: the share at the end of the series that sets scales and threshold; None or 0 for none.
+        validation: the share at the end of the series that sets scales; None or 0 for none.
         random_state: a seed, a ``RandomState``, or None for another result at every fit.
         verbose: whether to show a bar.
 

@@ -166,8 +166,8 @@ class AnomalyDetector(Estimator):
     def fit(self, data: Any, y: Any = None, *, validation: float | Borders | None = 0.2) -> Self:
         """Learn what is usual. ``y`` is ignored: no label is read, also where the data bring some.
 
-        validation: the fraction at the end of every series that decides which epoch is kept and sets scales and
-        threshold; ``Borders``, of which train and validation are read and the rest is left alone; or None or 0.
+        validation: the fraction at the end of every series that decides which epoch is kept and sets scales;
+        ``Borders``, of which train and validation are read and the rest is left alone; or None or 0.
         """
         self._check_arguments()
         read, _, _ = self._read(data)

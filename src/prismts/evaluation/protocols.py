@@ -121,11 +121,11 @@ def _detected(detector: Any, series: Series, borders: Borders, protocol: str) ->
 
 
 def detector_scores(detector: Any, series: Series, borders: Borders | None = None) -> Scores:
-    """Measures of a fitted detector on the labeled steps after the training part; a set without borders as a whole."""
+    """Measures of a fitted detector on the labeled steps of the test part; a set without borders as a whole."""
     if series.labels is None:
         raise DataError(f"Series {series.name!r} has no labels of anomalies, so a detector cannot be scored on it.")
     borders = borders or series.borders
-    end = 0 if borders is None else borders.train_end
+    end = 0 if borders is None else borders.validation_end
     scores = np.asarray(detector.score_samples(series))[end:]
     buffer = vus_buffer(series.values[:, : end or None])
     measures = detection_scores(series.labels[end:], scores, detector.threshold_.alarms(scores), buffer)

@@ -161,7 +161,7 @@ def detection_sections(
         first.append(Note(f"Judged and drawn are the first {len(cases)} of {n_series:,} series.", "note"))
     judges = [(name, f"{weight:g}") for name, weight in detector.judges_.items()]
     told = Facts([
-        ("threshold", str(detector.threshold_)), ("scales and threshold from", detector.calibrated_on_),
+        ("threshold", str(detector.threshold_)), ("scales from", detector.calibrated_on_),
         ("period", f"{detector.period_} steps"), ("a score is final after", f"{detector.delay_:,} steps"),
     ])  # fmt: skip
     about: list[Block] = [told, Table(["judge", "weight"], judges, "The score is the weighted mean of these judges.")]
