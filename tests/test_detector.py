@@ -350,9 +350,15 @@ def test_the_threshold_is_that_of_steps_the_judges_have_not_learned(n):
     found = AnomalyDetector(progress=False).fit(noise[:, :n])
     before = found.closed_, found.line_
     assert found.predict(noise[:, :n]).mean() < 0.01 and found.predict(noise[:, n:]).mean() < 0.01
-    known = found._of_others([found.scaler_.transform(noise[:, :n])])
-    assert (found.closed_, found.line_) == before  # judges on four fifths have come and gone
+    known, learned = found._of_others([found.scaler_.transform(noise[:, :n])])
+    assert (found.closed_, found.line_) == before and not learned  # judges on four fifths have come and gone
     assert np.median(known["knn"]) > np.median(found._raw("knn", found.scaler_.transform(noise[:, :n])))
+
+
+def test_a_training_part_too_short_to_leave_a_fifth_out_is_judged_whole_and_it_says_so():
+    noise = np.random.default_rng(0).normal(size=(1, 24))
+    found = AnomalyDetector(progress=False).fit(noise)
+    assert found.predict(noise).sum() == 0 and "four fifths are too short" in found.threshold_.words
 
 
 def test_series_that_hardly_move_beside_the_distances_between_them_are_refused():

@@ -196,9 +196,14 @@ class AnomalyDetector(Estimator):
         self._calibrate({name: raw[:, held] for name, raw in verdicts.items()})
         self.training_ = np.concatenate([case.values for case in known], axis=1)  # [C, total], in the data's own units
         self._solve(self._scaled(Series(self.training_)))
-        verdicts |= self._of_others(train)
-        scores = self._combined({name: self._on_scale(name, raw) for name, raw in verdicts.items()})
+        others, learned = self._of_others(train)
+        scores = self._combined({name: self._on_scale(name, raw) for name, raw in (verdicts | others).items()})
         self.threshold_ = self._find_threshold(scores[held] if self.networks_ else scores)
+        if learned:
+            words = (
+                f"{self.threshold_.words}; of steps the closed forms have learned: four fifths are too short for them"
+            )
+            self.threshold_ = replace(self.threshold_, words=words)
         self._own_stream: DetectStream | None = None
         self._fitted()
         return self
@@ -499,22 +504,30 @@ class AnomalyDetector(Estimator):
             whole = RobustScale.fit(self._over_channels(np.nan_to_num(channels.apply(parts)))[None])
             self.scales_[name] = channels, whole
 
-    def _of_others(self, train: Sequence[Array]) -> dict[str, Array]:
-        """What each closed form, solved on all but one block of training, says of that block: [C or 1, total]."""
+    def _of_others(self, train: Sequence[Array]) -> tuple[dict[str, Array], bool]:
+        """What each closed form, solved on all but one block of training, says of that block: [C or 1, total].
+
+        And whether it was solved on that block too, where the rest alone is too short for it.
+        """
         solved, whole = (self.closed_, self.line_), np.concatenate(train, axis=1)  # [C, total]
         windows = {name: judge.window_ for name, judge in self.closed_.items()}
         found: dict[str, list[Array]] = {name: [] for name in self.judges_ if name not in self.networks_}
         begins = np.cumsum([0, *(x.shape[1] for x in train)])
-        for first, last in pairwise(np.linspace(0, whole.shape[1], _FOLDS + 1).astype(int)):
-            self._solve(np.concatenate([whole[:, :first], whole[:, last:]], axis=1), windows)
-            for x, begin in zip(train, begins, strict=False):
-                a, b = max(0, first - begin), min(x.shape[1], last - begin)  # the steps of this series in the block
-                for name in found if a < b else ():
-                    before, after = self._reach(name)
-                    start = max(0, a - before)
-                    found[name].append(self._raw(name, x[:, start : b + after])[:, a - start : b - start])
+        try:
+            for first, last in pairwise(np.linspace(0, whole.shape[1], _FOLDS + 1).astype(int)):
+                self._solve(np.concatenate([whole[:, :first], whole[:, last:]], axis=1), windows)
+                for x, begin in zip(train, begins, strict=False):
+                    a, b = max(0, first - begin), min(x.shape[1], last - begin)  # the steps of this series in the block
+                    for name in found if a < b else ():
+                        before, after = self._reach(name)
+                        start = max(0, a - before)
+                        found[name].append(self._raw(name, x[:, start : b + after])[:, a - start : b - start])
+            learned = False
+        except DataError:
+            self.closed_, self.line_ = solved
+            found, learned = {name: [self._raw(name, x) for x in train] for name in found}, True
         self.closed_, self.line_ = solved
-        return {name: np.concatenate(verdicts, axis=1) for name, verdicts in found.items()}
+        return {name: np.concatenate(verdicts, axis=1) for name, verdicts in found.items()}, learned
 
     def _find_threshold(self, scores: Array) -> Threshold:
         if self.threshold == "quantile":
