@@ -144,7 +144,7 @@ def test_a_line_can_be_named_beside_any_setting():
     np.testing.assert_array_equal(named.predict(plant().values), same.predict(plant().values))
     for more, words in (
         ({"line": "ridgy"}, "no line named 'ridgy'. Did you mean 'ridge'"),
-        ({"line": "ridge", "model": "dlinear", "model_settings": None}, "dlinear' forecasts without tokens"),
+        ({"line": "ridge", "model": "dlinear", "model_settings": None}, "dlinear' forecasts in a form"),
         (
             {"line": "ridge", "model": "ridge", "fit_settings": None, "n_members": None},
             "line='ridge' tells how networks",
@@ -870,7 +870,7 @@ def test_quantiles_of_any_horizon_stay_in_order():
 
 
 def test_a_model_without_tokens_has_no_such_head():
-    with pytest.raises(SettingsError, match="asks the tokens of an encoder, and 'ridge' forecasts without tokens"):
+    with pytest.raises(SettingsError, match="asks the tokens of an encoder, and 'ridge' forecasts in a form"):
         Forecaster("ridge", context_length=48, horizon=12, head="any_horizon").fit(wide())
     with pytest.raises(SettingsError, match=r"no head named 'any_horizont'\. Did you mean 'any_horizon'"):
         Forecaster(head="any_horizont").fit(wide())

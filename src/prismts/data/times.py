@@ -110,9 +110,7 @@ def _out_of_range(name: str, source: str) -> DataError:
 
 
 def _utc(name: str) -> tuple[Finding, ...]:
-    message = (
-        f"Column {name!r} has time zones; its times were converted to UTC. Tables of answers are in its zone again."
-    )
+    message = f"Column {name!r} has time zones; its times are read as the instants they are, in UTC."
     return (Finding("timezone", message, name),)
 
 

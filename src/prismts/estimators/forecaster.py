@@ -490,8 +490,8 @@ class Forecaster(Estimator):
         architecture = find_model(self._architecture)
         if architecture.is_trained and (not architecture.is_encoder or architecture.forecaster is not None):
             raise SettingsError(
-                f"line={line!r} runs beside the tokens of an encoder, and {self.model!r} forecasts without tokens. "
-                "Leave line out, or choose an encoder, such as 'convtimenet'."
+                f"line={line!r} runs beside the tokens of an encoder, and {self.model!r} forecasts in a form of its "
+                "own. Leave line out, or choose an encoder, such as 'convtimenet'."
             )
         if self.head == "any_horizon":
             raise SettingsError(

@@ -116,8 +116,8 @@ class Forecast:
         direct = architecture.forecaster if architecture.is_encoder else architecture.build
         if direct is not None and self.head != "flatten":
             raise SettingsError(
-                f"head={self.head!r} asks the tokens of an encoder, and {name!r} forecasts without tokens. Choose an "
-                "encoder, such as 'universal'."
+                f"head={self.head!r} asks the tokens of an encoder, and {name!r} forecasts in a form of its own. "
+                "Choose an encoder, such as 'universal'."
             )
         if direct is not None:
             center = direct(config, n_channels=n_channels, context_length=context_length, horizon=self.horizon)
