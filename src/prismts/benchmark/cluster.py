@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prismts.benchmark.groups import Event, Group, Tell, scored
+from prismts.benchmark.groups import ONE_THREAD, Event, Group, Tell, scored
 from prismts.benchmark.results import write_failed, write_records
 from prismts.benchmark.spec import BenchSpec
 from prismts.errors import MissingExtraError, SettingsError
@@ -24,7 +24,6 @@ __all__ = ["run_on_cluster"]
 
 _RETRIES = 3  # by Ray itself, of a cell whose worker or node died
 _PATIENCE = 10  # seconds that a cluster may take to answer
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def run_on_cluster(spec: BenchSpec, groups: Sequence[Group], folder: Path, address: str, tell: Tell) -> None:
@@ -43,7 +42,7 @@ def run_on_cluster(spec: BenchSpec, groups: Sequence[Group], folder: Path, addre
         ) from error
     ours = not ray.is_initialized()
     if ours:
-        environment: dict[str, str] = dict.fromkeys(_THREADS, "1")
+        environment = dict(ONE_THREAD)
         if "PRISMTS_DATA" in os.environ:
             environment["PRISMTS_DATA"] = os.environ["PRISMTS_DATA"]
         try:

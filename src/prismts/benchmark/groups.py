@@ -15,10 +15,14 @@ from typing import Any
 from prismts.benchmark.results import cell_file, write_failed, write_records
 from prismts.benchmark.spec import BenchSpec, Cell
 
-__all__ = ["Event", "Group", "Load", "Tell", "finished", "run_group", "scored"]
+__all__ = ["ONE_THREAD", "Event", "Group", "Load", "Tell", "finished", "run_group", "scored"]
 
 Group = tuple[Cell, ...]  # cells of one training, which differ in their protocol
 Load = Callable[[str], Any]
+# of every process that runs cells: what numerical libraries read when they are imported
+ONE_THREAD: dict[str, str] = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prismts.errors import SettingsError
+from prismts.errors import SettingsError, unknown_name
 
 if TYPE_CHECKING:
     import yaml
+    from pydantic import BaseModel, ValidationError
 
-__all__ = ["Lined", "read_lined"]
+__all__ = ["Lined", "in_words", "read_lined"]
+
+_MOST_TOLD = 5  # mistakes of one file
 
 _WITH_EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
@@ -68,6 +71,43 @@ def read_lined(path: str | Path, what: str = "of a benchmark") -> Lined:
     except RecursionError as error:
         raise SettingsError(f"{path}: an alias (*name) stands inside what it names, without end.") from error
     return Lined(path, content, lines)
+
+
+def in_words(
+    error: ValidationError, read: Lined, whole: type[BaseModel], parts: Mapping[str, type[BaseModel]]
+) -> SettingsError:
+    """pydantic's findings in words: where, what came, what is expected; unknown names with their nearest neighbor.
+
+    ``whole`` is the form of the file, ``parts`` those of the entries inside it, by the name that they stand under.
+    """
+    told: list[str] = []
+    for one in error.errors(include_url=False):
+        place = one["loc"]
+        where = ".".join(str(part) for part in place)
+        if one["type"] == "extra_forbidden":
+            kind = whole
+            for part in place[:-1]:
+                kind = parts.get(str(part), kind)
+            words = str(unknown_name("entry", place[-1], [name for name in kind.model_fields if name != "folder"]))
+        elif one["type"] == "missing":
+            words = f"{where} is missing."
+        else:
+            said = one["msg"].removeprefix("Value error, ")
+            for kind in parts.values():
+                entry = f"valid dictionary or instance of {kind.__name__}"
+                said = said.replace(entry, "name, or names and values")
+            for theirs, ours in _WORDS.items():
+                said = said.replace(theirs, ours)
+            words = f"{where}: {said[0].lower()}{said[1:]}, but got {one['input']!r}."
+        told.append(f"{read.at(place)}: {words}")
+    more = f" And {len(told) - _MOST_TOLD} more." if len(told) > _MOST_TOLD else ""
+    return SettingsError("  ".join(told[:_MOST_TOLD]) + more)
+
+
+_WORDS = {  # pydantic speaks to programmers
+    "'str' instances are not allowed as a Sequence value": "it should be a list", "an instance of Sequence": "a list",
+    "a valid dictionary": "names and values (name: value)", "Input should": "it should",
+}  # fmt: skip
 
 
 @cache

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from prismts.benchmark.groups import Event, Group, Tell, finished, run_group
+from prismts.benchmark.groups import ONE_THREAD, Event, Group, Tell, finished, run_group
 from prismts.benchmark.results import write_failed
 from prismts.benchmark.spec import BenchSpec
 from prismts.errors import SettingsError
@@ -28,7 +28,6 @@ from prismts.errors import SettingsError
 __all__ = ["run_in_processes"]
 
 _TRIES = 2  # of a cell whose process died
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass
@@ -132,8 +131,8 @@ def _hire(spec: BenchSpec, folder: Path) -> _Worker:
 @contextmanager
 def _one_thread() -> Generator[None]:
     """The environment a process starts with, so that libraries read it before they start threads."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     try:
         yield
     finally:

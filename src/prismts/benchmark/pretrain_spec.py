@@ -15,7 +15,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prismts.benchmark.lines import Lined, read_lined
+from prismts.benchmark.lines import Lined, in_words, read_lined
 from prismts.data.corpus import Corpus, Generated, Member
 from prismts.errors import PrismError, SettingsError, unknown_name
 from prismts.training.draws import DrawConfig
@@ -131,7 +131,8 @@ def read_pretrain(path: str | Path) -> PretrainSpec:
     try:
         spec = PretrainSpec.model_validate({**cast(dict[str, Any], read.content), "folder": str(read.path.parent)})
     except ValidationError as error:
-        raise _told(error, read) from None
+        parts = {"corpus": CorpusEntry, "generated": GeneratedEntry}
+        raise in_words(error, read, PretrainSpec, parts) from None
     _check(spec, read)
     return spec
 
@@ -239,28 +240,3 @@ def _check(spec: PretrainSpec, read: Lined) -> None:
         if name in names:
             raise SettingsError(f"{read.at(place)}: two members would be called {name!r}. Give one another name.")
         names.append(name)
-
-
-def _told(error: ValidationError, read: Lined) -> SettingsError:
-    """pydantic's findings in words: where, what came, what is expected; unknown names with their nearest neighbor."""
-    told: list[str] = []
-    for one in error.errors(include_url=False):
-        place = one["loc"]
-        where = ".".join(str(part) for part in place)
-        if one["type"] == "extra_forbidden":
-            told.append(f"{read.at(place)}: {unknown_name('entry', place[-1], _known_at(place[:-1]))}")
-        elif one["type"] == "missing":
-            told.append(f"{read.at(place)}: {where} is missing.")
-        else:
-            said = one["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-            said = said.replace("a valid dictionary or instance of CorpusEntry", "a name, or names and values")
-            told.append(f"{read.at(place)}: {where}: {said[0].lower()}{said[1:]}, but got {one['input']!r}.")
-    return SettingsError("  ".join(told[:5]))
-
-
-def _known_at(place: Sequence[str | int]) -> Iterable[str]:
-    """The entries that may stand at a place of the file."""
-    kind: type[BaseModel] = PretrainSpec
-    for part in place:
-        kind = {"corpus": CorpusEntry, "generated": GeneratedEntry}.get(str(part), kind)
-    return [name for name in kind.model_fields if name != "folder"]

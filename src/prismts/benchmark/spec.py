@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prismts.benchmark.lines import Lined, read_lined
+from prismts.benchmark.lines import Lined, in_words, read_lined
 from prismts.errors import DataError, PrismError, SettingsError, unknown_name
 
 __all__ = ["FLOORS", "BenchSpec", "Cell", "Change", "DataEntry", "ModelEntry", "Task", "read_spec"]
@@ -41,7 +41,6 @@ FLOORS: dict[Task, tuple[str, ...]] = {
 }
 DEFAULT_CONTEXT = 336  # steps, of forecasting: the context most papers share
 LONGEST_NAME = 100  # of a data set, whose name becomes a file's
-_MOST_TOLD = 5  # mistakes of a file that are told at once
 
 
 class _Entry(BaseModel):
@@ -270,7 +269,8 @@ class BenchSpec(_Entry):
         try:
             spec = cls.model_validate({**known, "folder": folder})
         except ValidationError as error:
-            raise _told(error, read) from None
+            parts = {"data": DataEntry, "models": ModelEntry, "for_data": Change}
+            raise in_words(error, read, BenchSpec, parts) from None
         _Check(read).whole(spec)
         cells = spec.cells
         names = [cell.name for cell in cells]
@@ -556,42 +556,6 @@ def estimator_of(task: Task) -> type:
 
 def _fields(config: type) -> list[str]:
     return [one.name for one in dataclasses.fields(config)]
-
-
-def _told(error: ValidationError, read: Lined) -> SettingsError:
-    """pydantic's findings in words: where, what came, what is expected; unknown names with their nearest neighbor."""
-    told: list[str] = []
-    for one in error.errors(include_url=False):
-        place = one["loc"]
-        where = ".".join(str(part) for part in place)
-        if one["type"] == "extra_forbidden":
-            words = str(unknown_name("entry", place[-1], _known_at(place[:-1])))
-        elif one["type"] == "missing":
-            words = f"{where} is missing."
-        else:
-            said = one["msg"]
-            for theirs, ours in _WORDS.items():
-                said = said.replace(theirs, ours)
-            words = f"{where}: {said[0].lower()}{said[1:]}, but got {one['input']!r}."
-        told.append(f"{read.at(place)}: {words}")
-    more = f" And {len(told) - _MOST_TOLD} more." if len(told) > _MOST_TOLD else ""
-    return SettingsError("  ".join(told[:_MOST_TOLD]) + more)
-
-
-_WORDS = {  # pydantic speaks to programmers
-    "'str' instances are not allowed as a Sequence value": "it should be a list", "an instance of Sequence": "a list",
-    "valid dictionary or instance of ModelEntry": "name, or names and values",
-    "valid dictionary or instance of DataEntry": "name, or names and values",
-    "a valid dictionary": "names and values (name: value)", "Input should": "it should",
-}  # fmt: skip
-
-
-def _known_at(place: Sequence[str | int]) -> Iterable[str]:
-    """The entries that may stand at a place of the file."""
-    kind: type[BaseModel] = BenchSpec
-    for part in place:
-        kind = {"data": DataEntry, "models": ModelEntry, "for_data": Change}.get(str(part), kind)
-    return [name for name in kind.model_fields if name != "folder"]
 
 
 def _plain(value: Any) -> Any:

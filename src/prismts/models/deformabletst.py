@@ -17,7 +17,8 @@ the distance between a token and a place. Each group of the width has places of 
   fails), and a series of a single token has a place instead of none;
 - distances beyond the table, in windows longer than the model was built for, take its outermost bias;
 - unobserved points are bridged by straight lines and marked;
-- the dropout of the head, if any, stands before its linear map, and the norm before the head belongs to the encoder.
+- the dropout of the head (theirs: .1) stands before its linear map and is 0 unless asked for; the norm before the
+  head belongs to the encoder.
 
 ``stem_ratio=None`` takes the authors' for windows up to their lengths: 1 up to 96 steps, 4 up to 384, 8 beyond.
 """
