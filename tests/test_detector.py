@@ -19,6 +19,7 @@ from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError
 from prismts.estimators.detect_recipes import DETECT_SETTINGS, DetectRecipe
 from prismts.estimators.detector import AnomalyDetector
 from prismts.evaluation.detection import auc_roc
+from prismts.evaluation.protocols import detector_scores
 from prismts.tasks.detect import TwoSidedLine, box_mean, forecast_errors, reconstruction_delay, reconstruction_errors
 
 TINY = {"patch_length": 4, "stride": 2, "width": 8, "feed_forward": 0, "kernel_sizes": (3,), "dropout": 0.0}
@@ -483,3 +484,11 @@ def test_what_judges_is_what_was_fitted_whatever_is_set_later(tmp_path):
     again = AnomalyDetector.load(tmp_path / "m")
     assert again.model == "sub_pca_mahalanobis"
     np.testing.assert_array_equal(again.score_samples(TEST), expected)
+
+
+def test_what_a_detector_learned_as_validation_is_not_scored():
+    borders = Borders(600, 800, 1600)
+    known = replace(PLANTED, borders=borders)
+    found = closed().fit(known.part(0, 800), validation=borders)
+    assert detector_scores(found, known).n_scored == 800
+    assert detector_scores(found, known, Borders(600, 600, 1600)).n_scored == 1000

@@ -263,7 +263,7 @@ class UniversalModel(Estimator):
         """How well a task is done on known data.
 
         A forecast by ``Forecaster.backtest`` (``begin``, ``end``, ``stride``), classes by ``Classifier.evaluate``,
-        detection by the labels of a ``Series``, from the step after its training part on (``borders``), and imputation
+        detection by the labels of a ``Series``, on the test part (of ``borders``), and imputation
         by ``Imputer.evaluate_removed`` (``share``, ``kind``).
         """
         self._check_fitted()

@@ -117,18 +117,18 @@ def _detected(detector: Any, series: Series, borders: Borders, protocol: str) ->
             "Detection has one protocol, 'honest': thresholds come from training scores, never from labels."
         )
     detector.fit(series.part(0, borders.train_end))
-    return detector_scores(detector, series, borders)
+    return detector_scores(detector, series, replace(borders, validation_end=borders.train_end))
 
 
 def detector_scores(detector: Any, series: Series, borders: Borders | None = None) -> Scores:
-    """Measures of a fitted detector on the labeled steps of the test part; a set without borders as a whole."""
+    """Measures of a fitted detector on the labeled steps of the test part; a series without borders as a whole."""
     if series.labels is None:
         raise DataError(f"Series {series.name!r} has no labels of anomalies, so a detector cannot be scored on it.")
     borders = borders or series.borders
-    end = 0 if borders is None else borders.validation_end
-    scores = np.asarray(detector.score_samples(series))[end:]
-    buffer = vus_buffer(series.values[:, : end or None])
-    measures = detection_scores(series.labels[end:], scores, detector.threshold_.alarms(scores), buffer)
+    begin = 0 if borders is None else borders.validation_end
+    scores = np.asarray(detector.score_samples(series))[begin:]
+    buffer = vus_buffer(series.values[:, : begin or None])
+    measures = detection_scores(series.labels[begin:], scores, detector.threshold_.alarms(scores), buffer)
     return Scores(measures, len(scores), data=series.name, data_hash=data_hash(series), counted="steps")
 
 
