@@ -649,6 +649,14 @@ def test_steps_missing_between_two_bodies_are_steps_without_an_observation(clien
     )
 
 
+def test_a_stream_tells_times_in_the_zone_of_its_rows(client):
+    frame = question("watch").iloc[:20]
+    frame["date"] = frame["date"].dt.tz_localize("UTC").dt.tz_convert("Asia/Kolkata")
+    place = f"/detect/streams/{client.post('/detect/streams?frequency=h').json()['stream']}"
+    fed = client.post(place, content=json_of(frame.astype({"date": str})), headers={"Content-Type": JSON})
+    assert fed.json()["columns"]["time"] == [at.isoformat() for at in frame["date"]]
+
+
 def test_a_stream_of_nested_arrays_counts_its_steps(client, loaded):
     values = question("watch").iloc[:, 1:].to_numpy().T  # [C, T]
     place = f"/detect/streams/{client.post('/detect/streams').json()['stream']}"

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from prismts.data.series import Collection
-from prismts.data.tables import to_table
+from prismts.data.tables import TableKind, to_table
 from prismts.errors import DataError
 from prismts.estimators.answer import forecast_table, free_name
 from prismts.evaluation.thresholds import Event, events
@@ -157,13 +157,19 @@ def _scored(scores: NDArray[np.float64], facts: Facts) -> dict[str, Any]:
     }
 
 
-def score_table(first: int, scores: NDArray[np.float64], times: Any, final: int, facts: Facts) -> pd.DataFrame:
-    """Scores of the steps ``first`` and after of a stream, of which those before ``final`` will not change."""
+def score_table(
+    first: int, scores: NDArray[np.float64], times: Any, final: int, facts: Facts, zone: str | None = None
+) -> pd.DataFrame:
+    """Scores of the steps ``first`` and after of a stream, of which those before ``final`` will not change.
+
+    ``times`` are in UTC, and are told in their ``zone`` where they have one.
+    """
     step = np.arange(first, first + len(scores))
     columns: dict[str, Any] = {"step": step}
     if times is not None:
         columns["time"] = times
-    return pd.DataFrame(columns | _scored(scores, facts) | {"final": (step < final).astype(np.int64)})
+    columns |= _scored(scores, facts) | {"final": (step < final).astype(np.int64)}
+    return to_table(TableKind("pandas", "time", zone=zone), columns)
 
 
 def _event(event: Event, stamps: pd.Series[Any]) -> dict[str, Any]:

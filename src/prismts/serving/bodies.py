@@ -261,8 +261,8 @@ def series_of(body: Body, how: Reading, limits: Limits) -> Given:
         return _of_table(_table(body, whole, limits), how, limits)
 
 
-def rows_of(body: Body, how: Reading, limits: Limits) -> Series:
-    """New rows of one growing series, with the channels ``how.channels``.
+def rows_of(body: Body, how: Reading, limits: Limits) -> tuple[Series, str | None]:
+    """New rows of one growing series, with the channels ``how.channels``, and the zone of their times.
 
     With ``how.frequency``, missing rows between them are steps without an observation; without it, rows follow each
     other as they stand. Codes for missing values are not looked for: a few rows do not show what stands apart.
@@ -273,7 +273,7 @@ def rows_of(body: Body, how: Reading, limits: Limits) -> Series:
             arrays, single = _arrays_of(whole["values"], limits)
             if not single:
                 raise DataError("New rows of a stream are values [channel][time]. Open a stream for each series.")
-            return Series(arrays[0], how.channels if len(arrays[0]) == len(how.channels) else ())
+            return Series(arrays[0], how.channels if len(arrays[0]) == len(how.channels) else ()), None
         table = _table(body, whole, limits)
         lacking = [name for name in how.channels if name not in table.arrow.column_names]
         if lacking:
@@ -283,10 +283,11 @@ def rows_of(body: Body, how: Reading, limits: Limits) -> Series:
             )
         gaps = "fill" if how.frequency else "keep"
         options = Options(how.time, None, how.channels, how.frequency, how.duplicates, gaps, (), may_be_empty=True)
-        found, _ = assemble(columns_of_arrow(table.arrow, table.source), options, "series")
+        columns = columns_of_arrow(table.arrow, table.source)
+        found, time = assemble(columns, options, "series")
         assert isinstance(found, Series)
         limits.check_rows(len(found))
-        return found
+        return found, TableKind.of_columns("pandas", columns, time, None).zone
 
 
 @contextlib.contextmanager

@@ -242,9 +242,10 @@ class _Service:
         facts = session.worker.engine.facts
         body = await self._body(request)
         how = dataclasses.replace(_reading(facts, asked), series=None, frequency=session.frequency)
-        rows = await self._off_loop(rows_of, body, how, self.limits)
+        rows, zone = await self._off_loop(rows_of, body, how, self.limits)
         async with session.lock:
             values, times = session.aligned(rows)
+            session.zone = zone
             first = await session.worker.call(partial(session.update, values, times))
             return await self._scores(session, first, form)
 
@@ -265,7 +266,7 @@ class _Service:
     async def _scores(self, session: Session, first: int, form: Any) -> Response:
         facts, stream = session.worker.engine.facts, session.stream
         times = None if session.times is None else session.times[first:]
-        table = score_table(first, stream.scores[first:], times, stream.n_final, facts)
+        table = score_table(first, stream.scores[first:], times, stream.n_final, facts, session.zone)
         answer = Answer(model=facts.name, task="detect", table=table)
         content, media_type = await self._off_loop(written, answer, form)
         if form == "json":

@@ -34,7 +34,8 @@ class Session:
         self.id = secrets.token_urlsafe(16)
         self.worker, self.stream, self.frequency, self.max_rows = worker, stream, frequency, max_rows
         self.lock, self.used = asyncio.Lock(), now
-        self.times: NDArray[np.datetime64] | None = None  # [T]
+        self.times: NDArray[np.datetime64] | None = None  # [T] in UTC
+        self.zone: str | None = None  # in which the last rows told their times
         self._precision = _precision(worker.engine.facts.levels)
 
     def __len__(self) -> int:
