@@ -132,6 +132,23 @@ def test_a_block_is_the_grouped_convolutions_of_the_paper():
     torch.testing.assert_close(ours, x + y, rtol=1e-4, atol=1e-5)
 
 
+def test_a_block_that_takes_tokens_in_slices_gives_the_numbers_and_gradients_of_the_whole(monkeypatch):
+    torch.manual_seed(0)
+    block = Block(ModernTCNConfig(widths=(4,), kernel_sizes=(7,), small_kernels=(3,), dropout=0.0), 0, C).train()
+    x = torch.randn(C, 4, 5, 11, requires_grad=True)
+    found, asked = [], []
+    block.over_features.register_forward_pre_hook(lambda _, given: asked.append(given[0].shape[2]))
+    monkeypatch.setattr("prismts.models.moderntcn._SLICE", C * 4 * 14)
+    for threshold, sizes in ((10**9, [55]), (1, [14, 14, 14, 13])):
+        monkeypatch.setattr("prismts.layers.paths.SMALLEST", threshold)
+        asked.clear()
+        y = block(x)
+        assert asked == sizes
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])])
+    for whole, sliced in zip(*found, strict=True):
+        torch.testing.assert_close(sliced, whole, rtol=1e-4, atol=1e-4)
+
+
 def test_merging_the_two_kernels_and_their_norms_leaves_every_output_unchanged():
     torch.manual_seed(0)
     conv = trained(LargeKernel(6, 9, 5))

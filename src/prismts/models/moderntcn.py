@@ -39,11 +39,14 @@ from prismts.layers.features import Features
 from prismts.layers.missing import read_window
 from prismts.layers.normalize import InstanceNorm
 from prismts.layers.patch import pad_end
+from prismts.layers.paths import worth_slicing
 from prismts.models.contract import Encoder
 from prismts.ranges import expect_shares, expect_stages
 from prismts.shapes import expect
 
 __all__ = ["Block", "GroupedPair", "LargeKernel", "ModernTCN", "ModernTCNConfig"]
+
+_SLICE = 2**19  # values that go through both pairs at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +178,15 @@ class Block(nn.Module):
         """[C, D, B, N] to the same; tokens that are not ``alive`` [B, N] are 0 before and after."""
         rows = x.flatten(0, 1)  # [C*D, B, N]
         rows = self.conv(rows, alive) if isinstance(self.conv, LargeKernel) else self.conv(rows)
-        y = over_features(self.norm, rows.view_as(x), alive)
-        y = self.over_features(y.flatten(2))  # [C, D, B*N]
-        y = self.over_channels(y.transpose(0, 1)).transpose(0, 1).reshape(x.shape)
-        return x + only(y, alive)
+        y = over_features(self.norm, rows.view_as(x), alive).flatten(2)  # [C, D, B*N]
+        # tokens do not meet here: where there are many, a slice at a time stays in the cache, forward and backward
+        n = max(1, _SLICE // (y.shape[0] * y.shape[1])) if worth_slicing(y) else y.shape[2]
+        y = torch.cat([self.pairs(part) for part in y.split(n, dim=2)], dim=2) if n < y.shape[2] else self.pairs(y)
+        return x + only(y.view_as(x), alive)
+
+    def pairs(self, x: Tensor) -> Tensor:
+        """Features of each variable, then variables of each feature: [C, D, M] to the same, each token by itself."""
+        return self.over_channels(self.over_features(x).transpose(0, 1)).transpose(0, 1)
 
 
 class Downsample(nn.Module):
@@ -253,9 +261,11 @@ class ModernTCN(Encoder):
         return Features(tokens, seen, window, stats)
 
 
-def over_features(norm: nn.Module, x: Tensor, alive: Tensor | None) -> Tensor:
+def over_features(norm: BatchNorm, x: Tensor, alive: Tensor | None) -> Tensor:
     """Batch normalization of x [C, D, B, N] whose statistics are those of a feature, over all variables."""
-    kept = None if alive is None else alive.repeat(x.shape[0], 1)  # [C*B, N]
+    if alive is None:  # to torch's own form variables are cases: nothing is transposed
+        return nn.BatchNorm1d.forward(norm, x.flatten(2)).view_as(x)
+    kept = alive.repeat(x.shape[0], 1)  # [C*B, N]
     return rearrange(norm(rearrange(x, "c d b n -> d (c b) n"), kept), "d (c b) n -> c d b n", c=x.shape[0])
 
 
