@@ -401,6 +401,13 @@ def test_errors_teach():
         closed().score_samples(TEST)
 
 
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("model", ["convtimenet", "sub_pca"])
+def test_a_number_of_members_that_cannot_be_one_is_refused_also_where_closed_forms_judge_alone(model, n):
+    with pytest.raises(SettingsError, match=f"n_members counts .* at least 1, but got {n!r}"):
+        AnomalyDetector(model, n_members=n, progress=False).fit(np.sin(np.arange(400.0) / 4)[None])
+
+
 def test_errors_of_data_that_are_not_those_of_training(fitted):
     with pytest.raises(ShapeError, match="learned 3 channels"):
         fitted.score_samples(TEST[:2])

@@ -169,6 +169,12 @@ class Estimator(BaseEstimator):
                 "such as 'convtimenet'."
             )
 
+    def _check_members(self) -> None:
+        """Refuse a number of networks that cannot be one, also where this ``fit`` will train none."""
+        n: Any = getattr(self, "n_members", None)
+        if n is not None and (not isinstance(n, Integral) or n is True or n < 1):
+            raise SettingsError(f"n_members counts the networks whose mean is the answer, at least 1, but got {n!r}.")
+
     def _seed(self, member: int) -> int:
         return expect_seed(self.random_state, "random_state") + 10_007 * member
 
@@ -190,10 +196,6 @@ class Estimator(BaseEstimator):
         ``mark`` names the data, so that a folder is never gone on with for other ones; ``part`` tells several trainings
         of one ``fit`` apart in that folder.
         """
-        if not isinstance(n_members, Integral) or n_members is True or n_members < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SettingsError(
-                f"n_members counts the networks whose mean is the answer, at least 1, but got {n_members!r}."
-            )
         members: list[nn.Module] = []
         results: list[FitResult] = []
         for i in range(n_members):
@@ -249,6 +251,7 @@ def _or_as_before(fit: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(fit)
     def whole(self: Any, *args: Any, **kwargs: Any) -> Any:
         self._seed(0)  # whatever it is drawn for later, a seed that cannot be one is told before all else
+        self._check_members()
         before = self.__dict__.copy()
         try:
             return fit(self, *args, **kwargs)

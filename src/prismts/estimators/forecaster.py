@@ -438,8 +438,6 @@ class Forecaster(Estimator):
         if isinstance(quantiles, str) or not isinstance(quantiles, Sequence | np.ndarray | None):
             raise SettingsError(f"quantiles are several levels, such as (0.1, 0.5, 0.9), but got {self.quantiles!r}.")
         n = self.n_members
-        if n is not None and (not isinstance(n, Integral) or n is True or n < 1):
-            raise SettingsError(f"n_members counts the networks whose mean is the forecast, at least 1, but got {n!r}.")
         if self.times not in TIMES:
             raise unknown_name("way to read times", self.times, TIMES)
         if self.times == "real" and not getattr(find_model(self._architecture).build, "reads_times", False):
