@@ -216,6 +216,25 @@ def test_a_student_is_scored_beside_a_teacher_that_has_learned_from_the_test_par
     assert "test: steps (400, 500)" in err and "learned from" not in err
 
 
+def test_a_saved_student_remembers_what_its_teacher_has_learned_from(table, full, tmp_path, run):
+    assert run("distill", full, table, "--epochs", 1, "--out", tmp_path / "small")[0] == 0
+    words = "which a teacher before it has learned from, so expect worse on new data"
+    assert f"test, {words}" in plain(run("evaluate", tmp_path / "small", table)[1])
+    assert words in plain(run("evaluate", tmp_path / "small", table, "--begin", 420)[1])
+    _, _, err = run("adapt", tmp_path / "small", table, "--epochs", 1, "--out", tmp_path / "again")
+    assert words in plain(err) and "not looked at before" not in err
+    run("fit", "forecast", table, "--horizon", 6, "--context-length", 48, "--epochs", 1, "--out", tmp_path / "m", "-q")
+    run("distill", tmp_path / "m", table, "--epochs", 1, "--out", tmp_path / "other")
+    assert "test: not looked at before" in run("evaluate", tmp_path / "other", table)[1]
+
+
+def test_a_student_of_the_first_rows_says_where_its_teacher_has_learned_from_the_later_ones(table, full, tmp_path, run):
+    pd.read_csv(table).iloc[:300].to_csv(tmp_path / "first.csv", index=False)
+    assert run("distill", full, tmp_path / "first.csv", "--epochs", 1, "--out", tmp_path / "small")[0] == 0
+    words = "what comes after the end of the training table, which a teacher before it has learned from"
+    assert words in plain(run("evaluate", tmp_path / "small", table)[1])
+
+
 def test_steps_as_given_are_told_to_be_learned_from_and_none_before_the_first_is_read(table, tmp_path, run):
     run("fit", "forecast", table, "--model", "ridge", "--horizon", 6, "--context-length", 24, "--out", tmp_path / "m")
     _, out, _ = run("evaluate", tmp_path / "m", table, "--begin", 0, "--end", 280)

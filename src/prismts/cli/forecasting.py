@@ -26,7 +26,7 @@ from prismts.cli.files import (
     write_table,
 )
 from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
-from prismts.cli.seen import told_of_steps
+from prismts.cli.seen import told_of_steps, told_of_teachers
 from prismts.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -220,6 +220,8 @@ def scores_beside_floors(
                 part = "validation: it chose the epoch, so expect worse on new data"
                 if (forecaster.test_begins_ - where < forecaster.horizon).all():
                     where, part = 0, "training data: says nothing about new data"
+        else:
+            part += told_of_teachers([forecaster], data, where)
     floors = fit_floors(forecaster, data)
     contestants = {forecaster.model: forecaster, **floors}
     found = {name: one.backtest(data, begin=where, end=end).scores for name, one in contestants.items()}

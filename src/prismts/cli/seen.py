@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,42 +11,46 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from prismts.data.series import Collection, Series
     from prismts.estimators.forecaster import Forecaster
+    from prismts.estimators.learned import Learned
 
-__all__ = ["told_if_learned", "told_of_steps"]
+__all__ = ["told_if_learned", "told_of_steps", "told_of_teachers"]
+
+Step = int | NDArray[np.int64]  # the same one of every series, or one for each
 
 
-def told_of_steps(
-    forecasters: Sequence[Forecaster], data: Collection, begins: int | NDArray[np.int64], who: str
-) -> str:
-    """What is to be said where one of ``forecasters`` has learned from steps ``begins`` and later, or may have."""
-    verdicts = [_unseen(one, data, np.broadcast_to(begins, len(data))) for one in forecasters]
+def told_of_steps(forecasters: Sequence[Forecaster], data: Collection, begins: Step, who: str) -> str:
+    """What is to be said where one of ``forecasters``, or a teacher of it, has learned from steps ``begins`` and later.
+
+    Also where it may have.
+    """
+    from prismts.estimators.learned import Learned
+
+    told = _told(map(Learned.of, forecasters), data, begins, who)
+    return told or told_of_teachers(forecasters, data, begins)
+
+
+def told_of_teachers(forecasters: Sequence[Forecaster], data: Collection, begins: Step) -> str:
+    """The same of those alone that these forecasters were taught by."""
+    return _told((note for one in forecasters for note in one.taught_by_), data, begins, "a teacher before it")
+
+
+def _told(notes: Iterable[Learned], data: Collection, begins: Step, who: str) -> str:
+    verdicts = [note.unseen(data, np.broadcast_to(begins, len(data))) for note in notes]
     if False in verdicts:
         return f", which {who} has learned from, so expect worse on new data"
     return f", which {who} may have learned from" if None in verdicts else ""
 
 
-def _unseen(forecaster: Forecaster, data: Collection, begins: NDArray[np.int64]) -> bool | None:
-    """Whether nothing was learned from these steps of each series; None where nothing tells."""
-    from prismts.evaluation.protocols import data_hash
-
-    unseen: bool | None = None
-    times, known = data.timestamps, forecaster.tails_.timestamps
-    if data_hash(data) == forecaster.data_hash_:
-        unseen = bool((forecaster.test_begins_ <= begins).all())
-    elif times is not None and known is not None:
-        first = (data.offsets[:-1] + begins)[begins < data.lengths]
-        unseen = True if (times[first] > known.max()).all() else None
-    # of what it was adapted from, only the last step is known
-    return None if unseen and forecaster.adaptation_ is not None else unseen
-
-
 def told_if_learned(estimator: Any, data: Series | Collection) -> str:
     """What is to be said where the very cases or steps that are scored were learned from."""
+    from prismts.estimators.learned import Learned
     from prismts.evaluation.protocols import data_hash
 
-    digest, before = data_hash(data), estimator.adaptation_
-    if digest == estimator.data_hash_:
+    digest, own = data_hash(data), Learned.of(estimator)
+    if digest == own.data_hash:
         return ", which it has learned from, so this says nothing about new data"
-    if before is not None and before.learned_before == digest:
+    if digest == own.before:
         return ", which the model before it has learned from, so expect worse on new data"
+    if any(digest in (note.data_hash, note.before) for note in estimator.taught_by_):
+        return ", which a teacher before it has learned from, so expect worse on new data"
     return ""

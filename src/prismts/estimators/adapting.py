@@ -206,7 +206,7 @@ def load_adapter(path: str | Path, base: Estimator | str | Path) -> Any:
     rest = {name.removeprefix("rest."): value for name, value in state.items() if name.startswith("rest.")}
     estimator.model_.load_state_dict(rest, strict=False)
     estimator.model_.eval()
-    estimator.adaptation_ = lineage
+    estimator.adaptation_, estimator.taught_by_ = lineage, start.taught_by_
     estimator._learned = learned  # type: ignore[attr-defined]
     estimator._fitted()
     return estimator
@@ -279,6 +279,7 @@ class _Plan:
             n_trained=share.n_trained, n_encoder=share.n_encoder, n_head=share.n_head, kept_head=self.kept_head,
             learned_before=str(getattr(self.base, "data_hash_", "")),
         )  # fmt: skip
+        fitted.taught_by_ = self.base.taught_by_
 
     def _begin_with(self, model: nn.Module, member: nn.Module, task: Any) -> tuple[bool, tuple[str, ...]]:
         """Copy encoder and head; whether the head was kept, and the parameters that could not be taken over."""

@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsError
+from prismts.estimators.learned import Learned
 from prismts.estimators.loans import borrowing, split_loans, with_loans
 from prismts.estimators.saved import read_folder, write_folder
 from prismts.models import find_model
@@ -54,6 +55,7 @@ class Estimator(BaseEstimator):
     # replaced for one ``fit`` by ``_trained_by``
     _fit_network: Callable[..., FitResult] = staticmethod(fit)
     adaptation_: Lineage | None = None  # how it was adapted from another one, see ``prismts.adapt``
+    taught_by_: tuple[Learned, ...] = ()  # what its teachers had learned from, see ``prismts.distill``
 
     model: str
     values: Sequence[str] | None
@@ -84,6 +86,8 @@ class Estimator(BaseEstimator):
             config["loans"] = loans
         if self.adaptation_ is not None:
             config["adaptation"] = asdict(self.adaptation_)
+        if self.taught_by_:
+            config["taught_by"] = [asdict(one) for one in self.taught_by_]
         kept = {name: asdict(part.adaptation) for name, part in self.model_.named_modules() if is_adapted(part)}  # type: ignore[call-overload]
         if kept:
             config["adapters"] = kept
@@ -105,6 +109,7 @@ class Estimator(BaseEstimator):
             adapt_as(self.model_.get_submodule(name), Adaptation(**adapter))
         if config.get("adaptation") is not None:
             self.adaptation_ = Lineage(**config["adaptation"])
+        self.taught_by_ = tuple(Learned.from_dict(one) for one in config.get("taught_by", ()))
         self._fitted()
         self.model_.load_state_dict(with_loans(self.model_, weights, loans, path))
         self.model_.eval()
@@ -222,6 +227,7 @@ class Estimator(BaseEstimator):
         """Train network ``member`` of ``n_members`` in place, in a folder of its own: see ``_train``."""
         which = f", {member + 1} of {n_members}" if n_members > 1 else ""
         self.adaptation_ = None  # learned anew: ``prismts.adapt`` notes afterwards what it began with
+        self.taught_by_ = ()
         self._trains = part, member
         return self._fit_network(
             model, task, train, check, config=config, seed=self._seed(member),

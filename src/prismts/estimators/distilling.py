@@ -29,6 +29,7 @@ from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError
 from prismts.estimators.base import Estimator, on_device, weights_hash
 from prismts.estimators.classifier import Classifier
 from prismts.estimators.forecaster import Forecaster
+from prismts.estimators.learned import Learned
 from prismts.estimators.match import scaler_for
 from prismts.evaluation.protocols import data_hash
 from prismts.layers.heads import pooled
@@ -96,7 +97,9 @@ def distill(
     plan = _Plan(_teachers(teacher, student), student, weight, temperature, features, teacher_context, cache, told)
     with student._trained_by(plan.fit):
         learner: Any = student
-        return learner.fit(data, **fit_arguments) if y is None else learner.fit(data, y, **fit_arguments)
+        fitted = learner.fit(data, **fit_arguments) if y is None else learner.fit(data, y, **fit_arguments)
+    fitted.taught_by_ = plan.notes()
+    return fitted
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,13 @@ class _Plan:
         distilled = Distill(task, weight=self.weight, temperature=self.temperature, features=self.features)
         how = [self.hashes, self.context, self.weight, self.temperature, self.features]
         return fit(learner, distilled, taught, check, fingerprint=f"{fingerprint} taught by {json.dumps(how)}", **more)
+
+    def notes(self) -> tuple[Learned, ...]:
+        """What the teachers of ours that were asked had learned from, and the teachers before them."""
+        if not self.known or not (self.weight or self.features):
+            return ()
+        ours = [one for one in self.teachers if isinstance(one, Estimator)]
+        return tuple(note for one in ours for note in (Learned.of(one), *one.taught_by_))
 
     def _taught(self, train: Windows | Cases) -> tuple[Taught, int]:
         """The training source with the teachers' answers, and the number of their features."""
