@@ -13,6 +13,7 @@ from prismts.cli import app
 from prismts.cli.options import Duplicates as Option
 from prismts.data.layout import Duplicates
 from prismts.data.synthetic import simulated_plant
+from prismts.estimators.forecaster import Forecaster
 
 
 @pytest.fixture
@@ -233,6 +234,23 @@ def test_a_student_of_the_first_rows_says_where_its_teacher_has_learned_from_the
     assert run("distill", full, tmp_path / "first.csv", "--epochs", 1, "--out", tmp_path / "small")[0] == 0
     words = "what comes after the end of the training table, which a teacher before it has learned from"
     assert words in plain(run("evaluate", tmp_path / "small", table)[1])
+
+
+def test_a_student_of_many_series_cuts_each_by_fractions_of_its_own_length(tmp_path, run):
+    series = simulated_plant(1200, seed=5)
+    long = [
+        pd.DataFrame({"id": name, "time": series.timestamps[:n], "y": series.values[0, :n]})
+        for name, n in (("a", 1200), ("b", 300))
+    ]
+    pd.concat(long).to_csv(tmp_path / "two.csv", index=False)
+    options = ("--series", "id", "--horizon", 6, "--context-length", 48, "--epochs", 1, "--out", tmp_path / "m", "-q")
+    assert run("fit", "forecast", tmp_path / "two.csv", *options)[0] == 0
+    how = ("--epochs", 1, "--share", 0.3, "--out", tmp_path / "s")
+    code, _, err = run("distill", tmp_path / "m", tmp_path / "two.csv", *how)
+    student = Forecaster.load(tmp_path / "s")
+    assert code == 0 and "two, test: the last fifth of each series" in plain(err)
+    assert student.train_ends_.tolist() == [840, 210]
+    assert student.test_begins_.tolist() == Forecaster.load(tmp_path / "m").test_begins_.tolist() == [960, 240]
 
 
 def test_steps_as_given_are_told_to_be_learned_from_and_none_before_the_first_is_read(table, tmp_path, run):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -25,6 +25,10 @@ from prismts.cli.files import (
 from prismts.cli.options import Duplicates, Quiet, Replace, Seed
 from prismts.cli.seen import told_if_learned, told_of_steps
 from prismts.errors import SettingsError
+
+if TYPE_CHECKING:
+    from prismts.data.series import Collection
+    from prismts.estimators.forecaster import Forecaster
 
 __all__ = ["distill"]
 
@@ -55,8 +59,8 @@ def distill(
     """Teach a small model what a large one says, and tell what it keeps and what it costs.
 
     A forecaster learns from the training part of the table and is scored on its test part beside its teacher. The parts
-    are those of the teacher where the table is the same, the borders of a known data set, or 70, 10 and 20 %. A
-    classifier is scored on --test, or on the test part of a known data set.
+    are those of the teacher where the table is the same, the borders of a known data set, or 70, 10 and 20 % of each
+    series. A classifier is scored on --test, or on the test part of a known data set.
 
         prism distill teacher/ data.csv --out student/ --share 0.1 --alone --report distilled.html
 
@@ -103,7 +107,7 @@ def distill(
     fitting: dict[str, Any] = dict(student.fit_settings or {})
     fitting |= {} if epochs is None else {"max_epochs": epochs}
     fitting |= {} if learning_rate is None else {"learning_rate": learning_rate}
-    source, arguments, judge, where, part = _parts(teachers, data, test, duplicates, console)
+    source, arguments, judge, part = _parts(teachers, data, test, duplicates, console)
     if judge is None and report is not None:
         raise SettingsError("There is nothing to score the student on for the page of --report. Give --test.")
     contestants: dict[str, Any] = {"teacher": first, "student": student}
@@ -123,6 +127,9 @@ def distill(
         if cache is None:
             _forget(keep)
     if judge is not None:
+        where: dict[str, Any] = {}
+        if isinstance(student, Forecaster):
+            where, part = _test_part(teachers, student, judge, getattr(arguments["validation"], "test_end", None))
         found = {name: measured(one, judge, **where) for name, one in contestants.items()}
         columns, rows = distill_rows(found)
         table = Table(*columns, box=None, title=escape(part), title_justify="left")
@@ -137,14 +144,17 @@ def distill(
 
 def _parts(
     teachers: Sequence[Any], data: str, test: str | None, duplicates: Duplicates, console: Console
-) -> tuple[Any, dict[str, Any], Any, dict[str, Any], str]:
-    """What to learn from, arguments of ``fit``, what to score on (None: nothing) and where, and words for it."""
+) -> tuple[Any, dict[str, Any], Any, str]:
+    """What to learn from, arguments of ``fit``, what to score on (None: nothing), and words for it where it is cases.
+
+    Of a table, which of its steps are scored is known when the student has cut it: see ``_test_part``.
+    """
     from prismts.data.catalog import load_dataset
-    from prismts.data.splits import Borders, by_fraction
+    from prismts.data.splits import Borders
     from prismts.estimators.forecaster import Forecaster
     from prismts.evaluation.protocols import data_hash
 
-    teacher, who = teachers[0], "the teacher" if len(teachers) == 1 else "a teacher"
+    teacher = teachers[0]
     if isinstance(teacher, Forecaster):
         if test is not None:
             raise SettingsError("--test names cases for a classifier; a forecaster is scored on the end of its table.")
@@ -154,12 +164,8 @@ def _parts(
         if borders is None and len(table) == 1 and data_hash(table) == teacher.data_hash_:
             ends = int(teacher.train_ends_[0]), int(teacher.test_begins_[0]), int(table.lengths[0])
             borders = Borders(*ends) if ends[2] - ends[1] >= teacher.horizon else None  # it may have kept no test part
-        borders = borders or by_fraction(int(table.lengths.min()))
-        where = {"begin": borders.validation_end, "end": borders.test_end}
-        known = [one for one in teachers if isinstance(one, Forecaster)]
-        learned = told_of_steps(known, table, borders.validation_end, who)
-        part = f"{table.name}, test: steps {borders.test}{learned}"
-        return (table, kind), {"validation": borders}, table, where, part
+        arguments = {"validation": 0.1, "test": 0.2} if borders is None else {"validation": borders}
+        return (table, kind), arguments, table, ""
     whole: Any = load_dataset(data) if is_dataset(data) else None
     if whole is None:
         cases = teacher.read_(data, labeled=True, duplicates=duplicates, empty_channels=False)
@@ -173,8 +179,23 @@ def _parts(
     elif whole is not None and whole.n_train is not None:
         judge, part = whole.test, f"{whole.name}, test part"
     if judge is not None and any(told_if_learned(one, judge) for one in teachers if isinstance(one, type(teacher))):
-        part += f", which {who} has learned from, so expect worse on new data"
-    return cases, {}, judge, {}, part
+        part += f", which {_who(teachers)} has learned from, so expect worse on new data"
+    return cases, {}, judge, part
+
+
+def _test_part(
+    teachers: Sequence[Any], student: Forecaster, table: Collection, end: int | None
+) -> tuple[dict[str, Any], str]:
+    """Where a student is scored that has learned from a table, and words for it; without ``end``, to the last step."""
+    begins, steps = student.test_begins_, "the last fifth of each series"
+    if end is not None or len(table) == 1:
+        steps = f"steps {(int(begins.max()), int(table.lengths.max()) if end is None else end)}"
+    learned = told_of_steps(teachers, table, begins, _who(teachers))
+    return {"begin": begins, "end": end}, f"{table.name}, test: {steps}{learned}"
+
+
+def _who(teachers: Sequence[Any]) -> str:
+    return "the teacher" if len(teachers) == 1 else "a teacher"
 
 
 def _forget(cache: Path) -> None:
