@@ -258,13 +258,13 @@ def test_a_folder_of_another_corpus_task_or_encoder_is_refused(tmp_path):
                  folder=tmp_path, progress=False, **changes)  # fmt: skip
 
     run()
-    for other in (
-        {"corpus": small_corpus(held_out=0.2)},
-        {"tasks": {"masked": {"masks": "points"}}},
-        {"encoder": small_encoder(kernel_sizes=(3, 7))},
-        {"seed": 1},
+    for name, other in (
+        ("corpus", {"corpus": small_corpus(held_out=0.2)}),
+        ("tasks", {"tasks": {"masked": {"masks": "points"}}}),
+        ("weights; encoder", {"encoder": small_encoder(kernel_sizes=(3, 7))}),
+        ("seed", {"seed": 1}),
     ):
-        with pytest.raises(SavedModelError, match="other settings or other data"):
+        with pytest.raises(SavedModelError, match=rf"other settings or other data \({name}\b"):
             run(**other)
     run()  # a finished run is read, not trained again
 

@@ -152,6 +152,29 @@ def test_a_run_that_patience_has_ended_is_not_trained_on_when_it_is_called_again
     assert again.best_loss == first.best_loss
 
 
+def test_a_refused_folder_says_what_differs_unless_its_note_is_of_before_there_were_parts(tmp_path):
+    train, check = windows(200)
+    task = Forecast(8, line=None)
+
+    def run(n_epochs: int, **more):
+        model = small_model(task, train.n_channels)
+        config = FitConfig(max_epochs=n_epochs, batch_size=64)
+        return fit(model, task, train, check, config=config, folder=tmp_path, progress=False, **more)
+
+    run(1, fingerprint="a", parts={"model": "small", "data": "a" * 64})
+    with pytest.raises(
+        SavedModelError, match=r"other data \(max_epochs: 1 then, 2 now; seed: 0 then, 1 now; data\)\. D"
+    ):
+        run(2, fingerprint="b", parts={"model": "small", "data": "b" * 64}, seed=1)
+    with pytest.raises(SavedModelError, match=r'other data \(model: "small" then, "large" now\)'):
+        run(1, fingerprint="c", parts={"model": "large", "data": "a" * 64})
+    note = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": note["fingerprint"]}))
+    with pytest.raises(SavedModelError, match=r"other settings or other data\. Delete"):
+        run(2, fingerprint="a")
+    assert run(1, fingerprint="a").resumed_from == 1
+
+
 def test_a_folder_of_another_run_is_refused_instead_of_mixed_up(tmp_path):
     train, check = windows(200)
     task = Forecast(8, line=None)
@@ -461,7 +484,7 @@ def test_run_notes_are_json(tmp_path):
     task = Forecast(8, line=None)
     fit(small_model(task, train.n_channels), task, train, check, config=FitConfig(max_epochs=1), folder=tmp_path,
         progress=False)  # fmt: skip
-    assert set(json.loads((tmp_path / "run.json").read_text())) == {"fingerprint"}
+    assert set(json.loads((tmp_path / "run.json").read_text())) == {"fingerprint", "parts"}
     assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".safetensors"}
 
 

@@ -314,8 +314,14 @@ def test_training_on_a_table_of_many_channels_holds_few_rows_at_once_on_a_cpu():
 def test_a_resumed_run_is_refused_when_another_part_of_the_data_is_kept_for_the_test(tmp_path):
     settings = {"context_length": 24, "horizon": 6, "progress": False, "fit_settings": {"max_epochs": 1}}
     Forecaster(**settings, run_folder=tmp_path / "run").fit(table(), test=0.0)
-    with pytest.raises(SavedModelError, match="other settings or other data"):
+    with pytest.raises(SavedModelError, match=r"other settings or other data \(the data or how they are cut\)"):
         Forecaster(**settings, run_folder=tmp_path / "run").fit(table(), test=0.2)
+    other = settings | {"context_length": 30, "fit_settings": {"max_epochs": 2}, "random_state": 3}
+    with pytest.raises(SavedModelError) as told:
+        Forecaster(**other, run_folder=tmp_path / "run").fit(table(), test=0.0)
+    for words in ("max_epochs: 1 then, 2 now", "context_length: 24 then, 30 now", "seed: 0 then, 3 now"):
+        assert words in str(told.value)
+    assert "the data" not in str(told.value)
 
 
 def test_quantiles_are_in_order_without_a_validation_part_too():

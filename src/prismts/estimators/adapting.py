@@ -243,10 +243,12 @@ class _Plan:
         self.places: dict[tuple[str, int], int] = {}  # of each network that is trained, the one it begins with
         self.kept_head = False
 
-    def fit(self, model: nn.Module, task: Any, train: Any, check: Any, *, fingerprint: str, **more: Any) -> FitResult:
+    def fit(
+        self, model: nn.Module, task: Any, train: Any, check: Any, *, fingerprint: str, parts: Any, **more: Any
+    ) -> FitResult:
         """As ``prismts.training.fit.fit``, beginning with a network of the base."""
         if isinstance(model, DecoupledAutoencoder):  # what it learns the base has, and more
-            return fit(model, task, train, check, fingerprint=fingerprint, **more)
+            return fit(model, task, train, check, fingerprint=fingerprint, parts=parts, **more)
         part, i = self.learner._trains
         place = ("member" if part == "gentle" else part, i)  # the same network once more
         number = self.places.setdefault(place, len(self.places)) % len(self.members)
@@ -258,8 +260,10 @@ class _Plan:
         self.shares.append(trained_share(model))
         self.kept_head = head[0]
         adaptation = cast(Adaptation, model.adaptation)
-        mark = f"{fingerprint} adapted {as_json(asdict(adaptation))} {self.keep_head}"
-        result = fit(model, task, train, check, fingerprint=mark, **more)
+        how = as_json(asdict(adaptation))
+        mark = f"{fingerprint} adapted {how} {self.keep_head}"
+        parts = {**parts, "what it is adapted from, and how": how, "keep_head": self.keep_head}
+        result = fit(model, task, train, check, fingerprint=mark, parts=parts, **more)
         state = {name: value.clone() for name, value in adapter_state(model).items()}
         self.trained.append((model, number, adaptation, state))
         merge(model, in_place=True)

@@ -232,7 +232,7 @@ class Estimator(BaseEstimator):
         return self._fit_network(
             model, task, train, check, config=config, seed=self._seed(member),
             folder=None if self.run_folder is None else Path(self.run_folder) / f"{part}-{member}",
-            fingerprint=self._fingerprint(mark), progress=self.progress, title=f"{title}{which}",
+            **self._fingerprint(mark), progress=self.progress, title=f"{title}{which}",
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -244,11 +244,15 @@ class Estimator(BaseEstimator):
         finally:
             del self._fit_network
 
-    def _fingerprint(self, mark: str) -> str:
-        params = {
+    def _fingerprint(self, mark: str) -> dict[str, Any]:
+        """What must be equal for a killed run to go on, and the parts of it by name: arguments of ``fit_network``."""
+        params: dict[str, Any] = as_json({
             name: value for name, value in self.get_params(deep=False).items() if name not in ("run_folder", "progress")
-        }
-        return json.dumps([mark, as_json(params)], sort_keys=True)
+        })  # fmt: skip
+        parts = {"the data or how they are cut": hashlib.sha256(mark.encode()).hexdigest(), **params}
+        for name in ("fit_settings", "random_state"):  # of which the training tells by itself
+            parts.pop(name, None)
+        return {"fingerprint": json.dumps([mark, params], sort_keys=True), "parts": parts}
 
 
 def _or_as_before(fit: Callable[..., Any]) -> Callable[..., Any]:

@@ -238,10 +238,12 @@ class _Plan:
         self.hashes = [_teacher_hash(one) for one in teachers]
         self.known: dict[str, dict[str, NDArray[np.float32]]] = {}
 
-    def fit(self, model: nn.Module, task: Any, train: Any, check: Any, *, fingerprint: str, **more: Any) -> FitResult:
+    def fit(
+        self, model: nn.Module, task: Any, train: Any, check: Any, *, fingerprint: str, parts: Any, **more: Any
+    ) -> FitResult:
         """As ``prismts.training.fit.fit``, with the teachers' answers beside the training batches."""
         if not isinstance(train, Windows | Cases):
-            return fit(model, task, train, check, fingerprint=fingerprint, **more)
+            return fit(model, task, train, check, fingerprint=fingerprint, parts=parts, **more)
         taught, n_features = self._taught(train)
         learner = model
         if self.features:
@@ -250,7 +252,11 @@ class _Plan:
             learner = Projecting(model, n_features)
         distilled = Distill(task, weight=self.weight, temperature=self.temperature, features=self.features)
         how = [self.hashes, self.context, self.weight, self.temperature, self.features]
-        return fit(learner, distilled, taught, check, fingerprint=f"{fingerprint} taught by {json.dumps(how)}", **more)
+        named = ("the teacher", "teacher_context", "weight", "temperature", "features")
+        return fit(
+            learner, distilled, taught, check, fingerprint=f"{fingerprint} taught by {json.dumps(how)}",
+            parts={**parts, **dict(zip(named, how, strict=True))}, **more,
+        )  # fmt: skip
 
     def notes(self) -> tuple[Learned, ...]:
         """What the teachers of ours that were asked had learned from, and the teachers before them."""

@@ -523,7 +523,7 @@ class UniversalModel(Estimator):
         return fit(
             Balanced(self._many, balance).train(), mixture, train, check, config=config, seed=self._seed(0),
             folder=None if self.run_folder is None else Path(self.run_folder) / title.replace(" ", "-"),
-            fingerprint=self._fingerprint(json.dumps(as_json(mark), sort_keys=True)), progress=self.progress,
+            **self._fingerprint(json.dumps(as_json(mark), sort_keys=True)), progress=self.progress,
             title=f"{self.encoder}, {title}: {', '.join(names)}",
         )  # fmt: skip
 

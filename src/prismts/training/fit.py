@@ -49,6 +49,8 @@ __all__ = [
 
 
 _LAST = "last.safetensors"
+_FEW_WORDS = 60  # characters of a part of a fingerprint that are kept as they are; a hash has more
+_HASH = "sha256 "
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("float32", "bf16")
 
@@ -148,6 +150,7 @@ def fit(
     seed: int = 0,
     folder: Path | str | None = None,
     fingerprint: str = "",
+    parts: Mapping[str, Any] | None = None,
     progress: bool = True,
     title: str = "training",
     keep: Literal["best", "last"] = "best",
@@ -163,6 +166,7 @@ def fit(
         seed: of the order of batches and of dropout.
         folder: keeps checkpoints, so that a killed run resumes when it is called again; None keeps none.
         fingerprint: whatever else must be equal for a resume (the data, the model); the settings are always compared.
+        parts: what the fingerprint is made of, by name, so that a refusal can say what differs.
         progress: whether to show a bar.
         title: what the bar says.
         keep: which epoch counts as the best: that of the lowest validation loss, or the last, for losses that cannot be
@@ -178,7 +182,7 @@ def fit(
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
-        claim(home, config, seed, fingerprint)
+        claim(home, config, seed, fingerprint, parts)
         stack.enter_context(_quiet_lightning())
         stack.enter_context(_interruptible())
         stack.enter_context(torch.random.fork_rng())
@@ -453,25 +457,46 @@ def _compiled(model: nn.Module, mode: str) -> Generator[None]:
         del model._compiled_call_impl  # pyright: ignore[reportPrivateUsage]  # torch has no other way back
 
 
-def claim(home: Path, config: FitConfig, seed: int, fingerprint: str) -> None:
-    """Note whose run this folder holds, or make sure that it is ours."""
+def claim(home: Path, config: FitConfig, seed: int, fingerprint: str, parts: Mapping[str, Any] | None = None) -> None:
+    """Note whose run this folder holds, or make sure that it is ours; ``parts`` only help to say why it is not."""
     home.mkdir(parents=True, exist_ok=True)
     what = {name: value for name, value in asdict(config).items() if name != "compile_mode"}  # which changes nothing
     text = json.dumps([what, seed, fingerprint], sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()
+    told = {name: _told(value) for name, value in {**what, "seed": seed, **(parts or {})}.items()}
     note = home / "run.json"
     if note.exists():
         try:
-            before = json.loads(note.read_text())["fingerprint"]
+            kept = json.loads(note.read_text())
+            before = kept["fingerprint"]
         except (ValueError, KeyError) as error:
             raise SavedModelError(f"{note} is damaged. Delete the folder {home} to begin anew.") from error
         if before != mark:
             raise SavedModelError(
-                f"{home} holds an unfinished run with other settings or other data. Delete it to begin anew, or give "
-                "this run another folder."
+                f"{home} holds an unfinished run with other settings or other data{_differing(kept, told)}. Delete it "
+                "to begin anew, or give this run another folder."
             )
         return
-    write_whole(note, json.dumps({"fingerprint": mark}))
+    write_whole(note, json.dumps({"fingerprint": mark, "parts": told}))
+
+
+def _told(value: Any) -> str:
+    """A part of a fingerprint as it is kept: in words where they are few, else as a hash."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return text if len(text) <= _FEW_WORDS else f"{_HASH}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _differing(kept: Mapping[str, Any], now: Mapping[str, str]) -> str:
+    """Which parts of two fingerprints differ, in brackets; nothing where the note is of before there were parts."""
+    then: Mapping[str, str] | None = kept.get("parts")
+    if then is None:
+        return ""
+    found: list[str] = []
+    for name in dict.fromkeys([*then, *now]):
+        a, b = then.get(name, "not there"), now.get(name, "not there")
+        if a != b:
+            found.append(name if _HASH in a + b else f"{name}: {a} then, {b} now")
+    return f" ({'; '.join(found)})" if found else ""
 
 
 @contextlib.contextmanager

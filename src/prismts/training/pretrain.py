@@ -82,11 +82,15 @@ def pretrain(
         model = task.build(encoder)
     shapes = [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
     settings = repr(getattr(encoder, "config", ""))
-    told = repr((corpus.fingerprint, repr(task), given, shapes, settings, type(encoder).__name__))
+    parts = {
+        "corpus": corpus.fingerprint, "tasks": repr(task), "draws": given, "weights": shapes, "encoder": settings,
+        "kind of encoder": type(encoder).__name__,
+    }  # fmt: skip
+    told = repr(tuple(parts.values()))
     return fit(
         model, task, train, validation, config=config, seed=seed, folder=folder,
-        fingerprint=hashlib.sha256(told.encode()).hexdigest(), progress=progress, title="pre-training",
-        keep="best" if task.comparable else "last",
+        fingerprint=hashlib.sha256(told.encode()).hexdigest(), parts=parts, progress=progress,
+        title="pre-training", keep="best" if task.comparable else "last",
     )  # fmt: skip
 
 

@@ -49,14 +49,16 @@ class Training:
     seed: int = 0
     folder: Path | str | None = None
     fingerprint: str = ""
+    parts: Mapping[str, Any] | None = None
     progress: bool = True
     title: str = "training"
     keep: Literal["best", "last"] = "best"
 
     def alone(self) -> FitResult:
         """Train it by itself."""
-        how = {name: getattr(self, name) for name in ("config", "seed", "folder", "fingerprint", "progress", "title")}
-        return fit(self.model, self.task, self.train, self.validation, **how, keep=self.keep)
+        names = ("config", "seed", "folder", "fingerprint", "parts", "progress", "title", "keep")
+        how = {name: getattr(self, name) for name in names}
+        return fit(self.model, self.task, self.train, self.validation, **how)
 
 
 def fit_together(trainings: Sequence[Training]) -> list[FitResult]:
@@ -131,7 +133,7 @@ class _Member:
         self.seconds = 0.0
         self.resumed_from: int | None = None
         if one.folder is not None:
-            claim(Path(one.folder), one.config, one.seed, one.fingerprint)
+            claim(Path(one.folder), one.config, one.seed, one.fingerprint, one.parts)
             self._resume(Path(one.folder) / CHECKPOINT)
 
     @property
