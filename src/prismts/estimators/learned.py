@@ -26,8 +26,9 @@ class Learned:
     @classmethod
     def of(cls, estimator: Any) -> Self:
         """The note about a fitted estimator."""
-        begins, tails, lineage = (getattr(estimator, name, None) for name in ("test_begins_", "tails_", "adaptation_"))
-        times = None if tails is None else tails.timestamps
+        begins: Any = getattr(estimator, "test_begins_", None)
+        times = estimator.tails_.timestamps if hasattr(estimator, "tails_") else None
+        lineage = estimator.adaptation_
         return cls(
             data_hash=estimator.data_hash_, before=None if lineage is None else lineage.learned_before,
             test_begins=None if begins is None else tuple(int(step) for step in begins),
@@ -38,7 +39,8 @@ class Learned:
     def from_dict(cls, kept: dict[str, Any]) -> Self:
         """The twin of ``dataclasses.asdict``, also after JSON."""
         begins = kept["test_begins"]
-        return cls(**{**kept, "test_begins": None if begins is None else tuple(begins)})
+        whole: dict[str, Any] = {**kept, "test_begins": None if begins is None else tuple(begins)}
+        return cls(**whole)
 
     def unseen(self, data: Collection, begins: NDArray[np.int64]) -> bool | None:
         """Whether nothing was learned from steps ``begins`` and later of each series; None where nothing tells."""
