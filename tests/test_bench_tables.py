@@ -688,6 +688,12 @@ def test_a_comparison_says_how_its_cells_were_made(tmp_path):
     assert "made by 3 states of the package's files" in told
 
 
+def test_a_single_data_set_is_one_block_in_words_too(tmp_path):
+    said = compare(made_up(tmp_path, forecasts(data=["ETTh1"]), by_seed)).summary()
+    assert said[0].startswith("4 configurations on 1 block (ETTh1)")
+    assert any(sentence.startswith("With 1 block Wilcoxon's test") for sentence in said)
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [

@@ -134,7 +134,7 @@ def test_published_files_of_one_name_do_not_overwrite_each_other(own):
     for place in (own.parent, own.parent / "other"):
         (place / "numbers.yaml").write_text("task: forecast\nnumbers: []\n")
     changed(own, "models: [ridge]", "models: [ridge]\npublished: [numbers.yaml, other/numbers.yaml]")
-    with pytest.raises(SettingsError, match=r"Two files of published numbers are called 'numbers.yaml'"):
+    with pytest.raises(SettingsError, match=r"line 9: two files of published numbers are called 'numbers.yaml'"):
         run_bench(read_spec(own), own.parent / "out", jobs=0)
     assert not (own.parent / "out" / "spec.json").exists()
 
@@ -232,6 +232,12 @@ def test_a_text_that_no_cell_contains_is_an_error(tmp_path, only, hint):
         ("models: [ridge]", DLINEAR.format("max_epochs: 2.5"), "max_epochs is a whole number"),
         ("models: [ridge]", DLINEAR.format("max_epochs: ten"), "max_epochs is a whole number"),
         ("models: [ridge]", DLINEAR.format("precision: flot32"), "Did you mean 'float32'"),
+        ("seeds: [0]", "seeds: [4294967296]", "line 6: seeds.0: it should be less than 4294967296"),
+        ("file: mine.csv", "file: .", "line 3: there is no file '.' beside"),
+        ("models: [ridge]", f"models: [{{name: {'x' * 200}, model: ridge}}]", "a shorter name"),
+        ("models: [ridge]", "models: [{name: last_value, model: ridge}]", "line 8: 'last_value' is the name of a"),
+        ("models: [ridge]", "models: [ridge]\npublished: [none.yaml]", "line 9: there is no file 'none.yaml' of publ"),
+        ("models: [ridge]", "models: [ridge]\nfolder: there", "line 9: There is no entry named 'folder'"),
         ("models: [ridge]", "models: &m [*m]", "an alias .* stands inside what it names"),
     ],
 )  # fmt: skip
@@ -239,6 +245,14 @@ def test_what_cannot_be_is_told_with_its_line_before_anything_runs(own, before, 
     changed(own, before, after)
     with pytest.raises(SettingsError, match=words):
         read_spec(own)
+
+
+@pytest.mark.parametrize("part", ["data", "models"])
+def test_an_axis_that_a_task_does_not_have_is_refused_of_single_entries_too(part):
+    content = {"task": "classify", "data": ["AWR"], "models": ["majority"]}
+    content[part] = [{"name": content[part][0], "horizons": [24]}]
+    with pytest.raises(SettingsError, match="horizons means nothing to the task 'classify'"):
+        BenchSpec.of(**content)
 
 
 def test_an_alias_that_is_used_twice_is_no_circle(tmp_path):

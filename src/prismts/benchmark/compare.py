@@ -105,7 +105,8 @@ class Comparison:
     def summary(self) -> list[str]:
         """What the whole comparison says, in sentences."""
         n, k = len(self.blocks.names), len(self.blocks.models)
-        said = [f"{k} configurations on {n} blocks ({', '.join(self.blocks.names)}), {self.measure}, "
+        blocks = f"{n} block{'' if n == 1 else 's'}"
+        said = [f"{k} configurations on {blocks} ({', '.join(self.blocks.names)}), {self.measure}, "
                 f"{'higher' if self.higher_is_better else 'lower'} is better, {self.protocol} protocol."]  # fmt: skip
         if self.friedman is not None:
             said.append(
@@ -117,7 +118,7 @@ class Comparison:
         if least >= self.level:
             fewer = ", or compare fewer configurations (--models)" if len(self.pairs) > 1 else ""
             said.append(
-                f"With {n} blocks Wilcoxon's test, corrected for the number of pairs ({len(self.pairs)}), cannot give "
+                f"With {blocks} Wilcoxon's test, corrected for the number of pairs ({len(self.pairs)}), cannot give "
                 f"a p-value below {least:.3f}: no pair can differ at {self.level:g}, however large the difference. The "
                 f"intervals say more; add data sets{fewer}."
             )

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prismts.benchmark.json_files import read_json, write_json
 from prismts.benchmark.spec import BenchSpec, Cell
-from prismts.errors import DataError, SettingsError
+from prismts.errors import DataError
 from prismts.writing import whole, write_whole
 
 if TYPE_CHECKING:
@@ -113,13 +113,8 @@ def write_failed(folder: Path, spec: BenchSpec, cells: Sequence[Cell], error: st
 
 def keep_spec(folder: Path, spec: BenchSpec) -> None:
     """Write down what the folder is run with, and copy the published numbers beside it."""
-    names = [Path(name).name for name in spec.published]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise SettingsError(f"Two files of published numbers are called {twice!r}. Rename one of them.")
     for name in spec.published:
         source = Path(spec.folder) / name
-        if not source.exists():
-            raise SettingsError(f"There is no file {name!r} of published numbers beside the specification.")
         target = folder / "published" / source.name
         if source.resolve() != target.resolve():
             write_whole(target, source.read_bytes())

@@ -30,6 +30,7 @@ __all__ = ["FLOORS", "BenchSpec", "Cell", "Change", "DataEntry", "ModelEntry", "
 Task = Literal["forecast", "classify", "detect"]
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as random_state
 Share = Annotated[float, Field(gt=0, le=1)]
 Some = Field(default=None, min_length=1)  # a list of at least one, or left out
 
@@ -41,6 +42,10 @@ FLOORS: dict[Task, tuple[str, ...]] = {
 }
 DEFAULT_CONTEXT = 336  # steps, of forecasting: the context most papers share
 LONGEST_NAME = 100  # of a data set, whose name becomes a file's
+_LONGEST_CELL = 200  # bytes; systems allow 255, and endings of files are added
+_AXES: dict[Task, tuple[str, ...]] = {  # what else a task goes through, besides seeds and shares of training
+    "forecast": ("horizons", "context_lengths"), "classify": ("resamples",), "detect": ("context_lengths",),
+}  # fmt: skip
 
 
 class _Entry(BaseModel):
@@ -67,7 +72,7 @@ class ModelEntry(Change):
     horizons: Sequence[Count] | None = Some  # of those of the data; None: all
     context_lengths: Sequence[Count] | None = Some  # in place of those of the data
     train_shares: Sequence[Share] | None = Some  # in place of those of the file
-    seeds: Sequence[Number] | None = Some  # in place of those of the file
+    seeds: Sequence[Seed] | None = Some  # in place of those of the file
 
     @model_validator(mode="before")
     @classmethod
@@ -133,7 +138,7 @@ class BenchSpec(_Entry):
     models: Sequence[ModelEntry] = Field(min_length=1)
     horizons: Sequence[Count] = ()
     context_lengths: Sequence[Count] | None = Some
-    seeds: Sequence[Number] = Field(default=(0, 1, 2), min_length=1)
+    seeds: Sequence[Seed] = Field(default=(0, 1, 2), min_length=1)
     protocols: Sequence[str] = Field(default=("honest",), min_length=1)
     resamples: Sequence[Number] = Field(default=(0,), min_length=1)  # of cases
     train_shares: Sequence[Share] = Field(default=(1.0,), min_length=1)
@@ -265,6 +270,9 @@ class BenchSpec(_Entry):
         content: Any = read.content
         if not isinstance(content, dict):
             raise SettingsError(f"{read.path.name} holds names and values (name: value), such as task: forecast.")
+        if "folder" in content:  # not an entry: it is where the file lies
+            names = [name for name in cls.model_fields if name != "folder"]
+            raise SettingsError(f"{read.at(('folder',))}: {unknown_name('entry', 'folder', names)}")
         known = _with_collections(cast(dict[str, Any], content), read)
         try:
             spec = cls.model_validate({**known, "folder": folder})
@@ -277,6 +285,11 @@ class BenchSpec(_Entry):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise SettingsError(f"{read.path.name}: two cells would be called {twice!r}. Rename a data set or a model.")
+        if long := next((name for name in names if len(name.encode()) > _LONGEST_CELL), None):
+            raise SettingsError(
+                f"{read.path.name}: a cell's name becomes a file's, of at most {_LONGEST_CELL} bytes, but one would be "
+                f"called {long[:60]!r} and so on. Give the data set or the model a shorter name."
+            )
         for number, one in enumerate(spec.models):
             by_data = {cell.data: cell for cell in cells if cell.model == one.name}
             if not by_data:
@@ -369,6 +382,7 @@ class _Check:
         self._axes(spec)
         self._data(spec)
         self._models(spec)
+        self._published(spec)
         for number, name in enumerate(spec.floors or ()):
             if name not in {one.name for one in spec.models}:
                 self._known(("floors", number), "model", name, models_of(spec.task))
@@ -390,10 +404,13 @@ class _Check:
                 raise self._fail(("protocols", number), "detection has one protocol, 'honest'.")
 
     def _axes(self, spec: BenchSpec) -> None:
-        given = {name for name in ("horizons", "context_lengths", "resamples") if name in self.read.content}
-        means = {"forecast": {"horizons", "context_lengths"}, "classify": {"resamples"}, "detect": {"context_lengths"}}
-        for name in sorted(given - means[spec.task]):
-            raise self._fail((name,), f"{name} means nothing to the task {spec.task!r}. Leave it out.")
+        entries: list[tuple[tuple[str | int, ...], _Entry]] = [((), spec)]
+        entries += [(("data", number), one) for number, one in enumerate(spec.data)]
+        entries += [(("models", number), one) for number, one in enumerate(spec.models)]
+        for place, entry in entries:
+            for name in ("context_lengths", "horizons", "resamples"):
+                if name in entry.model_fields_set and name not in _AXES[spec.task]:
+                    raise self._fail((*place, name), f"{name} means nothing to the task {spec.task!r}. Leave it out.")
         for number, one in enumerate(spec.data):
             if spec.task == "forecast" and not (one.horizons or spec.horizons):
                 raise self._fail(("data", number), f"{one.name} has no horizons. Name them here or for all, as [96].")
@@ -430,10 +447,22 @@ class _Check:
                     )
             else:
                 for file in (one.file, one.test_file):
-                    if file is not None and not (Path(spec.folder) / file).exists():
+                    if file is not None and not (Path(spec.folder) / file).is_file():
                         raise self._fail(place, f"there is no file {file!r} beside the specification.")
                 if (one.test_file is not None) != (spec.task == "classify"):
                     raise self._fail(place, "test_file is needed by the task 'classify', and only there.")
+
+    def _published(self, spec: BenchSpec) -> None:
+        names = [Path(name).name for name in spec.published]
+        for number, name in enumerate(spec.published):
+            if not (Path(spec.folder) / name).is_file():
+                raise self._fail(
+                    ("published", number), f"there is no file {name!r} of published numbers beside the specification."
+                )
+            if names.index(names[number]) != number:
+                raise self._fail(
+                    ("published", number), f"two files of published numbers are called {names[number]!r}. Rename one."
+                )
 
     def _models(self, spec: BenchSpec) -> None:
         names = [one.name for one in spec.models]
@@ -449,6 +478,11 @@ class _Check:
                 )
             self._known((*place, "model" if (*place, "model") in self.read.lines else "name"), "model", one.model,
                         models_of(spec.task))  # fmt: skip
+            if one.name in spec.floor_names and one.name != one.model and one.name in models_of(spec.task):
+                raise self._fail(
+                    place, f"{one.name!r} is the name of a floor, but this one is of the model {one.model!r}. Give it "
+                    "another name."
+                )  # fmt: skip
             for n, name in enumerate(one.data or ()):
                 self._known((*place, "data", n), "data set in this file", name, data)
             self._change(place, spec, one.model, one, one)
