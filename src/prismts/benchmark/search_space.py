@@ -151,6 +151,11 @@ def dimension(name: str, content: Any) -> Dimension:
             f"The range of {name} runs from low to a larger high, and from above 0 where log is true, but got "
             f"{given['low']} to {given['high']}."
         )
+    if given.get("step") is not None and not 0 < given["step"] <= given["high"] - given["low"]:
+        raise SettingsError(
+            f"The step of the range of {name} is above 0 and at most its length, but got {given['step']} from "
+            f"{given['low']} to {given['high']}."
+        )
     if log and given.get("step") is not None:
         raise SettingsError(f"The range of {name} has a step or is drawn by magnitude (log), not both.")
     return Range(low=given["low"], high=given["high"], log=log, step=given.get("step"), whole=whole)

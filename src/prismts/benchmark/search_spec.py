@@ -16,6 +16,7 @@ from prismts.estimators.case_recipes import find_case_recipe
 from prismts.estimators.recipes import find_recipe
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNetConfig
+from prismts.ranges import expect_seed
 
 __all__ = ["SCORES", "Budget", "SearchSpec", "read_search"]
 
@@ -93,6 +94,15 @@ class SearchSpec:
         if not isinstance(self.score, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingsError(f"score is one name, such as {next(iter(scores))}, but got {self.score!r}.")
         object.__setattr__(self, "score", self.score or next(iter(scores)))
+        for name in ("name", "setting", "storage", "time", "series", "label", "test_data"):
+            if (value := getattr(self, name)) is not None and not isinstance(value, str):
+                raise SettingsError(f"{name} is text (a number in quotes), but got {value!r}.")
+        for name in ("time", "series", "values", "label", "test_data"):
+            if getattr(self, name) is not None and not self.is_file:
+                raise SettingsError(
+                    f"{name} tells how a file is read, and {self.data} is a data set of the catalog, which is read as "
+                    "it is. Leave it out, or give a file."
+                )
         if self.values is not None and not isinstance(self.values, str | list | tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingsError(f"values are names of columns, such as [load, price], but got {self.values!r}.")
         if self.score not in scores:
@@ -100,11 +110,14 @@ class SearchSpec:
         if self.prune not in get_args(Prune):
             raise unknown_name("way to prune", self.prune, get_args(Prune))
         for name, least in (
-            ("context_length", 1), ("horizon", 1), ("trials", 1), ("warmup_epochs", 0), ("n_random", 1), ("seed", 0),
+            ("context_length", 1), ("horizon", 1), ("trials", 1), ("warmup_epochs", 0), ("n_random", 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SettingsError(f"{name} is a whole number from {least}, but got {value!r}.")
+        expect_seed(self.seed)
+        if self.n_members is not None and (type(self.n_members) is not int or self.n_members < 1):
+            raise SettingsError(f"n_members counts networks, a whole number from 1, but got {self.n_members!r}.")
         make_settings(ConvTimeNetConfig, self.model)
         recipe = find_recipe if self.task == "forecast" else find_case_recipe
         recipe(self.setting, dict(self.model), dict(self.fit)).fit.changed(self.fit)
