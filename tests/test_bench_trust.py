@@ -139,6 +139,21 @@ def test_published_files_of_one_name_do_not_overwrite_each_other(own):
     assert not (own.parent / "out" / "spec.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{task: forecast, numbers: [{model: A}]}", r"numbers.yaml, line 1: a column lacks protocol"),
+        ("{task: classify, numbers: [{model: A, protocol: honest, source: s, told: t, measures: [accuracy], "
+         "values: {AWR: 0.9}}]}", "spec.yaml, line 9: 'numbers.yaml' holds numbers of the task 'classify'"),
+    ],
+)  # fmt: skip
+def test_published_numbers_that_cannot_be_shown_are_told_before_anything_runs(own, text, words):
+    (own.parent / "numbers.yaml").write_text(text)
+    changed(own, "models: [ridge]", "models: [ridge]\npublished: [numbers.yaml]")
+    with pytest.raises(SettingsError, match=words):
+        read_spec(own)
+
+
 # ---- failures
 
 

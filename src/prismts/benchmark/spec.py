@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prismts.benchmark.lines import Lined, in_words, read_lined
+from prismts.benchmark.published import read_published
 from prismts.errors import DataError, PrismError, SettingsError, unknown_name
 
 __all__ = ["FLOORS", "BenchSpec", "Cell", "Change", "DataEntry", "ModelEntry", "Task", "read_spec"]
@@ -459,6 +460,12 @@ class _Check:
                 raise self._fail(
                     ("published", number), f"there is no file {name!r} of published numbers beside the specification."
                 )
+            for column in read_published(Path(spec.folder) / name):  # read now: not after hours of training
+                if column.task != spec.task:
+                    raise self._fail(
+                        ("published", number), f"{name!r} holds numbers of the task {column.task!r}, but the file says "
+                        f"{spec.task!r}."
+                    )  # fmt: skip
             if names.index(names[number]) != number:
                 raise self._fail(
                     ("published", number), f"two files of published numbers are called {names[number]!r}. Rename one."
