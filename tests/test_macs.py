@@ -187,7 +187,7 @@ def test_every_model_can_be_counted_and_is_left_as_it_was(name):
         assert one < two < 2 * one
     else:
         assert two == 2 * one
-    assert (two > 0) == MODELS[name].is_trained or name in ("ridge", "chosen_lines", "coupled_lines")
+    assert (two > 0) == MODELS[name].is_trained or name in ("ridge", "chosen_lines", "seasonal_lines", "coupled_lines")
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert count(model, x, torch.ones_like(x, dtype=torch.bool)).total >= two

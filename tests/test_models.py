@@ -178,6 +178,7 @@ FORMS |= {
 }  # fmt: skip
 FORMS |= {
     "chosen_lines": ("chosen_lines", {}),
+    "seasonal_lines": ("seasonal_lines", {}),
     "coupled_lines": ("coupled_lines", {}),
     "ridge": ("ridge", {}),
     "seasonal_naive": ("seasonal_naive", {"season": 5}),
@@ -406,6 +407,7 @@ def check_export(form: str, *, dynamic: bool, **how) -> None:
         "cross_learner both",
         "ridge",
         "chosen_lines",
+        "seasonal_lines",
         "coupled_lines",
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-__all__ = ["season_length"]
+__all__ = ["season_length", "season_lengths"]
 
 _CALENDAR = {"YE": 1, "YS": 1, "QE": 4, "QS": 4, "ME": 12, "MS": 12, "B": 5, "D": 7, "W": 52}
 _DAY = pd.Timedelta("1D")
@@ -31,3 +31,18 @@ def season_length(frequency: str | None) -> int:
         return max(1, round(7 * _DAY / step))
     span = _DAY if step >= pd.Timedelta("1min") else pd.Timedelta("1min")
     return max(1, round(span / step))
+
+
+def season_lengths(frequency: str | None) -> tuple[int, ...]:
+    """Steps of the seasons one expects: the day and the week of data below daily, else that of ``season_length`` alone.
+
+    There are none where the frequency is unknown or has no season.
+    """
+    season = season_length(frequency)
+    if season < 2:
+        return ()
+    try:
+        span = season * pd.Timedelta(pd.tseries.frequencies.to_offset(frequency))  # type: ignore[arg-type]
+    except (ValueError, TypeError):  # a calendar offset, such as months
+        return (season,)
+    return (season, 7 * season) if span == _DAY else (season,)

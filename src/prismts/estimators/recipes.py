@@ -119,6 +119,12 @@ FORECAST_SETTINGS: dict[str, Recipe] = {
     "coupled_line": replace(
         _DEFAULT, title="the default, whose line may read the other channels where folds say so", line="coupled"
     ),
+    "seasonal_line": replace(
+        _DEFAULT,
+        title="the default, whose network reads the last 336 steps beside lines that read days and weeks in the mean",
+        line="seasonal",
+        network_context=336,
+    ),
     "long_line": replace(
         _DEFAULT,
         title="the default, whose network reads the last 336 steps beside a line that reads all of the context",

@@ -68,8 +68,9 @@ class ForecastOn(On):
         quantiles: levels, calibrated on validation; None forecasts points.
         head: "flatten", one map of all tokens; "recent", the last tokens weighed by age (N times fewer weights); or
             "any_horizon", which may be asked for more steps than training did.
-        line: the straight line beside the head, solved before training: "chosen", "individual", "coupled", "ridge",
-            "reverting", or None; "auto" is "chosen", and None beside a head for any horizon, which can have none.
+        line: the straight line beside the head, solved before training: "chosen", "individual", "coupled",
+            "seasonal", "ridge", "reverting", or None; "auto" is "chosen", and None beside a head for any horizon, which
+            can have none.
         loss: in training: "relative_mse", "mse", "mae", "huber" or "soft_dtw".
         dropout: on the tokens before the head.
         channels: "named": the channels of the data, which new data must have; "apart": every channel is a series of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prismts.layers.linear import RidgeMap, rows, thinned
+from prismts.layers.reading import STEP_PENALTIES, Reading, last_steps
 from prismts.windows import Windows
 
-__all__ = ["ChosenLine", "Moments", "RevertingLine", "ahead_in_all", "folds_of", "gain_over_folds", "windows_of_folds"]
+__all__ = [
+    "WEIGHTINGS", "Candidate", "ChosenLine", "Moments", "RevertingLine", "ahead_in_all", "folds_of", "gain_over_folds",
+    "plain_line", "reaches", "windows_of_folds",
+]  # fmt: skip
 
-PENALTIES = (1e-4, 1e-2, 1e-1, 0.3)  # as shares of the mean square of an input step
 REVERSIONS = (0.0, 1 / 3)  # shares of the regression of what is missed on the level of the window
 WEIGHTINGS = {"plain": None, "relative": 0.3}  # relative: rows count with 1 / (variance of the context + this)
 REACHES = (1.0, 4 / 7, 2 / 7)  # of the context: the mean of lines that read it all, and the first two or all three
@@ -43,7 +47,7 @@ class ChosenLine(RidgeMap):
     def __init__(self, context_length: int, horizon: int) -> None:
         super().__init__(context_length, horizon)
         self.reversion = nn.Parameter(torch.zeros(horizon))  # [H]
-        self._chosen: _Candidate | None = None  # None: the plain ridge
+        self._chosen: Chosen | None = None  # None: the plain ridge
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0, level: Tensor | None = None) -> Tensor:
         """As the ridge, plus what depends on the standardized ``level`` [..., 1] of the window."""
@@ -73,7 +77,7 @@ class ChosenLine(RidgeMap):
         """The line of the chosen kind that these moments make, relative to a reference: [H, T+2]."""
         if self._chosen is not None:
             return self._chosen.line(moments, reference)
-        return _plain(moments, reference, self.penalty)
+        return plain_line(moments, reference, self.penalty)
 
     @property
     def weighting(self) -> str:
@@ -94,6 +98,19 @@ class RevertingLine(ChosenLine):
     """
 
     reversions = REVERSIONS
+
+
+class Chosen(Protocol):
+    """What was chosen: a line that other moments make another one of."""
+
+    @property
+    def weighting(self) -> str:
+        """How rows count: a name of ``WEIGHTINGS``."""
+        ...
+
+    def line(self, moments: Mapping[str, Moments], reference: Tensor) -> Tensor:
+        """Its weights, bias and reversion [H, T+2]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -174,13 +191,13 @@ def windows_of_folds(
 
 def _judged(
     train: Windows, validation: Windows | None, ridge: Tensor, penalty: float, reversions: Sequence[float] = REVERSIONS
-) -> tuple[list[_Candidate], Tensor, Tensor]:
+) -> tuple[list[Candidate], Tensor, Tensor]:
     """The candidates, their lines [n, H, T+2] on all of train, and errors [n_folds, 1+n], the ridge first."""
     known, folds = folds_of(train, validation, ridge)
     candidates, lines = _candidates(known, ridge, reversions)
     errors: list[Tensor] = []
     for learned, judge in folds:
-        plain = _plain(learned, ridge, penalty)
+        plain = plain_line(learned, ridge, penalty)
         there = lines if learned is known else _candidates(learned, ridge, reversions)[1]
         errors.append(judge.errors(torch.cat([plain[None], there]) - ridge))
     return candidates, lines, torch.stack(errors) if errors else torch.zeros(0, 1 + len(candidates))
@@ -231,23 +248,26 @@ def _moments(
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """One of the lines that folds choose among."""
 
     weighting: str
     penalty: float
-    lengths: tuple[int, ...]  # steps that the lines read whose mean it is
-    reversion: float
+    readings: tuple[Reading, ...]  # of the lines whose mean it is
+    reversion: float = 0.0
 
     def __str__(self) -> str:
-        reach = " and ".join(str(length) for length in self.lengths)
-        words = f"{self.weighting} rows, {reach} steps, penalty {self.penalty:g}"
+        if any(reading.means for reading in self.readings):
+            reach = " beside ".join(map(str, self.readings))
+        else:
+            reach = " and ".join(str(reading.n_steps) for reading in self.readings) + " steps"
+        words = f"{self.weighting} rows, {reach}, penalty {self.penalty:g}"
         return f"{words}, with reversion" if self.reversion else words
 
     def line(self, moments: Mapping[str, Moments], reference: Tensor) -> Tensor:
         """Its weights, bias and reversion [H, T+2]."""
         found = moments[self.weighting]
-        return self.mean([_ridge(found, reference, self.penalty, length) for length in self.lengths], found, reference)
+        return self.mean([_ridge(found, reference, self.penalty, one) for one in self.readings], found, reference)
 
     def mean(self, parts: Sequence[Tensor], found: Moments, reference: Tensor) -> Tensor:
         """The same from the lines [H, T+1] whose mean it is."""
@@ -257,47 +277,46 @@ class _Candidate:
         return torch.cat([line, self.reversion * slope[:, None]], dim=1)
 
 
+def reaches(context_length: int) -> tuple[Reading, ...]:
+    """The whole context, its last 4/7, and its last 2/7."""
+    lengths = (min(context_length, max(2, round(share * context_length))) for share in REACHES)
+    return tuple(last_steps(context_length, length) for length in lengths)
+
+
 def _candidates(
     moments: Mapping[str, Moments], ridge: Tensor, reversions: Sequence[float] = REVERSIONS
-) -> tuple[list[_Candidate], Tensor]:
+) -> tuple[list[Candidate], Tensor]:
     """All candidates, and their weights, bias and reversion [n, H, T+2]."""
-    size = ridge.shape[1] - 2
-    lengths = tuple(min(size, max(2, round(share * size))) for share in REACHES)
-    candidates: list[_Candidate] = []
+    readings = reaches(ridge.shape[1] - 2)
+    candidates: list[Candidate] = []
     lines: list[Tensor] = []
     for weighting, found in moments.items():
-        for penalty in PENALTIES:
-            parts = [_ridge(found, ridge, penalty, length) for length in lengths]
+        for penalty in STEP_PENALTIES:
+            parts = [_ridge(found, ridge, penalty, reading) for reading in readings]
             for n in range(1, len(parts) + 1):
                 for reversion in reversions:
-                    candidates.append(_Candidate(weighting, penalty, lengths[:n], reversion))
+                    candidates.append(Candidate(weighting, penalty, readings[:n], reversion))
                     lines.append(candidates[-1].mean(parts[:n], found, ridge))
     return candidates, torch.stack(lines)
 
 
-def _plain(moments: Mapping[str, Moments], reference: Tensor, penalty: float) -> Tensor:
+def plain_line(moments: Mapping[str, Moments], reference: Tensor, penalty: float) -> Tensor:
     """The ridge, with no reversion beside it: [H, T+2]."""
-    return nn.functional.pad(_ridge(moments["plain"], reference, penalty), (0, 1))
+    size = reference.shape[1] - 2
+    return nn.functional.pad(_ridge(moments["plain"], reference, penalty, last_steps(size, size)), (0, 1))
 
 
-def _ridge(moments: Moments, ridge: Tensor, share: float, length: int | None = None) -> Tensor:
-    """Penalized least squares on the last steps of the context, relative to their own mean: [H, T+1].
+def _ridge(moments: Moments, ridge: Tensor, share: float, reading: Reading) -> Tensor:
+    """Penalized least squares on what is read of the context, as weights on all of it: [H, T+1].
 
     The constant is not penalized. All is a linear map of the whole context, and so are its moments.
     """
-    size = ridge.shape[1] - 2
-    length = size if length is None else length
-    middle = torch.zeros(size + 1, 1, dtype=torch.float64)
-    middle[size - length : size] = 1 / length  # the mean of the last steps, less that of all
-    cut = torch.zeros(size + 1, length + 1, dtype=torch.float64)
-    cut[size - length : size, :length] = torch.eye(length, dtype=torch.float64)
-    cut[:, :length] -= middle
-    cut[size, length] = 1.0
+    cut, middle = reading.relative()
     xx = moments.xx[:-1, :-1]
     xy = moments.xr[:-1] + xx @ (ridge[:, :-1].T - middle)  # [T+1, H]
     xx, xy = cut.T @ xx @ cut, cut.T @ xy
-    mean_square = xx.diagonal()[:-1].mean().clamp(min=1e-12)
-    shrink = torch.full((length + 1,), share, dtype=torch.float64) * mean_square
+    mean_square = xx.diagonal()[: reading.n_steps].mean().clamp(min=1e-12)
+    shrink = torch.full((len(xx),), share, dtype=torch.float64) * mean_square
     shrink[-1] = 0.0
-    solved = torch.linalg.solve(xx + torch.diag(shrink + 1e-10 * mean_square), xy)  # [length+1, H]
+    solved = torch.linalg.solve(xx + torch.diag(shrink + 1e-10 * mean_square), xy)  # [D+1, H]
     return (cut @ solved + middle).T

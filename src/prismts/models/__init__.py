@@ -23,6 +23,7 @@ from prismts.models.floors import (
     LastValueConfig,
     Ridge,
     RidgeConfig,
+    SeasonalLines,
     SeasonalNaive,
     SeasonalNaiveConfig,
 )
@@ -158,6 +159,7 @@ MODELS: dict[str, Architecture] = {
         fit={**_AUTHORS, "max_epochs": 30, "patience": 5, "batch_size": 256, "learning_rate": 5e-3},
     ),
     "chosen_lines": Architecture(ChosenLines, RidgeConfig, "lines that folds choose, no network", False, False),
+    "seasonal_lines": Architecture(SeasonalLines, RidgeConfig, "lines of steps, days and weeks", False, False),
     "coupled_lines": Architecture(CoupledLines, RidgeConfig, "these and what all channels did", False, False),
     "ridge": Architecture(Ridge, RidgeConfig, "one closed-form line for all channels", False, False),
     "seasonal_naive": Architecture(SeasonalNaive, SeasonalNaiveConfig, "the last season again", False, False),

@@ -12,10 +12,11 @@ from prismts.layers.coupled_line import CoupledLine
 from prismts.layers.individual_line import IndividualLine
 from prismts.layers.linear import RidgeMap
 from prismts.layers.missing import bridge
+from prismts.layers.seasonal_line import SeasonalLine
 
 __all__ = [
-    "ChosenLines", "CoupledLines", "LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalNaive",
-    "SeasonalNaiveConfig",
+    "ChosenLines", "CoupledLines", "LastValue", "LastValueConfig", "Ridge", "RidgeConfig", "SeasonalLines",
+    "SeasonalNaive", "SeasonalNaiveConfig",
 ]  # fmt: skip
 
 
@@ -87,6 +88,15 @@ class Ridge(nn.Module):
         x = bridge(x, observed)
         level = x.mean(-1, keepdim=True)
         return self.line(x - level) + level
+
+
+class SeasonalLines(Ridge):
+    """The line of ``setting="seasonal_line"`` without the network beside it: [B, C, T] to [B, C, H].
+
+    The ridge, or the mean of lines that read the past in different ways, where that was ahead of it in every fold.
+    """
+
+    kind = SeasonalLine
 
 
 class ChosenLines(Ridge):

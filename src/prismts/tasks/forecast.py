@@ -20,6 +20,7 @@ from prismts.layers.line import ChosenLine, RevertingLine
 from prismts.layers.linear import RidgeMap
 from prismts.layers.normalize import InstanceNorm
 from prismts.layers.products import quick_products
+from prismts.layers.seasonal_line import SeasonalLine
 from prismts.layers.soft_dtw import soft_dtw_divergence
 from prismts.models import find_model, make_settings
 from prismts.models.contract import Encoder, Features
@@ -37,7 +38,7 @@ _CHANNELS_TO_WEIGH = 64
 _STRETCHES = 6  # of validation: how far they disagree about the network is how little its share is known
 LINES = {
     "ridge": RidgeMap, "chosen": ChosenLine, "individual": IndividualLine, "coupled": CoupledLine,
-    "reverting": RevertingLine,
+    "reverting": RevertingLine, "seasonal": SeasonalLine,
 }  # fmt: skip
 
 
@@ -53,8 +54,8 @@ class Forecast:
         gamma: how soft "soft_dtw" is, in squared units of the scaled series.
         line: the straight line that runs beside the network, solved before training: the plain "ridge", one "chosen" by
             rolling folds among several, an "individual" one for each channel where folds say that channels differ, the
-            same "coupled" by what all channels did lately where folds say that it helps, one that may be "reverting" to
-            the mean of training, or None for no line.
+            same "coupled" by what all channels did lately where folds say that it helps, a "seasonal" one that may read
+            days and weeks in the mean, one that may be "reverting" to the mean of training, or None for no line.
         network_context: how many steps at the end of the context the tokens are made of; None: all. The line reads all
             of it; docs/log.md says where a network that reads less of a long context learns better, and quicker.
         head_dropout: on the tokens before the head.
