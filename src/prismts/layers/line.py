@@ -17,7 +17,7 @@ from prismts.windows import Windows
 
 __all__ = [
     "WEIGHTINGS", "Candidate", "ChosenLine", "Moments", "RevertingLine", "ahead_in_all", "folds_of", "gain_over_folds",
-    "plain_line", "reaches", "windows_of_folds",
+    "penalized", "plain_line", "reaches", "windows_of_folds",
 ]  # fmt: skip
 
 REVERSIONS = (0.0, 1 / 3)  # shares of the regression of what is missed on the level of the window
@@ -66,12 +66,16 @@ class ChosenLine(RidgeMap):
         best = ahead_in_all(errors)
         if best is None:
             return f"{said} (no other line was ahead of it in all of {len(errors)} folds)"
-        line = lines[best].to(self.weight)
+        self._take(lines[best])
+        self._chosen = candidates[best]
+        return f"{self._chosen}, {gain_over_folds(errors, best):.1%} ahead of the ridge over {len(errors)} folds"
+
+    def _take(self, line: Tensor) -> None:
+        """Set weights, bias and reversion from [H, T+2]."""
+        line = line.to(self.weight)
         self.weight.copy_(line[:, :-2])
         self.bias.copy_(line[:, -2])
         self.reversion.copy_(line[:, -1])
-        self._chosen = candidates[best]
-        return f"{self._chosen}, {gain_over_folds(errors, best):.1%} ahead of the ridge over {len(errors)} folds"
 
     def learned_from(self, moments: Mapping[str, Moments], reference: Tensor) -> Tensor:
         """The line of the chosen kind that these moments make, relative to a reference: [H, T+2]."""
@@ -267,7 +271,7 @@ class Candidate:
     def line(self, moments: Mapping[str, Moments], reference: Tensor) -> Tensor:
         """Its weights, bias and reversion [H, T+2]."""
         found = moments[self.weighting]
-        return self.mean([_ridge(found, reference, self.penalty, one) for one in self.readings], found, reference)
+        return self.mean([penalized(found, reference, self.penalty, one) for one in self.readings], found, reference)
 
     def mean(self, parts: Sequence[Tensor], found: Moments, reference: Tensor) -> Tensor:
         """The same from the lines [H, T+1] whose mean it is."""
@@ -292,7 +296,7 @@ def _candidates(
     lines: list[Tensor] = []
     for weighting, found in moments.items():
         for penalty in STEP_PENALTIES:
-            parts = [_ridge(found, ridge, penalty, reading) for reading in readings]
+            parts = [penalized(found, ridge, penalty, reading) for reading in readings]
             for n in range(1, len(parts) + 1):
                 for reversion in reversions:
                     candidates.append(Candidate(weighting, penalty, readings[:n], reversion))
@@ -303,10 +307,10 @@ def _candidates(
 def plain_line(moments: Mapping[str, Moments], reference: Tensor, penalty: float) -> Tensor:
     """The ridge, with no reversion beside it: [H, T+2]."""
     size = reference.shape[1] - 2
-    return nn.functional.pad(_ridge(moments["plain"], reference, penalty, last_steps(size, size)), (0, 1))
+    return nn.functional.pad(penalized(moments["plain"], reference, penalty, last_steps(size, size)), (0, 1))
 
 
-def _ridge(moments: Moments, ridge: Tensor, share: float, reading: Reading) -> Tensor:
+def penalized(moments: Moments, ridge: Tensor, share: float, reading: Reading) -> Tensor:
     """Penalized least squares on what is read of the context, as weights on all of it: [H, T+1].
 
     The constant is not penalized. All is a linear map of the whole context, and so are its moments.

@@ -19,11 +19,12 @@ from prismts.layers.line import (
     ahead_in_all,
     folds_of,
     gain_over_folds,
+    penalized,
     plain_line,
     reaches,
 )
 from prismts.layers.linear import RidgeMap
-from prismts.layers.reading import STEP_PENALTIES, seasonal_readings
+from prismts.layers.reading import STEP_PENALTIES, Reading, seasonal_readings
 from prismts.windows import Windows
 
 __all__ = ["MeanLine", "SeasonalLine"]
@@ -56,7 +57,7 @@ class SeasonalLine(ChosenLine):
         if len(folds) < 2:
             return f"{said} (the training part is too short for folds that could choose another line)"
         ways = _ways(self.weight.shape[1], _seasons(train))
-        best = [_best_of(way, folds, ridge, penalty) for way in ways]
+        best = [_best_of(way, folds, ridge) for way in ways]
         mixes = [mix for n in range(1, len(best) + 1) for mix in combinations(range(len(best)), n)]
         errors: list[Tensor] = []
         for learned, judge in folds:
@@ -67,9 +68,7 @@ class SeasonalLine(ChosenLine):
         if kept is None:
             return f"{said} (no other line was ahead of it in all of {len(folds)} folds)"
         self._chosen = MeanLine(tuple(best[k] for k in mixes[kept]))
-        line = self._chosen.line(known, ridge).to(self.weight)
-        self.weight.copy_(line[:, :-2])
-        self.bias.copy_(line[:, -2])
+        self._take(self._chosen.line(known, ridge))
         gain = gain_over_folds(torch.stack(errors), kept)
         return f"{self._chosen}, {gain:.1%} ahead of the ridge over {len(folds)} folds"
 
@@ -122,14 +121,18 @@ def _ways(context_length: int, seasons: Sequence[int]) -> list[list[Candidate]]:
     return [by_steps, *by_season]
 
 
-def _best_of(
-    way: Sequence[Candidate], folds: Sequence[tuple[dict[str, Moments], Moments]], ridge: Tensor, penalty: float
-) -> Candidate:
-    """The candidate of lowest mean log ratio to the error of the plain ridge."""
+def _best_of(way: Sequence[Candidate], folds: Sequence[tuple[dict[str, Moments], Moments]], ridge: Tensor) -> Candidate:
+    """The candidate of lowest mean log error over the folds."""
     total = torch.zeros(len(way), dtype=torch.float64)
     for learned, judge in folds:
-        errors = [judge.errors((one.line(learned, ridge) - ridge)[None]) for one in way]
-        total += torch.cat(errors).log()
+        parts: dict[tuple[str, float, Reading], Tensor] = {}  # solved once for all means that they are part of
+        for k, one in enumerate(way):
+            for reading in one.readings:
+                if (key := (one.weighting, one.penalty, reading)) not in parts:
+                    parts[key] = penalized(learned[one.weighting], ridge, one.penalty, reading)
+            its_own = [parts[one.weighting, one.penalty, reading] for reading in one.readings]
+            line = one.mean(its_own, learned[one.weighting], ridge)
+            total[k] += judge.errors((line - ridge)[None])[0].log()
     return way[int(total.argmin())]
 
 
