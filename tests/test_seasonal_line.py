@@ -202,6 +202,16 @@ def test_a_training_part_without_room_for_folds_has_the_plain_ridge():
     assert torch.equal(line.weight, solved(RidgeMap, windows(weekly()[:, :35], 28), None)[0].weight)
 
 
+@pytest.mark.parametrize("n", [6, 10, 60])
+@pytest.mark.parametrize("context_length", [1, 2, 3, 24])
+@pytest.mark.parametrize("frequency", ["6h", None])
+def test_the_shortest_series_and_contexts_are_solved(n, context_length, frequency):
+    values = weekly(n + context_length)
+    validation = windows(weekly(40 + context_length, seed=1), context_length, frequency, 1)
+    line, _ = solved(SeasonalLine, windows(values, context_length, frequency, 1), validation)
+    assert line.weight.isfinite().all() and line.bias.isfinite().all()
+
+
 def test_the_last_steps_alone_are_the_reading_of_the_ridge():
     reading = last_steps(5, 3)
     assert (torch.arange(5.0, dtype=torch.float64) @ reading.inputs).tolist() == [2, 3, 4]

@@ -27,7 +27,7 @@ class Reading:
     means: tuple[tuple[int, int], ...] = ()  # (season, how many of them) of the inputs behind the steps
 
     def __str__(self) -> str:
-        told = [f"{self.n_steps} steps", *(f"the mean of {n} seasons of {season}" for season, n in self.means)]
+        told = [f"{self.n_steps} steps", *(_told(season, n) for season, n in self.means)]
         center = f" around the mean of {int((self.middle > 0).sum())}" if self.means else ""
         return " and ".join(told) + center
 
@@ -85,6 +85,10 @@ def _reading(context_length: int, recent: int, means: tuple[tuple[int, int], ...
         inputs.append(each)
     middle = _mean_of_last(context_length, center)
     return Reading(torch.cat(inputs, 1), recent, middle, SEASONAL_PENALTIES, means)
+
+
+def _told(season: int, n: int) -> str:
+    return f"the mean of {n} seasons of {season}" if n > 1 else f"a season of {season}"
 
 
 def _mean_of_last(context_length: int, length: int) -> Tensor:
