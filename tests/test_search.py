@@ -147,7 +147,10 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("data: ETTh2\ntrails: 3\n", r"entry of .*search.yaml named 'trails'. Did you mean 'trials'"),
+        (
+            "data: ETTh2\ntrails: 3\n",
+            "search.yaml, line 2: There is no entry of a search named 'trails'. Did you mean 'trials'",
+        ),
         ("data: ETTh3\n", "data set named 'ETTh3'. Did you mean 'ETTh"),
         ("horizon: 3\n", "needs data: the name of a data set"),
         ("data: ETTh2\ntask: forcast\n", "task of a search named 'forcast'. Did you mean 'forecast'"),
@@ -202,6 +205,25 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
 )
 def test_a_file_that_cannot_work_says_why(tmp_path, text, words):
     with pytest.raises(SettingsError, match=words):
+        read_search(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("data: ETTh3\n", 1),
+        ("data: ETTh2\n\nhorizon: 96\ntrials: 0\n", 4),
+        ("data: ETTh2\ntrials: 3\nscore: accuracy\n", 3),
+        ("data: ETTh2\nsetting: defualt\n", 2),
+        ("data: ETTh2\nlabel: a\n", 2),
+        ("data: ETTh2\nspace:\n  dropout: [0, 0.1]\n  learning_rat: [1, 2]\n", 4),
+        ("data: ETTh2\nspace:\n  dropout: [0, 0.1]\n  tokens: {low: -3, high: 9}\n", 4),
+        ("data: ETTh2\nbudget:\n  mac: 3\n", 2),
+        ("data: ETTh2\nmodel: {dropout: 0.2}\nspace: {dropout: [0, 0.1]}\n", 3),
+    ],
+)
+def test_the_line_of_what_cannot_work_is_told(tmp_path, text, line):
+    with pytest.raises(SettingsError, match=rf"^search\.yaml, line {line}: "):
         read_search(write(tmp_path, text))
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from prismts.benchmark.lines import read_lined
+from prismts.benchmark.lines import Lined, read_lined
 from prismts.benchmark.search_space import DEFAULT_SPACE, FILL, Dimension, check_space, dimension, follows_from
 from prismts.data.catalog import dataset
-from prismts.errors import SettingsError, unknown_name
+from prismts.errors import PrismError, SettingsError, unknown_name
 from prismts.estimators.case_recipes import find_case_recipe
 from prismts.estimators.recipes import find_recipe
 from prismts.models import make_settings
@@ -158,44 +159,77 @@ class SearchSpec:
 
 
 def read_search(path: str | Path) -> SearchSpec:
-    """The search that a YAML file describes; whatever in it cannot work is an error that names it.
+    """The search that a YAML file describes; whatever in it cannot work is an error that names it and its line.
 
     Files are named relative to the file.
     """
     path = Path(path)
-    known = _mapping(read_lined(path, "of a search").content, str(path))
+    read = read_lined(path, "of a search")
+    known = _mapping(read.content, str(path))
     names = [one.name for one in fields(SearchSpec)]
     for name in known:
-        if name not in names:
-            raise unknown_name(f"entry of {path}", name, names)
+        with _told_at(read, name):
+            if name not in names:
+                raise unknown_name("entry of a search", name, names)
     if not isinstance(known.get("data"), str):
         raise SettingsError(f"{path} needs data: the name of a data set, such as ETTh2, or a file.")
     task = known.get("task", "forecast")
     for name in _CLASSIFY_ONLY if task == "forecast" else _FORECAST_ONLY:
-        if name in known:
-            raise SettingsError(f"{name} does not belong to task: {task}. Leave it out.")
-    space = _mapping(known.get("space") or {}, "space")
-    known["space"] = {name: dimension(name, one) for name, one in space.items()}
+        with _told_at(read, name):
+            if name in known:
+                raise SettingsError(f"{name} does not belong to task: {task}. Leave it out.")
+    with _told_at(read, "space"):
+        space = _mapping(known.get("space") or {}, "space")
+    known["space"] = {}
+    for name, one in space.items():
+        with _told_at(read, "space", name):
+            known["space"][name] = dimension(name, one)
     for name in ("model", "fit"):
-        known[name] = _mapping(known.get(name) or {}, name)
+        with _told_at(read, name):
+            known[name] = _mapping(known.get(name) or {}, name)
     if known.get("budget") is not None:
-        budget = _mapping(known["budget"], "budget")
-        for name in budget:
-            if name not in ("macs", "milliseconds"):
-                raise unknown_name("budget", name, ("macs", "milliseconds"))
-        known["budget"] = Budget(**budget)
+        with _told_at(read, "budget"):
+            budget = _mapping(known["budget"], "budget")
+            for name in budget:
+                if name not in ("macs", "milliseconds"):
+                    raise unknown_name("budget", name, ("macs", "milliseconds"))
+            known["budget"] = Budget(**budget)
     if isinstance(known.get("values"), list):
         known["values"] = tuple(known["values"])
-    spec = SearchSpec(**known)
+    try:
+        spec = SearchSpec(**known)
+    except SettingsError as error:
+        raise SettingsError(f"{read.at(_place_of(str(error), known))}: {error}") from error
     if spec.is_file:
         beside = {"data": str(path.parent / spec.data)}
         if spec.test_data:
             beside["test_data"] = str(path.parent / spec.test_data)
         return replace(spec, **beside)  # type: ignore[arg-type]
-    entry = dataset(spec.data)  # an unknown name is an error that offers the nearest one
-    if entry.task != spec.task:
-        raise SettingsError(f"{spec.data} is a data set to {entry.task}, but the task is to {spec.task}.")
+    with _told_at(read, "data"):
+        entry = dataset(spec.data)  # an unknown name is an error that offers the nearest one
+        if entry.task != spec.task:
+            raise SettingsError(f"{spec.data} is a data set to {entry.task}, but the task is to {spec.task}.")
     return spec
+
+
+def _place_of(message: str, known: Mapping[str, Any]) -> tuple[str, ...]:
+    """The entry that a message begins with, or whose name is the unknown one; of several the file as a whole."""
+    first = message.split()[0]
+    if first in known:
+        return (first,)
+    if first in known["space"]:
+        return ("space", first)
+    named = [name for name in ("task", "score", "prune", "setting") if f"named {known.get(name)!r}" in message]
+    return tuple(named[:1])
+
+
+@contextmanager
+def _told_at(read: Lined, *place: str) -> Generator[None]:
+    """Begin errors with the line of a place in the file."""
+    try:
+        yield
+    except PrismError as error:
+        raise SettingsError(f"{read.at(place)}: {error}") from error
 
 
 def _mapping(content: Any, where: str) -> dict[str, Any]:
