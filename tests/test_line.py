@@ -8,9 +8,17 @@ import torch
 from sklearn.linear_model import Ridge as Independent
 
 from prismts.data.series import Collection, Series
-from prismts.layers.line import REVERSIONS, ChosenLine, RevertingLine, _candidates, _judged, _moments, _stretches
+from prismts.layers.line import (
+    PENALTIES,
+    REVERSIONS,
+    ChosenLine,
+    RevertingLine,
+    _candidates,
+    _judged,
+    _moments,
+    _stretches,
+)
 from prismts.layers.linear import RidgeMap, error_sums, rows
-from prismts.layers.reading import STEP_PENALTIES
 from prismts.tasks.forecast import Forecast
 from prismts.windows import Windows
 
@@ -132,7 +140,7 @@ def test_every_candidate_is_what_scikit_learn_makes_of_the_same_rows(context_len
     train = windows(waves(), context_length=context_length)
     found, rows_of_train = candidates(train), table(train)
     assert len(found) == 48 if context_length == CONTEXT else 0 < len(found) <= 48
-    for weighting, n, share, reversion in product(("plain", "relative"), (1, 2, 3), STEP_PENALTIES, REVERSIONS):
+    for weighting, n, share, reversion in product(("plain", "relative"), (1, 2, 3), PENALTIES, REVERSIONS):
         reach = " and ".join(str(length) for length in lengths[:n])
         name = f"{weighting} rows, {reach} steps, penalty {share:g}" + (", with reversion" if reversion else "")
         expected = by_hand(*rows_of_train, weighting, list(lengths[:n]), share, reversion)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prismts.errors import SettingsError, unknown_name
+from prismts.errors import PrismError, SettingsError, unknown_name
 
 if TYPE_CHECKING:
     import yaml
@@ -42,6 +43,14 @@ class Lined:
         if not self.lines:
             return self.path.name
         return f"{self.path.name}, line {self.line(place)}"
+
+    @contextmanager
+    def telling(self, *place: str | int) -> Generator[None]:
+        """Begin errors with where a place is."""
+        try:
+            yield
+        except PrismError as error:
+            raise SettingsError(f"{self.at(place)}: {error}") from error
 
 
 def read_lined(path: str | Path, what: str = "of a benchmark") -> Lined:

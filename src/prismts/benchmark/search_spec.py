@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from prismts.benchmark.lines import Lined, read_lined
+from prismts.benchmark.lines import read_lined
 from prismts.benchmark.search_space import DEFAULT_SPACE, FILL, Dimension, check_space, dimension, follows_from
 from prismts.data.catalog import dataset
-from prismts.errors import PrismError, SettingsError, unknown_name
+from prismts.errors import SettingsError, unknown_name
 from prismts.estimators.case_recipes import find_case_recipe
 from prismts.estimators.recipes import find_recipe
 from prismts.models import make_settings
@@ -168,27 +167,27 @@ def read_search(path: str | Path) -> SearchSpec:
     known = _mapping(read.content, str(path))
     names = [one.name for one in fields(SearchSpec)]
     for name in known:
-        with _told_at(read, name):
+        with read.telling(name):
             if name not in names:
                 raise unknown_name("entry of a search", name, names)
     if not isinstance(known.get("data"), str):
         raise SettingsError(f"{path} needs data: the name of a data set, such as ETTh2, or a file.")
     task = known.get("task", "forecast")
     for name in _CLASSIFY_ONLY if task == "forecast" else _FORECAST_ONLY:
-        with _told_at(read, name):
+        with read.telling(name):
             if name in known:
                 raise SettingsError(f"{name} does not belong to task: {task}. Leave it out.")
-    with _told_at(read, "space"):
+    with read.telling("space"):
         space = _mapping(known.get("space") or {}, "space")
     known["space"] = {}
     for name, one in space.items():
-        with _told_at(read, "space", name):
+        with read.telling("space", name):
             known["space"][name] = dimension(name, one)
     for name in ("model", "fit"):
-        with _told_at(read, name):
+        with read.telling(name):
             known[name] = _mapping(known.get(name) or {}, name)
     if known.get("budget") is not None:
-        with _told_at(read, "budget"):
+        with read.telling("budget"):
             budget = _mapping(known["budget"], "budget")
             for name in budget:
                 if name not in ("macs", "milliseconds"):
@@ -205,7 +204,7 @@ def read_search(path: str | Path) -> SearchSpec:
         if spec.test_data:
             beside["test_data"] = str(path.parent / spec.test_data)
         return replace(spec, **beside)  # type: ignore[arg-type]
-    with _told_at(read, "data"):
+    with read.telling("data"):
         entry = dataset(spec.data)  # an unknown name is an error that offers the nearest one
         if entry.task != spec.task:
             raise SettingsError(f"{spec.data} is a data set to {entry.task}, but the task is to {spec.task}.")
@@ -221,15 +220,6 @@ def _place_of(message: str, known: Mapping[str, Any]) -> tuple[str, ...]:
         return ("space", first)
     named = [name for name in ("task", "score", "prune", "setting") if f"named {known.get(name)!r}" in message]
     return tuple(named[:1])
-
-
-@contextmanager
-def _told_at(read: Lined, *place: str) -> Generator[None]:
-    """Begin errors with the line of a place in the file."""
-    try:
-        yield
-    except PrismError as error:
-        raise SettingsError(f"{read.at(place)}: {error}") from error
 
 
 def _mapping(content: Any, where: str) -> dict[str, Any]:

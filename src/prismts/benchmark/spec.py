@@ -334,10 +334,8 @@ def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
             series = [one.name for one in list_datasets(collection=collection)]
             meant[name] = _left(series, entry.pop("without", []), f"{read.at(('data', number))}: {collection}")
         else:
-            try:
+            with read.telling("data", number):
                 meant[name] = [dataset(name).name]
-            except PrismError as error:
-                raise SettingsError(f"{read.at(('data', number))}: {error}") from error
         found += [{**entry, "name": official} for official in meant[name]]
     models: Any = content.get("models")
     if isinstance(models, list):

@@ -21,9 +21,8 @@ def season_length(frequency: str | None) -> int:
     name = str(getattr(offset, "name", frequency)).split("-")[0]
     if name in _CALENDAR:
         return _CALENDAR[name]
-    try:
-        step = pd.Timedelta(offset)  # type: ignore[arg-type]
-    except (ValueError, TypeError):  # an anchored calendar offset of several units
+    step = _span(offset)
+    if step is None:  # an anchored calendar offset of several units
         return 1
     if step >= 7 * _DAY:
         return max(1, round(52 * 7 * _DAY / step))
@@ -41,8 +40,13 @@ def season_lengths(frequency: str | None) -> tuple[int, ...]:
     season = season_length(frequency)
     if season < 2:
         return ()
+    step = _span(pd.tseries.frequencies.to_offset(frequency))
+    return (season, 7 * season) if step is not None and season * step == _DAY else (season,)
+
+
+def _span(offset: pd.tseries.offsets.BaseOffset | None) -> pd.Timedelta | None:
+    """How long a step is, where all are equally long."""
     try:
-        span = season * pd.Timedelta(pd.tseries.frequencies.to_offset(frequency))  # type: ignore[arg-type]
-    except (ValueError, TypeError):  # a calendar offset, such as months
-        return (season,)
-    return (season, 7 * season) if span == _DAY else (season,)
+        return pd.Timedelta(offset)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return None

@@ -8,9 +8,10 @@ from scipy import fft
 from scipy.signal import find_peaks
 
 from prismts.data.bridging import bridged
+from prismts.data.series import Collection
 from prismts.errors import DataError
 
-__all__ = ["FALLBACK_PERIOD", "dominant_period"]
+__all__ = ["FALLBACK_PERIOD", "dominant_period", "period_of_longest"]
 
 FALLBACK_PERIOD = 125  # steps, where no period shows itself
 SHORTEST, LONGEST = 6, 303  # lags that are taken for a period, as in the source
@@ -45,6 +46,12 @@ def dominant_period(values: ArrayLike, *, fallback: int = FALLBACK_PERIOD) -> in
             highest = int(lags[np.argmax(r[lags])])
             period = highest if SHORTEST <= highest <= LONGEST else fallback
     return min(period, n // 2)
+
+
+def period_of_longest(data: Collection, ends: NDArray[np.int64]) -> int:
+    """The dominant period of the longest of some series, each known up to ``ends`` [n_series]; 1 where none shows."""
+    longest = int(ends.argmax())
+    return dominant_period(data[longest].values[:, : int(ends[longest])], fallback=1)
 
 
 def _without_line(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prismts.data.calendar import season_length
-from prismts.data.period import dominant_period
+from prismts.data.period import period_of_longest
 from prismts.data.series import Collection
 
 __all__ = ["sized"]
@@ -25,9 +25,7 @@ def sized(
     elif model == "cyclenet" and "cycle" not in settings:
         settings["cycle"] = season_length(data.frequency)
         if settings["cycle"] == 1:  # nobody knows how long a step is: what the training part says
-            longest = int(train_ends.argmax())
-            known = data[longest].part(0, int(train_ends[longest])).values
-            settings["cycle"] = dominant_period(known, fallback=1)
+            settings["cycle"] = period_of_longest(data, train_ends)
     elif model == "patchtst" and "patch_length" not in settings:
         length = min(16, max(2, context_length // 6))  # at least eleven tokens, however short the context
         settings = {"patch_length": length, "stride": max(1, length // 2), **settings}

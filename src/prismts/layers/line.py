@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, product
 from typing import Protocol
 
 import numpy as np
@@ -12,14 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prismts.layers.linear import RidgeMap, rows, thinned
-from prismts.layers.reading import STEP_PENALTIES, Reading, last_steps
+from prismts.layers.reading import Reading, last_steps
 from prismts.windows import Windows
 
 __all__ = [
-    "WEIGHTINGS", "Candidate", "ChosenLine", "Moments", "RevertingLine", "ahead_in_all", "folds_of", "gain_over_folds",
-    "penalized", "plain_line", "reaches", "windows_of_folds",
+    "WEIGHTINGS", "Candidate", "ChosenLine", "Moments", "RevertingLine", "ahead_in_all", "by_steps", "folds_of",
+    "gain_over_folds", "lines_of", "mean_gains", "plain_line", "windows_of_folds",
 ]  # fmt: skip
 
+PENALTIES = (1e-4, 1e-2, 1e-1, 0.3)  # as shares of the mean square of an input step
 REVERSIONS = (0.0, 1 / 3)  # shares of the regression of what is missed on the level of the window
 WEIGHTINGS = {"plain": None, "relative": 0.3}  # relative: rows count with 1 / (variance of the context + this)
 REACHES = (1.0, 4 / 7, 2 / 7)  # of the context: the mean of lines that read it all, and the first two or all three
@@ -145,9 +147,15 @@ def ahead_in_all(errors: Tensor) -> int | None:
 
     ``errors`` are [n_folds, 1+n], what is to be beaten first; None where no candidate is ahead everywhere.
     """
+    gains = mean_gains(errors)
+    best = int(gains.argmin())
+    return None if gains[best] == torch.inf else best
+
+
+def mean_gains(errors: Tensor) -> Tensor:
+    """Mean log ratios [n] to the first column of ``errors`` [n_folds, 1+n]; infinite where a fold is not ahead."""
     gains = (errors[:, 1:] / errors[:, :1]).log()  # [n_folds, n]
-    best = int(gains.mean(0).masked_fill((gains >= 0).any(0), torch.inf).argmin())
-    return None if (gains[:, best] >= 0).any() else best
+    return gains.mean(0).masked_fill((gains >= 0).any(0), torch.inf)
 
 
 def gain_over_folds(errors: Tensor, best: int) -> float:
@@ -271,7 +279,7 @@ class Candidate:
     def line(self, moments: Mapping[str, Moments], reference: Tensor) -> Tensor:
         """Its weights, bias and reversion [H, T+2]."""
         found = moments[self.weighting]
-        return self.mean([penalized(found, reference, self.penalty, one) for one in self.readings], found, reference)
+        return self.mean([_penalized(found, reference, self.penalty, one) for one in self.readings], found, reference)
 
     def mean(self, parts: Sequence[Tensor], found: Moments, reference: Tensor) -> Tensor:
         """The same from the lines [H, T+1] whose mean it is."""
@@ -281,36 +289,44 @@ class Candidate:
         return torch.cat([line, self.reversion * slope[:, None]], dim=1)
 
 
-def reaches(context_length: int) -> tuple[Reading, ...]:
-    """The whole context, its last 4/7, and its last 2/7."""
+def by_steps(context_length: int, reversions: Sequence[float] = (0.0,)) -> list[Candidate]:
+    """All candidates that read the context step by step."""
     lengths = (min(context_length, max(2, round(share * context_length))) for share in REACHES)
-    return tuple(last_steps(context_length, length) for length in lengths)
+    readings = tuple(last_steps(context_length, length) for length in lengths)
+    counts = range(1, len(readings) + 1)
+    return [
+        Candidate(weighting, penalty, readings[:n], reversion)
+        for weighting, penalty, n, reversion in product(WEIGHTINGS, PENALTIES, counts, reversions)
+    ]
+
+
+def lines_of(candidates: Iterable[Candidate], moments: Mapping[str, Moments], reference: Tensor) -> Iterator[Tensor]:
+    """The weights, bias and reversion [H, T+2] of each; what neighbors are the mean of is solved once."""
+    for (weighting, penalty), alike in groupby(candidates, key=lambda one: (one.weighting, one.penalty)):
+        found = moments[weighting]
+        parts: dict[Reading, Tensor] = {}
+        for one in alike:
+            for reading in one.readings:
+                if reading not in parts:
+                    parts[reading] = _penalized(found, reference, penalty, reading)
+            yield one.mean([parts[reading] for reading in one.readings], found, reference)
 
 
 def _candidates(
     moments: Mapping[str, Moments], ridge: Tensor, reversions: Sequence[float] = REVERSIONS
 ) -> tuple[list[Candidate], Tensor]:
     """All candidates, and their weights, bias and reversion [n, H, T+2]."""
-    readings = reaches(ridge.shape[1] - 2)
-    candidates: list[Candidate] = []
-    lines: list[Tensor] = []
-    for weighting, found in moments.items():
-        for penalty in STEP_PENALTIES:
-            parts = [penalized(found, ridge, penalty, reading) for reading in readings]
-            for n in range(1, len(parts) + 1):
-                for reversion in reversions:
-                    candidates.append(Candidate(weighting, penalty, readings[:n], reversion))
-                    lines.append(candidates[-1].mean(parts[:n], found, ridge))
-    return candidates, torch.stack(lines)
+    candidates = by_steps(ridge.shape[1] - 2, reversions)
+    return candidates, torch.stack(list(lines_of(candidates, moments, ridge)))
 
 
 def plain_line(moments: Mapping[str, Moments], reference: Tensor, penalty: float) -> Tensor:
     """The ridge, with no reversion beside it: [H, T+2]."""
     size = reference.shape[1] - 2
-    return nn.functional.pad(penalized(moments["plain"], reference, penalty, last_steps(size, size)), (0, 1))
+    return nn.functional.pad(_penalized(moments["plain"], reference, penalty, last_steps(size, size)), (0, 1))
 
 
-def penalized(moments: Moments, ridge: Tensor, share: float, reading: Reading) -> Tensor:
+def _penalized(moments: Moments, ridge: Tensor, share: float, reading: Reading) -> Tensor:
     """Penalized least squares on what is read of the context, as weights on all of it: [H, T+1].
 
     The constant is not penalized. All is a linear map of the whole context, and so are its moments.

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["STEP_PENALTIES", "Reading", "last_steps", "seasonal_readings"]
+__all__ = ["Reading", "last_steps", "seasonal_readings"]
 
-STEP_PENALTIES = (1e-4, 1e-2, 1e-1, 0.3)  # as shares of the mean square of an input that is a step
-SEASONAL_PENALTIES = (1e-2, 1e-1, 1.0)
 RECENT = 2  # of the first season: what is read step by step
 NEAR = 14  # of the first season: a near past, where the context holds twice as much
 
@@ -23,7 +21,6 @@ class Reading:
     inputs: Tensor  # [T, D]: single steps first
     n_steps: int
     middle: Tensor  # [T], sums to 1
-    penalties: tuple[float, ...]  # to choose from
     means: tuple[tuple[int, int], ...] = ()  # (season, how many of them) of the inputs behind the steps
 
     def __str__(self) -> str:
@@ -42,7 +39,7 @@ class Reading:
 def last_steps(context_length: int, length: int) -> Reading:
     """The last steps of a context, one by one, relative to their own mean."""
     steps = torch.eye(context_length, dtype=torch.float64)[:, context_length - length :]
-    return Reading(steps, length, _mean_of_last(context_length, length), STEP_PENALTIES)
+    return Reading(steps, length, _mean_of_last(context_length, length))
 
 
 def seasonal_readings(context_length: int, seasons: Sequence[int]) -> dict[int, list[Reading]]:
@@ -84,7 +81,7 @@ def _reading(context_length: int, recent: int, means: tuple[tuple[int, int], ...
         each[steps, (steps - begin) % season] = n**-0.5
         inputs.append(each)
     middle = _mean_of_last(context_length, center)
-    return Reading(torch.cat(inputs, 1), recent, middle, SEASONAL_PENALTIES, means)
+    return Reading(torch.cat(inputs, 1), recent, middle, means)
 
 
 def _told(season: int, n: int) -> str:

@@ -10,25 +10,27 @@ import torch
 from torch import Tensor
 
 from prismts.data.calendar import season_lengths
-from prismts.data.period import dominant_period
+from prismts.data.period import period_of_longest
 from prismts.layers.line import (
     WEIGHTINGS,
     Candidate,
     ChosenLine,
     Moments,
     ahead_in_all,
+    by_steps,
     folds_of,
     gain_over_folds,
-    penalized,
+    lines_of,
+    mean_gains,
     plain_line,
-    reaches,
 )
 from prismts.layers.linear import RidgeMap
-from prismts.layers.reading import STEP_PENALTIES, Reading, seasonal_readings
+from prismts.layers.reading import seasonal_readings
 from prismts.windows import Windows
 
 __all__ = ["MeanLine", "SeasonalLine"]
 
+PENALTIES = (1e-2, 1e-1, 1.0)  # of lines that read seasons, as shares of the mean square of an input step
 LEVEL = 0.01  # of the error: lines whose folds are that close to the best ones are level with it
 
 
@@ -61,7 +63,7 @@ class SeasonalLine(ChosenLine):
         mixes = [mix for n in range(1, len(best) + 1) for mix in combinations(range(len(best)), n)]
         errors: list[Tensor] = []
         for learned, judge in folds:
-            parts = torch.stack([one.line(learned, ridge) for one in best])
+            parts = torch.stack(list(lines_of(best, learned, ridge)))
             means = [parts[list(mix)].mean(0) for mix in mixes]
             errors.append(judge.errors(torch.stack([plain_line(learned, ridge, penalty), *means]) - ridge))
         kept = _most_ways([len(mix) for mix in mixes], torch.stack(errors))
@@ -97,43 +99,27 @@ def _seasons(train: Windows) -> tuple[int, ...]:
     if seasons := season_lengths(train.data.frequency):
         return seasons
     ends = train.first_future + (train.counts - 1) * train.stride + train.horizon
-    longest = int(ends.argmax())
-    period = dominant_period(train.data[longest].values[:, : int(ends[longest])], fallback=1)
+    period = period_of_longest(train.data, ends)
     return (period,) if period > 1 else ()
 
 
 def _ways(context_length: int, seasons: Sequence[int]) -> list[list[Candidate]]:
     """Candidates by the way in which they read the past."""
-    steps = reaches(context_length)
-    by_steps = [
-        Candidate(weighting, penalty, steps[:n])
-        for weighting, penalty, n in product(WEIGHTINGS, STEP_PENALTIES, range(1, len(steps) + 1))
-    ]
-    by_season = [
-        [
-            Candidate(weighting, penalty, (reading,))
-            for weighting in WEIGHTINGS
-            for reading in readings
-            for penalty in reading.penalties
-        ]
-        for readings in seasonal_readings(context_length, seasons).values()
-    ]
-    return [by_steps, *by_season]
+    by_season = seasonal_readings(context_length, seasons).values()
+    return [
+        by_steps(context_length),
+        *([Candidate(*one) for one in product(WEIGHTINGS, PENALTIES, [(reading,) for reading in readings])]
+          for readings in by_season),
+    ]  # fmt: skip
 
 
 def _best_of(way: Sequence[Candidate], folds: Sequence[tuple[dict[str, Moments], Moments]], ridge: Tensor) -> Candidate:
     """The candidate of lowest mean log error over the folds."""
-    total = torch.zeros(len(way), dtype=torch.float64)
-    for learned, judge in folds:
-        parts: dict[tuple[str, float, Reading], Tensor] = {}  # solved once for all means that they are part of
-        for k, one in enumerate(way):
-            for reading in one.readings:
-                if (key := (one.weighting, one.penalty, reading)) not in parts:
-                    parts[key] = penalized(learned[one.weighting], ridge, one.penalty, reading)
-            its_own = [parts[one.weighting, one.penalty, reading] for reading in one.readings]
-            line = one.mean(its_own, learned[one.weighting], ridge)
-            total[k] += judge.errors((line - ridge)[None])[0].log()
-    return way[int(total.argmin())]
+    errors = [
+        torch.cat([judge.errors((line - ridge)[None]) for line in lines_of(way, learned, ridge)])
+        for learned, judge in folds
+    ]
+    return way[int(torch.stack(errors).log().sum(0).argmin())]
 
 
 def _most_ways(n_ways: Sequence[int], errors: Tensor) -> int | None:
@@ -141,7 +127,6 @@ def _most_ways(n_ways: Sequence[int], errors: Tensor) -> int | None:
     best = ahead_in_all(errors)
     if best is None:
         return None
-    gains = (errors[:, 1:] / errors[:, :1]).log()  # [n_folds, n]
-    mean = gains.mean(0).masked_fill((gains >= 0).any(0), torch.inf)
-    level = [k for k in range(len(n_ways)) if mean[k] <= mean[best] + LEVEL]
-    return min(level, key=lambda k: (-n_ways[k], float(mean[k])))
+    gains = mean_gains(errors)
+    level = [k for k in range(len(n_ways)) if gains[k] <= gains[best] + LEVEL]
+    return min(level, key=lambda k: (-n_ways[k], float(gains[k])))
