@@ -4,11 +4,13 @@ import gzip
 import hashlib
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from prismts import Forecaster
 from prismts.data import catalog
 from prismts.data.catalog import DATASETS, DatasetFile, dataset, find_dataset_file, list_datasets, load_dataset, where
 from prismts.data.series import Collection, Series
@@ -264,6 +266,18 @@ def test_weather_keeps_every_row_of_the_file_and_says_where_the_clock_was_wrong(
     np.testing.assert_array_equal(
         np.where(weather.observed, raw.values, 0), np.where(weather.observed, weather.values, 0)
     )
+
+
+@pytest.mark.parametrize("name", (*FORECASTING, "Weather_raw"))
+def test_every_set_to_forecast_can_be_learned_from_as_it_comes(name, data_root):
+    """Weather counts rows as steps, though its clock jumps twice; nothing else may say so without reporting it."""
+    series = load_dataset(name)
+    short = series.part(0, 20_000)  # the clock of Weather jumps in row 19,044
+    ridge = Forecaster("ridge", context_length=24, horizon=4, progress=False).fit(short)
+    assert np.isfinite(ridge.predict().select_dtypes("number").to_numpy()).all()
+    if name.startswith("Weather"):
+        with pytest.raises(DataError, match="not one step of it apart"):
+            ridge.fit(replace(short, findings=()))
 
 
 def test_ili_counts_weeks(data_root):

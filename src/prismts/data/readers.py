@@ -153,7 +153,10 @@ def _read(source: Any, options: Options) -> tuple[Series | Collection, TableKind
 
 
 def _timed(source: Series | Collection, *, on_grid: bool) -> Series | Collection:
-    """The same with times as datetime64; on the grid they have to be the steps of the frequency they came with."""
+    """The same with times as datetime64; on the grid they have to be the steps of the frequency they came with.
+
+    Data that report steps of other lengths themselves, as sets do whose rows count as steps, are taken at their word.
+    """
     if source.timestamps is None:
         return source
     times = np.asarray(source.timestamps)
@@ -161,7 +164,8 @@ def _timed(source: Series | Collection, *, on_grid: bool) -> Series | Collection
     if times.dtype.kind != "M" or np.isnat(times).any():
         raise DataError(f"{who} has timestamps of {times.dtype}, where datetime64 without NaT is expected.")
     offsets = source.offsets if isinstance(source, Collection) else np.array([0, len(times)])
-    if on_grid and source.frequency is not None and not lies_on(source.frequency, times, offsets):
+    reported = any(finding.kind == "frequency" for finding in source.findings)
+    if on_grid and source.frequency is not None and not reported and not lies_on(source.frequency, times, offsets):
         raise DataError(
             f"{who} says frequency={source.frequency!r}, but its timestamps are not one step of it apart, each later "
             "than the one before. Correct them, or pass a table to prismts.read, which sorts rows and fills gaps."

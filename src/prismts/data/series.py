@@ -133,7 +133,10 @@ class Series:
         return self.n_timepoints
 
     def part(self, begin: int, end: int) -> Series:
-        """Steps ``begin`` to ``end`` (not included) as a series of their own; nothing is copied."""
+        """Steps ``begin`` to ``end`` (not included) as a series of their own; nothing is copied.
+
+        Of what was found, only what is said of the clock of the whole stays with a part.
+        """
         begin, end, _ = slice(begin, end).indices(self.n_timepoints)
         return replace(
             self,
@@ -141,7 +144,7 @@ class Series:
             timestamps=None if self.timestamps is None else self.timestamps[begin:end],
             labels=None if self.labels is None else self.labels[begin:end],
             borders=None,
-            findings=(),
+            findings=tuple(finding for finding in self.findings if finding.kind == "frequency"),
         )
 
     def future_timestamps(self, horizon: int) -> NDArray[np.datetime64] | NDArray[np.int64]:
