@@ -111,7 +111,9 @@ def _teacher(data: Any, cell: dict, runs: Path, *, forecasts: bool, tiny: bool) 
     common = {"random_state": cell["seed"], "run_folder": runs / "teaching", "fit_settings": short, "progress": False}
     if forecasts:
         members = 2 if tiny else 5
-        teacher = prismts.Forecaster(context_length=CONTEXT, horizon=HORIZON, n_members=members, **common)
+        teacher = prismts.Forecaster(
+            setting="chosen_line", context_length=CONTEXT, horizon=HORIZON, n_members=members, **common
+        )
         teacher.fit(data, validation=data.borders)
     else:
         teacher = prismts.Classifier(**common)

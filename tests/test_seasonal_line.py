@@ -11,10 +11,11 @@ from sklearn.linear_model import Ridge as Independent
 from prismts import Forecaster
 from prismts.data.calendar import season_lengths
 from prismts.data.series import Collection, Series
-from prismts.layers.line import Candidate, _moments
+from prismts.layers.individual_line import IndividualLine
+from prismts.layers.line import Candidate, _moments, folds_of
 from prismts.layers.linear import RidgeMap, error_sums
 from prismts.layers.reading import last_steps, seasonal_readings
-from prismts.layers.seasonal_line import SeasonalLine, _most_ways, _seasons
+from prismts.layers.seasonal_line import MeanLine, SeasonalLine, _most_ways, _seasons
 from prismts.windows import Windows
 
 DAY, HORIZON = 4, 3
@@ -156,7 +157,7 @@ def test_a_week_under_noise_is_read_from_all_weeks_of_the_context(seed):
     train, validation = windows(values[:, :1200], 8 * 7 * DAY), windows(values[:, 970:1400], 8 * 7 * DAY)
     after = windows(values[:, 1400 - 8 * 7 * DAY :], 8 * 7 * DAY)
     line, said = solved(SeasonalLine, train, validation)
-    assert "seasons of 28" in said and said.endswith("over 3 folds")
+    assert "seasons of 28" in said and said.endswith("ahead of the ridge over 3 folds, for all channels alike")
     assert error_of(line, after) < 0.97 * error_of(solved(RidgeMap, train, validation)[0], after)
 
 
@@ -184,6 +185,61 @@ def test_solving_twice_gives_the_same_bits():
     parts = windows(values[:, :900], 4 * 7 * DAY), windows(values[:, 900:], 4 * 7 * DAY)
     one, two = solved(SeasonalLine, *parts)[0], solved(SeasonalLine, *parts)[0]
     assert torch.equal(one.weight, two.weight) and torch.equal(one.bias, two.bias)
+
+
+# ---- channels of different kinds
+
+
+def two_kinds(other: float, n: int = 1200) -> tuple[Windows, Windows]:
+    """Train and validation of two channels: one is nine tenths of its step before and noise, one this share of it."""
+    rng = np.random.default_rng(0)
+    values = np.zeros((2, n))
+    for t in range(1, n):
+        values[:, t] = np.array([0.9, other]) * values[:, t - 1] + rng.standard_normal(2)
+    return windows(values[:, :900], 4 * DAY), windows(values[:, 900 - 4 * DAY :], 4 * DAY)
+
+
+def gain_of(said: str) -> float:
+    return float(said.split("% ahead of one for all")[0].split(", ")[-1])
+
+
+def test_channels_that_differ_by_less_than_five_percent_of_the_error_keep_one_line():
+    parts = two_kinds(0.75)
+    own, said = solved(IndividualLine, *parts)
+    line, words = solved(SeasonalLine, *parts)
+    assert own.n_channels == 2 and 1 < gain_of(said) < 5
+    assert line.n_channels is None and words.endswith("for all channels alike")
+
+
+def test_channels_of_different_kinds_bend_the_line_as_scikit_learn_bends_it():
+    """The line of all channels, and ridge on what it misses of the channel's own rows."""
+    train, validation = two_kinds(0.4)
+    line, said = solved(SeasonalLine, train, validation)
+    assert isinstance(line, SeasonalLine) and line.n_channels == 2 and gain_of(said) > 5
+    share = float(said.split("own, penalty ")[1].split(",")[0])
+    common, size = line.full().detach().double().numpy(), train.context_length
+    for channel, own in enumerate(line.individual.detach().double().numpy()):
+        cut = np.lib.stride_tricks.sliding_window_view(train.data.values[channel].astype(float), size + HORIZON)
+        x, y = cut[:, :size], cut[:, size:]
+        x, y = x - x.mean(1, keepdims=True), y - x.mean(1, keepdims=True)
+        alike = x @ common[:, :size].T + common[:, size]
+        bent = Independent(alpha=share * (x**2).sum(0).mean()).fit(x, y - alike)
+        np.testing.assert_allclose(x @ own[:, :size].T + own[:, size], alike + bent.predict(x), atol=2e-3)
+
+
+def test_moments_by_the_weighting_of_a_mean_hold_all_that_its_parts_need():
+    """One part counts rows alike, the other by the scale of their window."""
+    rng = np.random.default_rng(1)
+    pattern = np.tile(np.random.default_rng(5).standard_normal(7 * DAY), 60)[:1600] + rng.standard_normal(1600)
+    walk = np.cumsum(rng.standard_normal(1600) * rng.choice([0.1, 2.0], 1600))
+    values = np.stack([pattern, (walk - walk.mean()) / walk.std()])
+    train, validation = windows(values[:, :1200], 8 * 7 * DAY), windows(values[:, 970:1400], 8 * 7 * DAY)
+    line, _ = solved(SeasonalLine, train, validation)
+    assert isinstance(line, SeasonalLine) and isinstance(line._chosen, MeanLine)
+    assert {part.weighting for part in line._chosen.parts} == {"plain", "relative"}
+    reference = torch.zeros(HORIZON, train.context_length + 2, dtype=torch.float64)
+    known, _ = folds_of(train, validation, reference, [line.weighting])
+    torch.testing.assert_close(line.learned_from(known, reference), line.full().double(), atol=1e-4, rtol=0)
 
 
 # ---- odd data

@@ -76,14 +76,14 @@ def fit_forecast(
         context_length: Steps of past to read.
         model: A model by name, such as convtimenet, cross_learner, patchtst, dlinear, ridge or last_value; auto lets
             the data choose the sizes of a ConvTimeNet, and says why.
-        setting: A named recipe: default, individual_line (another straight line for each channel), coupled_line (these,
-            corrected by what all channels did lately), seasonal_line (lines that read days and weeks
-            in the mean; give it a context of eight weeks), ridge_line, reverting_line, long_line (the network reads the
-            last 336 steps, the line all of the context), two_contexts (the mean of the default on the last 336 steps
-            and of long_line), two_encoders (with a cross learner in the place of the latter), network (no line),
-            published (the authors' form), or published/NAME.
+        setting: A named recipe: default, seasonal_line (the same for a long context, such as eight weeks of hours),
+            chosen_line (beside one straight line that reads step by step), individual_line (another one for each
+            channel), coupled_line (these, corrected by what all channels did lately), ridge_line, reverting_line,
+            long_line (a network of the last 336 steps, the line reads all of the context), two_contexts (the mean of
+            chosen_line on the last 336 steps and of long_line), two_encoders (with a cross learner in the place of the
+            latter), network (no line), published (the authors' form), or published/NAME.
         loss: What training minimizes: mse, mae, huber, relative_mse or soft_dtw; that of the setting if not given.
-        line: The straight line beside the network: chosen, individual, coupled, seasonal, ridge or reverting; the
+        line: The straight line beside the network: seasonal, chosen, individual, coupled, ridge or reverting; the
             setting's if not given.
         head: flatten, or any_horizon: predict may then ask for more steps than training did.
         quantiles: Levels to forecast besides the middle, such as 0.1 0.9.

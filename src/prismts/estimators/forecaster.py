@@ -86,22 +86,23 @@ class Forecaster(Estimator):
         context_length: steps of past the model reads.
         horizon: steps of future it writes.
         quantiles: levels to forecast, such as (0.1, 0.5, 0.9), calibrated on validation; None forecasts points.
-        setting: a named recipe of ``FORECAST_SETTINGS``: "default", "individual_line" (its line may be another for each
-            channel, where folds say so), "coupled_line" (such lines, corrected by what all channels did lately, where
-            folds say so), "seasonal_line" (lines that read days and weeks of a long context in the mean, beside a
-            network of its last 336 steps), "ridge_line" (the default beside the plain ridge), "reverting_line" (beside
-            a line that may pull to the mean of training), "long_line" (the network reads the last 336 steps, the line
-            all of the context), "two_contexts" (the mean of the default on the last 336 steps and of "long_line", in
-            the time of both: docs/log.md), "two_encoders" (with a cross learner in the place of the latter), "network"
-            (no line beside it), or "published" (the authors' form).
+        setting: a named recipe of ``FORECAST_SETTINGS``: "default" (a network beside lines that read steps, days and
+            weeks, and may be others for each channel, where folds say so), "seasonal_line" (the same with a network of
+            the last 336 steps of any context), "chosen_line" (the default beside one line that reads step by step),
+            "individual_line" (which may be another for each channel, where folds say so), "coupled_line" (such lines,
+            corrected by what all channels did lately, where folds say so), "ridge_line" (beside the plain ridge),
+            "reverting_line" (beside a line that may pull to the mean of training), "long_line" (a network of the last
+            336 steps beside a chosen line that reads all of the context), "two_contexts" (the mean of "chosen_line" on
+            the last 336 steps and of "long_line", in the time of both: docs/log.md), "two_encoders" (with a cross
+            learner in the place of the latter), "network" (no line beside it), or "published" (the authors' form).
             Rivals whose authors' training we follow have it under "default" and "published".
         model_settings: settings of the architecture that replace those of the recipe; of two, those of the first.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
         n_members: networks that differ in their seed, whose mean is the forecast; None takes the number of the recipe.
         loss: of point forecasts in training, in place of that of the recipe: "mse", "mae", "huber", "relative_mse" or
             "soft_dtw"; validation always judges by squared errors.
-        line: the straight line beside the network, in place of that of the recipe: "chosen", "individual",
-            "coupled", "seasonal", "ridge" or "reverting", as their settings have it.
+        line: the straight line beside the network, in place of that of the recipe: "seasonal", as the default has it,
+            "chosen", "individual", "coupled", "ridge" or "reverting".
         head: "flatten", one map from all tokens to the horizon, or "any_horizon": each stretch of the future asks the
             tokens, no line runs beside, and ``predict(horizon=...)`` may ask for more steps than training did.
         times: "grid" reads rows on the steps of their frequency; "real" reads each where it was measured, with models

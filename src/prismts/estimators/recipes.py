@@ -87,7 +87,7 @@ _PUBLISHED = {
 
 _PATIENCE = 10  # epochs, where a number of epochs was asked for
 _DEFAULT = Recipe(
-    title="ConvTimeNet beside the line that rolling folds choose, weighed on validation",
+    title="ConvTimeNet beside the lines that rolling folds choose, weighed on validation",
     model={"kernel_sizes": (7, 13, 19), "feed_forward": 128, "dropout": 0.3},
     fit=FitConfig(
         max_epochs=5,
@@ -98,10 +98,11 @@ _DEFAULT = Recipe(
         weight_decay=0.01,
         schedule="one_cycle",
     ),
-    line="chosen",
+    line="seasonal",
     loss="relative_mse",
     head_dropout=0.5,
 )
+_CHOSEN = replace(_DEFAULT, title="the default beside one line that rolling folds choose", line="chosen")
 _GENTLE: Mapping[str, Any] = {"max_epochs": 2, "patience": 250, "learning_rate": 1e-4, "weight_decay": 1.0}
 NETWORK_FIT: Mapping[str, Any] = {  # how a network learns that has no line beside it
     "max_epochs": 10, "patience": 3, "batch_size": 64, "learning_rate": 1e-3, "schedule": "one_cycle",
@@ -109,37 +110,39 @@ NETWORK_FIT: Mapping[str, Any] = {  # how a network learns that has no line besi
 
 FORECAST_SETTINGS: dict[str, Recipe] = {
     "default": _DEFAULT,
+    "chosen_line": _CHOSEN,
     "ridge_line": replace(_DEFAULT, title="the default beside the plain ridge", line="ridge"),
     "reverting_line": replace(
         _DEFAULT, title="the default beside a line that may pull to the mean of training", line="reverting"
     ),
     "individual_line": replace(
-        _DEFAULT, title="the default, whose line may be another for each channel where folds say so", line="individual"
+        _DEFAULT,
+        title="the default beside a chosen line, another for each channel where folds say so",
+        line="individual",
     ),
     "coupled_line": replace(
-        _DEFAULT, title="the default, whose line may read the other channels where folds say so", line="coupled"
+        _DEFAULT, title="the default beside such lines that read the other channels where folds say so", line="coupled"
     ),
     "seasonal_line": replace(
         _DEFAULT,
-        title="the default, whose network reads the last 336 steps beside lines that read days and weeks in the mean",
-        line="seasonal",
+        title="the default, whose network reads the last 336 steps beside lines that read all of the context",
         network_context=336,
     ),
     "long_line": replace(
-        _DEFAULT,
-        title="the default, whose network reads the last 336 steps beside a line that reads all of the context",
+        _CHOSEN,
+        title="a network of the last 336 steps beside one chosen line that reads all of the context",
         network_context=336,
     ),
     "two_contexts": replace(
-        _DEFAULT,
-        title="the mean of two: the default on the last 336 steps, and beside a line that reads all of the context",
+        _CHOSEN,
+        title="the mean of two, each beside one chosen line: all of the last 336 steps, and a line that reads all",
         network_context=336,
         n_members=2,
         members=(Member(context_length=336), Member()),
     ),
     "two_encoders": replace(
-        _DEFAULT,
-        title="the mean of two: the default on the last 336 steps, and a cross learner beside a line that reads all",
+        _CHOSEN,
+        title="the mean of two: a network of the last 336 steps, and a cross learner beside a line that reads all",
         network_context=336,
         n_members=2,
         members=(Member(context_length=336), Member(model="cross_learner")),

@@ -31,6 +31,8 @@ class IndividualLine(ChosenLine):
     and nobody asks whether they help. ``docs/log.md`` says what they gave on stretches after the ones that chose.
     """
 
+    least_gain = 0.0  # of the error of the common line: where folds say less, it serves all channels
+
     def __init__(self, context_length: int, horizon: int) -> None:
         super().__init__(context_length, horizon)
         self.individual = nn.Parameter(torch.zeros(0, horizon, context_length + 1))  # [C, H, T+1], or C = 0: in common
@@ -58,6 +60,10 @@ class IndividualLine(ChosenLine):
         """Set the weights, and return what was chosen, in words."""
         return self.solve_by_folds(train, validation, keep=False)[0]
 
+    def solve_alike(self, train: Windows, validation: Windows | None) -> str:
+        """Set the weights of the line for all channels, and return what was chosen, in words."""
+        return super().solve(train, validation)
+
     @torch.no_grad()
     def solve_by_folds(
         self, train: Windows, validation: Windows | None, *, keep: bool = True
@@ -67,19 +73,19 @@ class IndividualLine(ChosenLine):
         C is 1 where one line is for all. There are no folds where lines of each channel's own were not asked for, or
         where they are not to be kept: they take 48 bytes for each weight of the lines.
         """
-        said = super().solve(train, validation)
+        said = self.solve_alike(train, validation)
         self.individual.data = self.individual.new_zeros(0, *self.individual.shape[1:])
         n_channels, (horizon, size) = train.n_channels, self.individual.shape[1:]
         if not 1 < n_channels <= MAX_CHANNELS or n_channels * horizon * size > MAX_WEIGHTS:
             return said, []
         lines, alike, apart, errors = self._judged_apart(train, validation, keep)
         best = ahead_in_all(errors) if len(errors) > 1 else None
-        if best is None:
+        gain = 0.0 if best is None else gain_over_folds(errors, best)
+        if best is None or gain < self.least_gain:
             return f"{said}, for all channels alike", [line[None, :, :-1] for line in alike]
         chosen = lines[best]  # [C, H, T+1]
         chosen[..., :-1] -= chosen[..., :-1].mean(-1, keepdim=True)  # contexts sum to nothing
         self.individual.data = chosen.to(self.individual)
-        gain = gain_over_folds(errors, best)
         return (
             f"{said}; each channel its own, penalty {PENALTIES[best]:g}, {gain:.1%} ahead of one for all over "
             f"{len(errors)} folds"

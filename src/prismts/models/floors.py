@@ -90,15 +90,6 @@ class Ridge(nn.Module):
         return self.line(x - level) + level
 
 
-class SeasonalLines(Ridge):
-    """The line of ``setting="seasonal_line"`` without the network beside it: [B, C, T] to [B, C, H].
-
-    The ridge, or the mean of lines that read the past in different ways, where that was ahead of it in every fold.
-    """
-
-    kind = SeasonalLine
-
-
 class ChosenLines(Ridge):
     """The lines of ``setting="individual_line"`` without the network beside them: [B, C, T] to [B, C, H].
 
@@ -111,6 +102,16 @@ class ChosenLines(Ridge):
     def n_channels(self) -> int | None:
         """How many channels it is bound to; None where one line is for all."""
         return self.line.n_channels
+
+
+class SeasonalLines(ChosenLines):
+    """The lines of the default forecaster without the network beside them: [B, C, T] to [B, C, H].
+
+    The ridge, or the mean of lines that read the past in different ways, where that was ahead of it in every fold, and
+    one for each channel where that was clearly ahead again.
+    """
+
+    kind = SeasonalLine
 
 
 class CoupledLines(ChosenLines):

@@ -55,7 +55,8 @@ class Forecast:
         line: the straight line that runs beside the network, solved before training: the plain "ridge", one "chosen" by
             rolling folds among several, an "individual" one for each channel where folds say that channels differ, the
             same "coupled" by what all channels did lately where folds say that it helps, a "seasonal" one that may read
-            days and weeks in the mean, one that may be "reverting" to the mean of training, or None for no line.
+            days and weeks in the mean and differ between channels of different kinds, one that may be "reverting" to
+            the mean of training, or None for no line.
         network_context: how many steps at the end of the context the tokens are made of; None: all. The line reads all
             of it; docs/log.md says where a network that reads less of a long context learns better, and quicker.
         head_dropout: on the tokens before the head.
