@@ -219,7 +219,7 @@ def test_a_student_is_scored_beside_a_teacher_that_has_learned_from_the_test_par
 
 def test_a_saved_student_remembers_what_its_teacher_has_learned_from(table, full, tmp_path, run):
     assert run("distill", full, table, "--epochs", 1, "--out", tmp_path / "small")[0] == 0
-    words = "which a teacher before it has learned from, so expect worse on new data"
+    words = "which a model before it has learned from, so expect worse on new data"
     assert f"test, {words}" in plain(run("evaluate", tmp_path / "small", table)[1])
     assert words in plain(run("evaluate", tmp_path / "small", table, "--begin", 420)[1])
     _, _, err = run("adapt", tmp_path / "small", table, "--epochs", 1, "--out", tmp_path / "again")
@@ -229,10 +229,20 @@ def test_a_saved_student_remembers_what_its_teacher_has_learned_from(table, full
     assert "test: not looked at before" in run("evaluate", tmp_path / "other", table)[1]
 
 
+def test_a_model_that_went_on_from_its_weights_says_where_they_have_learned_from_what_is_scored(
+    table, full, tmp_path, run
+):
+    other = simulated_plant(600, seed=4)
+    frame = pd.DataFrame(other.values.T[:, :3], columns=list(other.channels[:3]), index=other.timestamps)
+    Forecaster.load(full).set_params(warm_start=True, progress=False).fit(frame, test=0.2).save(tmp_path / "on")
+    told = plain(run("evaluate", tmp_path / "on", table)[1])
+    assert "which a model before it has learned from, so expect worse on new data" in told
+
+
 def test_a_student_of_the_first_rows_says_where_its_teacher_has_learned_from_the_later_ones(table, full, tmp_path, run):
     pd.read_csv(table).iloc[:300].to_csv(tmp_path / "first.csv", index=False)
     assert run("distill", full, tmp_path / "first.csv", "--epochs", 1, "--out", tmp_path / "small")[0] == 0
-    words = "what comes after the end of the training table, which a teacher before it has learned from"
+    words = "what comes after the end of the training table, which a model before it has learned from"
     assert words in plain(run("evaluate", tmp_path / "small", table)[1])
 
 

@@ -214,7 +214,7 @@ def test_scores_on_the_cases_that_were_learned_from_say_so(cases, run):
     distill = ("distill", cases / "m", cases / "TEST.ts", "--epochs", 1, "--out", cases / "s")
     _, _, err = run(*distill, "--test", cases / "TRAIN.ts")
     assert "which the teacher has learned from" in " ".join(err.split())
-    assert "which a teacher before it has learned from" in " ".join(
+    assert "which a model before it has learned from" in " ".join(
         run("evaluate", cases / "s", cases / "TRAIN.ts")[1].split()
     )
 

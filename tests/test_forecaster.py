@@ -291,6 +291,20 @@ def test_fit_again_goes_on_from_the_weights_only_when_asked():
         ).fit(x[:3])
 
 
+def test_one_that_goes_on_remembers_what_it_had_learned_from(tmp_path):
+    first, second = plant(), plant(650)
+    forecaster = Forecaster(**TINY, warm_start=True).fit(first)
+    assert forecaster.taught_by_ == ()
+    forecaster.fit(second).fit(second)
+    assert [note.data_hash for note in forecaster.taught_by_] == [
+        forecaster.data_hash_,
+        data_hash(Collection.of(first)),
+    ]
+    forecaster.save(tmp_path / "m")
+    assert prismts.load(tmp_path / "m").taught_by_ == forecaster.taught_by_
+    assert forecaster.set_params(warm_start=False).fit(second).taught_by_ == ()
+
+
 def test_a_forecaster_that_was_loaded_goes_on_as_the_one_that_was_saved(tmp_path):
     x = plant().values
     settings = {

@@ -19,7 +19,7 @@ Step = int | NDArray[np.int64]  # the same one of every series, or one for each
 
 
 def told_of_steps(forecasters: Sequence[Forecaster], data: Collection, begins: Step, who: str) -> str:
-    """What is to be said where one of ``forecasters``, or a teacher of it, has learned from steps ``begins`` and later.
+    """What is to be said where one of ``forecasters``, or a model before it, has learned from steps ``begins`` and later.
 
     Also where it may have.
     """
@@ -30,8 +30,8 @@ def told_of_steps(forecasters: Sequence[Forecaster], data: Collection, begins: S
 
 
 def told_of_teachers(forecasters: Sequence[Forecaster], data: Collection, begins: Step) -> str:
-    """The same of those alone that these forecasters were taught by."""
-    return _told((note for one in forecasters for note in one.taught_by_), data, begins, "a teacher before it")
+    """The same of those alone that these forecasters were taught by, or went on from."""
+    return _told((note for one in forecasters for note in one.taught_by_), data, begins, "a model before it")
 
 
 def _told(notes: Iterable[Learned], data: Collection, begins: Step, who: str) -> str:
@@ -52,5 +52,5 @@ def told_if_learned(estimator: Any, data: Series | Collection) -> str:
     if digest == own.before:
         return ", which the model before it has learned from, so expect worse on new data"
     if any(digest in (note.data_hash, note.before) for note in estimator.taught_by_):
-        return ", which a teacher before it has learned from, so expect worse on new data"
+        return ", which a model before it has learned from, so expect worse on new data"
     return ""

@@ -55,7 +55,8 @@ class Estimator(BaseEstimator):
     # replaced for one ``fit`` by ``_trained_by``
     _fit_network: Callable[..., FitResult] = staticmethod(fit)
     adaptation_: Lineage | None = None  # how it was adapted from another one, see ``prismts.adapt``
-    taught_by_: tuple[Learned, ...] = ()  # what its teachers had learned from, see ``prismts.distill``
+    # what its teachers had learned from (see ``prismts.distill``), and it itself before a warm start
+    taught_by_: tuple[Learned, ...] = ()
 
     model: str
     values: Sequence[str] | None

@@ -27,6 +27,7 @@ from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
+from prismts.estimators.learned import Learned
 from prismts.estimators.match import in_steps_of, reordered, rows_of, scaler_for, season_scales
 from prismts.estimators.parts import parts_of
 from prismts.estimators.recipes import (
@@ -112,7 +113,8 @@ class Forecaster(Estimator):
         series: name of the column that tells the series of a long table apart.
         values: names of the columns to forecast; all numeric ones if None.
         frequency: of the timestamps; found by itself if None.
-        warm_start: whether ``fit`` on a fitted forecaster goes on from its weights.
+        warm_start: whether ``fit`` on a fitted forecaster goes on from its weights; what these had learned from stays
+            noted in ``taught_by_``, so that ``prism evaluate`` can say where scores are of rows that they knew.
         random_state: seed of everything random.
         progress: whether to show a bar.
         run_folder: keeps checkpoints, so that a killed ``fit`` resumes when it is called again.
@@ -213,6 +215,7 @@ class Forecaster(Estimator):
         is_trained = find_model(self._architecture).is_trained
         go_on = self.warm_start and is_trained and self._fits(collection, recipe)
         begun_with = weights_hash(self.model_) if go_on else ""
+        known_before = dict.fromkeys((Learned.of(self), *self.taught_by_)) if go_on else ()
         digest = data_hash(collection)
         mark = json.dumps([
             digest, train_ends.tolist(), test_begins.tolist(),
@@ -220,6 +223,7 @@ class Forecaster(Estimator):
         ])  # fmt: skip
         before = list(self.members_) if go_on else None
         members, results, shares = self._train_members(task, recipe, train, check, mark, collection.name, before)
+        self.taught_by_ = tuple(known_before)
         self.model_ = self._joined(members, recipe)
         seconds = sum(result.seconds for result in results)
         self.fit_result_ = replace(results[0], seconds=seconds) if results else FitResult(0, float("nan"), ())
