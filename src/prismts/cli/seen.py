@@ -19,9 +19,9 @@ Step = int | NDArray[np.int64]  # the same one of every series, or one for each
 
 
 def told_of_steps(forecasters: Sequence[Forecaster], data: Collection, begins: Step, who: str) -> str:
-    """What is to be said where one of ``forecasters``, or a model before it, has learned from steps ``begins`` and later.
+    """What is to be said where one of ``forecasters``, or a model before it, has learned from such steps.
 
-    Also where it may have.
+    Steps are ``begins`` and those after it. Also where it may have.
     """
     from prismts.estimators.learned import Learned
 
