@@ -108,8 +108,8 @@ def test_the_forecaster_goes_by_aeons_other_ways_to_several_steps():
 
 def test_the_detector_scores_as_ours_does():
     X = np.stack([wave(200), wave(200)[::-1]])
-    adapter = PrismAnomalyDetector(context_length=16, **TINY).fit(X)
-    ours = AnomalyDetector(context_length=16, **TINY, progress=False).fit(X)
+    adapter = PrismAnomalyDetector(setting="combined", context_length=16, **TINY).fit(X)
+    ours = AnomalyDetector(setting="combined", context_length=16, **TINY, progress=False).fit(X)
     scores = adapter.predict(X)
     np.testing.assert_array_equal(scores, ours.score_samples(X))
     assert scores.shape == (200,)

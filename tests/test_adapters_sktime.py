@@ -92,8 +92,8 @@ def test_the_embedder_answers_as_ours_does():
 def test_the_detector_tells_the_places_of_alarms():
     table = waves(300)
     table.iloc[250, 0] += 20
-    adapter = PrismDetector(**SHORT).fit(table[:200])
-    ours = AnomalyDetector(**SHORT, progress=False).fit(table[:200].to_numpy().T)
+    adapter = PrismDetector(setting="combined", **SHORT).fit(table[:200])
+    ours = AnomalyDetector(setting="combined", **SHORT, progress=False).fit(table[:200].to_numpy().T)
     row = table.to_numpy().T
     scores = adapter.transform_scores(table)
     np.testing.assert_array_equal(scores["score"], ours.score_samples(row))

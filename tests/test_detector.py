@@ -186,7 +186,7 @@ def test_many_series_give_a_list_and_a_long_table_tells_them_apart(fitted):
     assert [len(one) for one in scores] == [800, 300]
     np.testing.assert_array_equal(scores[0], fitted.score_samples(TEST))
     long = pd.concat([table().assign(who="x"), table(TEST[:, :300]).assign(who="y")])
-    found = detector(series="who", setting="default").fit(long).predict(long)
+    found = AnomalyDetector(series="who", progress=False).fit(long).predict(long)
     assert list(found.columns[:2]) == ["who", "when"] and len(found) == 1100
 
 
@@ -399,6 +399,27 @@ def test_errors_teach():
         closed().fit(np.ones((3, 400)))
     with pytest.raises(NotFittedError, match="Call fit first"):
         closed().score_samples(TEST)
+
+
+@pytest.mark.parametrize(
+    ("model", "about"),
+    [
+        ("patchtst", {}),
+        ("convtimenet", {"context_length": 64}),
+        ("convtimenet", {"score": "forecast"}),
+        ("convtimenet", {"model_settings": {"width": 8}}),
+        ("convtimenet", {"fit_settings": {"max_epochs": 1}}),
+        ("convtimenet", {"n_members": 3}),
+        ("knn", {"n_members": 3}),
+        ("knn", {"context_length": 64}),
+    ],
+)
+def test_what_only_networks_have_is_refused_where_none_are_trained(model, about):
+    """The closed forms of the default read no model, context or training settings; nothing is ignored in silence."""
+    name = next(iter(about), "model")
+    who = "'knn'" if model == "knn" else "setting='default'"
+    with pytest.raises(SettingsError, match=f"{name}=.* is about networks, and {who} trains none"):
+        AnomalyDetector(model, progress=False, **about).fit(TRAIN)
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])

@@ -276,7 +276,8 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize("setting", ["default", "combined", pytest.param("network", marks=slow)])
 def test_a_detector_of_several_judges_scores_and_alarms_alike(setting):
     series = planted_anomalies(700, n_anomalies=3, seed=1)
-    detector = prismts.AnomalyDetector(setting=setting, context_length=32, **QUICK).fit(series.part(0, 400))
+    networks = {} if setting == "default" else {"context_length": 32, **QUICK}
+    detector = prismts.AnomalyDetector(setting=setting, **{"progress": False, **networks}).fit(series.part(0, 400))
     for n in (detector.delay_ + 130, 300):
         x = holes(series.values[:, 400 : 400 + n], 0.02)
         found = asked(detector, x[None])
@@ -582,10 +583,10 @@ def test_labeled_cases_are_classified_alike(data, changes, data_root, tmp_path):
 
 
 @slow
-@pytest.mark.parametrize("changes", [{}, {"setting": "combined", "context_length": 32}])
+@pytest.mark.parametrize("changes", [{"progress": False}, {"setting": "combined", "context_length": 32, **QUICK}])
 def test_a_real_series_is_watched_alike(changes, data_root, tmp_path):
     series = prismts.load_dataset("UCR/PowerDemand1").part(0, 4000)
-    detector = prismts.AnomalyDetector(**QUICK, **changes).fit(series.part(0, 2000))
+    detector = prismts.AnomalyDetector(**changes).fit(series.part(0, 2000))
     read, archive = both(detector, tmp_path)
     x = series.values[None, :, 2500:3100].astype(np.float32)
     for values in (x, holes(x, 0.02), np.concatenate([x] * 5)):

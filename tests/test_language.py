@@ -296,8 +296,8 @@ def test_a_forecaster_a_classifier_an_imputer_a_detector_and_an_embedder_work_as
     gaps[:, 50:60] = np.nan
     filled = prismts.Imputer("gpt4ts", context_length=40, **how).fit(gaps).transform(gaps)
     assert np.isfinite(filled).all() and np.array_equal(filled[:, :50], gaps[:, :50])
-    scores = prismts.AnomalyDetector("gpt4ts", context_length=40, **how).fit(series.values).score_samples(series.values)
-    assert np.isfinite(scores).all()
+    detector = prismts.AnomalyDetector("gpt4ts", setting="network", context_length=40, **how).fit(series.values)
+    assert len(detector.members_) == 2 and np.isfinite(detector.score_samples(series.values)).all()
     cases = labeled_motions()
     tokens = prismts.Embedder("gpt4ts", **how).fit(cases.train).transform(cases.test)
     assert len(tokens) == len(cases.test) and np.isfinite(tokens).all()

@@ -365,6 +365,23 @@ class AnomalyDetector(Estimator):
         length = self.context_length
         if length is not None and (not isinstance(length, Integral) or length < 8):
             raise SettingsError(f"context_length is a whole number of time steps, at least 8, but got {length!r}.")
+        baseline = self.model in DETECTORS
+        if not baseline and find_detect_recipe(self.setting, None, None).networks:
+            return
+        who = f"{self.model!r}" if baseline else f"setting={self.setting!r}"
+        for name, value in (
+            ("model", None if baseline or self.model == "convtimenet" else self.model),
+            ("context_length", length),
+            ("score", None if self.score == "both" else self.score),
+            ("model_settings", None if baseline else self.model_settings or None),
+            ("fit_settings", self.fit_settings or None),
+            ("n_members", self.n_members),
+        ):
+            if value is not None:
+                raise SettingsError(
+                    f"{name}={value!r} is about networks, and {who} trains none. Leave {name} out, or choose "
+                    "setting='combined' or 'network' with a model that has an encoder, such as 'convtimenet'."
+                )
 
     def _check_training(self, data: Collection, ends: NDArray[np.int64]) -> None:
         if int(ends.max()) < _SHORTEST:
