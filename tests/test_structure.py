@@ -4,9 +4,11 @@ import ast
 import graphlib
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import prismts
 
@@ -108,3 +110,19 @@ def test_every_public_name_can_be_had():
 
 def test_the_package_says_that_it_is_typed():
     assert (ROOT / "py.typed").exists()
+
+
+def test_every_pinned_version_installs_on_the_oldest_python_that_is_promised():
+    """3.11.0: a distribution whose Python 3.11 is an early one has no later patch release."""
+    pinned = {
+        line.split("==")[0].replace("_", "-").lower()
+        for line in (Path(__file__).parents[1] / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line and not line.startswith("#")
+    }
+    needed = {one.metadata["Name"]: one.metadata["Requires-Python"] for one in metadata.distributions()}
+    too_new = {
+        name: needs
+        for name, needs in needed.items()
+        if needs and name.replace("_", "-").lower() in pinned and not SpecifierSet(needs).contains("3.11.0")
+    }
+    assert pinned and not too_new
