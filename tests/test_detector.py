@@ -70,7 +70,7 @@ def test_planted_anomalies_score_higher_than_the_rest_by_every_judge_and_togethe
     scores = fitted.score_samples(TEST)
     assert scores.shape == (800,) and np.isfinite(scores).all()
     assert auc_roc(LABELS, scores) > 0.9
-    for name, verdict in fitted._judged(fitted._scaled(Series(TEST))).items():
+    for name, verdict in fitted.panel_.judged(fitted._scaled(Series(TEST))).items():
         assert auc_roc(LABELS, verdict.mean(0)) > BY_ONE, name
 
 
@@ -131,7 +131,7 @@ def test_missing_values_get_finite_scores_and_networks_do_not_judge_them(fitted)
     x = with_gaps(TEST)
     assert np.isfinite(fitted.score_samples(x)).all()
     scaled = fitted._scaled(Series(x))
-    from prismts.estimators.detector import _in_double
+    from prismts.estimators.panel import _in_double
 
     errors = forecast_errors(_in_double(fitted.model_["forecast"]), scaled, 24)
     assert np.isnan(errors[np.isnan(x)]).all() and np.isnan(errors[:, :24]).all()
@@ -349,11 +349,14 @@ def test_without_a_validation_part_all_of_training_sets_the_scale_and_it_says_so
 def test_the_threshold_is_that_of_steps_the_judges_have_not_learned(n):
     noise = np.random.default_rng(0).normal(size=(2, 2 * n))
     found = AnomalyDetector(progress=False).fit(noise[:, :n])
-    before = found.closed_, found.line_
+    before = found.panel_.closed, found.panel_.line
     assert found.predict(noise[:, :n]).mean() < 0.01 and found.predict(noise[:, n:]).mean() < 0.01
-    known, learned = found._of_others([found.scaler_.transform(noise[:, :n])])
-    assert (found.closed_, found.line_) == before and not learned  # judges on four fifths have come and gone
-    assert np.median(known["knn"]) > np.median(found._raw("knn", found.scaler_.transform(noise[:, :n])))
+    known, learned = found.panel_.of_others([found.scaler_.transform(noise[:, :n])])
+    assert (
+        found.panel_.closed,
+        found.panel_.line,
+    ) == before and not learned  # judges on four fifths have come and gone
+    assert np.median(known["knn"]) > np.median(found.panel_.raw("knn", found.scaler_.transform(noise[:, :n])))
 
 
 def test_a_training_part_too_short_to_leave_a_fifth_out_is_judged_whole_and_it_says_so():

@@ -120,7 +120,7 @@ class Estimator(BaseEstimator):
         """Without the copy for inference, which the first answer makes anew: it doubles a copy, and has a device."""
         state = cast(dict[str, Any], super().__getstate__()).copy()
         if "_inference" in state:
-            state["_inference"] = {} if isinstance(state["_inference"], dict) else None
+            state["_inference"] = None
         return state
 
     def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -284,6 +284,13 @@ def on_device(model: nn.Module) -> nn.Module:
     device = torch.accelerator.current_accelerator(check_available=True)
     merged = model.merged() if isinstance(model, Encoder | Ensemble | Stacked) else deepcopy(model)
     return merged if device is None else merged.to(device)
+
+
+def refuse_given(arguments: Mapping[str, Any], reason: str, instead: str) -> None:
+    """An error for the first of these arguments that is not None: what is wrong with it, and what to do instead."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise SettingsError(f"{name}={value!r} {reason}. Leave {name} out, or {instead}.")
 
 
 def weights_hash(model: nn.Module) -> str:

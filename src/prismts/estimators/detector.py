@@ -1,12 +1,9 @@
 """Find what is unusual in a table: fit, score every step, raise alarms, follow a growing series."""
 
-# pyright: reportPrivateUsage=false
-# the stream below is the other half of the detector
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -17,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 from torch import nn
 
-from prismts.data.bridging import bridged
 from prismts.data.period import dominant_period
 from prismts.data.readers import read_with_kind
 from prismts.data.scaling import StandardScaler
@@ -26,9 +22,11 @@ from prismts.data.splits import Borders
 from prismts.data.tables import TableKind, to_table
 from prismts.errors import DataError, SettingsError, ShapeError, unknown_name
 from prismts.estimators.answer import free_name
-from prismts.estimators.base import Estimator, joined, on_device
+from prismts.estimators.base import Estimator, joined, refuse_given
 from prismts.estimators.detect_recipes import DetectRecipe, find_detect_recipe
+from prismts.estimators.detect_stream import DetectStream
 from prismts.estimators.match import reordered
+from prismts.estimators.panel import Array, Panel
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.thresholds import (
     MIN_TAIL,
@@ -40,16 +38,14 @@ from prismts.evaluation.thresholds import (
     tail_threshold,
 )
 from prismts.models import MODELS
-from prismts.models.detectors import DETECTORS, Detector, make_detector
-from prismts.tasks.detect import TwoSidedLine, box_mean, forecast_errors, reconstruction_delay, reconstruction_errors
+from prismts.models.detectors import DETECTORS
 from prismts.tasks.forecast import Forecast
 from prismts.tasks.reconstruct import Reconstruct
 from prismts.training.fit import FitConfig, FitResult
 from prismts.windows import Windows
 
-__all__ = ["AnomalyDetector", "DetectStream"]
+__all__ = ["AnomalyDetector"]
 
-Array = NDArray[np.float64]
 ScoreKind = Literal["reconstruct", "forecast", "both"]
 ThresholdKind = Literal["tail", "quantile"]
 _MIXED = 64  # channels up to which they are mixed; a wider table is read channel by channel, which needs less memory
@@ -185,19 +181,19 @@ class AnomalyDetector(Estimator):
         self.context_length_ = self._choose_context(longest.shape[1]) if recipe.networks else 1
         self.data_hash_ = data_hash(known)
         self._train_networks(known, ends)
-        self._solve(np.concatenate(parts, axis=1))
+        panel = self._untried().solved(np.concatenate(parts, axis=1))
         n_held = int((known.lengths - ends).sum())
         self.calibrated_on_ = f"the validation part, {n_held} steps"
         if n_held < _HELD_OUT:
             ends = np.zeros_like(ends)
             self.calibrated_on_ = f"all {int(known.lengths.sum())} steps of training, which the judges have learned"
         held = np.concatenate([np.arange(n) >= end for n, end in zip(known.lengths, ends, strict=True)])
-        verdicts = {name: np.concatenate([self._raw(name, x) for x in train], axis=1) for name in self.judges_}
-        self._calibrate({name: raw[:, held] for name, raw in verdicts.items()})
+        verdicts = {name: np.concatenate([panel.raw(name, x) for x in train], axis=1) for name in panel.weights}
+        panel = panel.calibrated({name: raw[:, held] for name, raw in verdicts.items()}, ~np.isnan(self.still_))
         self.training_ = np.concatenate([case.values for case in known], axis=1)  # [C, total], in the data's own units
-        self._solve(self._scaled(Series(self.training_)))
-        others, learned = self._of_others(train)
-        scores = self._combined({name: self._on_scale(name, raw) for name, raw in (verdicts | others).items()})
+        self.panel_ = panel.solved(self._scaled(Series(self.training_)))
+        others, learned = self.panel_.of_others(train)
+        scores = self.panel_.combined(self.panel_.on_scale(verdicts | others))
         self.threshold_ = self._find_threshold(scores[held] if self.networks_ else scores)
         if learned:
             words = (
@@ -265,22 +261,19 @@ class AnomalyDetector(Estimator):
     def stream(self) -> DetectStream:
         """Follow a new series that grows: see ``DetectStream``. Several may run beside each other."""
         self._check_fitted()
-        return DetectStream(self)
+        return DetectStream(self.panel_, self.scaler_, self.threshold_, self._new_rows)
 
     def update(self, new_rows: Any) -> Array:
         """Scores of new rows of this detector's own stream: [n_new]; a new ``fit`` begins a new one."""
         self._check_fitted()
         if self._own_stream is None:
-            self._own_stream = DetectStream(self)
+            self._own_stream = self.stream()
         return self._own_stream.update(new_rows)
 
     @property
     def judges_(self) -> dict[str, float]:
         """The weight of each judge."""
-        weights = dict.fromkeys(self.networks_, self.recipe_.weight)
-        if self.recipe_.line:
-            weights["line"] = self.recipe_.line
-        return {**weights, **{name: float(weight) for name, weight in self.recipe_.beside.items()}}
+        return self.panel_.weights
 
     @property
     def members_(self) -> Sequence[nn.Module]:
@@ -291,7 +284,7 @@ class AnomalyDetector(Estimator):
     def delay_(self) -> int:
         """After so many further steps a score is final, where nothing is missing at the end of the series."""
         self._check_fitted()
-        return max(self._reach(name)[1] for name in self.judges_)
+        return self.panel_.delay
 
     # ---- keeping
 
@@ -301,12 +294,12 @@ class AnomalyDetector(Estimator):
             "calibrated_on": self.calibrated_on_, "data_hash": self.data_hash_, "threshold": asdict(self.threshold_),
             "fit_results": {name: asdict(result) for name, result in self.fit_results_.items()},
             "recipe": asdict(self.recipe_),
-            "guarded": {name: [list(scale.guarded) for scale in scales] for name, scales in self.scales_.items()},
+            "guarded": {name: [list(scale.guarded) for scale in scales] for name, scales in self.panel_.scales.items()},
         }  # fmt: skip
         arrays: dict[str, NDArray] = {
             "scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale, "still": self.still_,
         }  # fmt: skip
-        for name, scales in self.scales_.items():
+        for name, scales in self.panel_.scales.items():
             for which, scale in zip(("channels", "whole"), scales, strict=True):
                 arrays[f"{name}.{which}.center"], arrays[f"{name}.{which}.scale"] = scale.center, scale.scale
         if self.recipe_.beside or self.recipe_.line:
@@ -327,23 +320,22 @@ class AnomalyDetector(Estimator):
         self.fit_results_ = {name: FitResult(**result) for name, result in fitted["fit_results"].items()}
         self.scaler_ = StandardScaler(arrays["scaler.mean"], arrays["scaler.scale"])
         self.still_ = arrays.get("still", np.full(self.n_channels_, np.nan))  # folders of before lack it
-        self.scales_ = {}
+        scales: dict[str, tuple[RobustScale, RobustScale]] = {}
         for name, guarded in fitted["guarded"].items():
             first, second = (
                 RobustScale(arrays[f"{name}.{which}.center"], arrays[f"{name}.{which}.scale"], tuple(numbers))
                 for which, numbers in zip(("channels", "whole"), guarded, strict=True)
             )
-            self.scales_[name] = first, second
+            scales[name] = first, second
         with torch.random.fork_rng():  # what is drawn here is replaced at once
             n = self.recipe_.n_members
             self.model_ = nn.ModuleDict(
                 {name: joined([self._untrained(name) for _ in range(n)]) for name in self.networks_}
             )
-        self._inference: dict[str, nn.Module] = {}
         self.training_ = arrays.get("training", np.zeros((self.n_channels_, 0)))
-        self.closed_: dict[str, Detector] = {}
+        self.panel_ = replace(self._untried(), scales=scales)
         if self.recipe_.beside or self.recipe_.line:
-            self._solve(self._scaled(Series(self.training_)))
+            self.panel_ = self.panel_.solved(self._scaled(Series(self.training_)))
         self._own_stream = None
 
     # ---- inside: reading
@@ -369,19 +361,19 @@ class AnomalyDetector(Estimator):
         if not baseline and find_detect_recipe(self.setting, None, None).networks:
             return
         who = f"{self.model!r}" if baseline else f"setting={self.setting!r}"
-        for name, value in (
-            ("model", None if baseline or self.model == "convtimenet" else self.model),
-            ("context_length", length),
-            ("score", None if self.score == "both" else self.score),
-            ("model_settings", None if baseline else self.model_settings or None),
-            ("fit_settings", self.fit_settings or None),
-            ("n_members", self.n_members),
-        ):
-            if value is not None:
-                raise SettingsError(
-                    f"{name}={value!r} is about networks, and {who} trains none. Leave {name} out, or choose "
-                    "setting='combined' or 'network' with a model that has an encoder, such as 'convtimenet'."
-                )
+        given = {
+            "model": None if baseline or self.model == "convtimenet" else self.model,
+            "context_length": length,
+            "score": None if self.score == "both" else self.score,
+            "model_settings": None if baseline else self.model_settings or None,
+            "fit_settings": self.fit_settings or None,
+            "n_members": self.n_members,
+        }
+        refuse_given(
+            given,
+            f"is about networks, and {who} trains none",
+            "choose setting='combined' or 'network' with a model that has an encoder, such as 'convtimenet'",
+        )
 
     def _check_training(self, data: Collection, ends: NDArray[np.int64]) -> None:
         if int(ends.max()) < _SHORTEST:
@@ -414,6 +406,9 @@ class AnomalyDetector(Estimator):
                 f"these data have {read.n_channels} channels.{hint}"
             )
         return reordered(read, self.channels_, "detection"), kind, single
+
+    def _new_rows(self, data: Any) -> NDArray:
+        return self._read_like_training(data)[0].values
 
     def _scaled(self, case: Series) -> Array:
         return self.scaler_.transform(case.values.astype(np.float64))
@@ -452,7 +447,6 @@ class AnomalyDetector(Estimator):
 
     def _train_networks(self, data: Collection, ends: NDArray[np.int64]) -> None:
         self.fit_results_: dict[str, FitResult] = {}
-        self._inference = {}
         found: dict[str, nn.Module] = {}
         length = self.context_length_
         for name in self.networks_:
@@ -499,52 +493,13 @@ class AnomalyDetector(Estimator):
             settings["stride"] = min(settings.get("stride", 4), max(1, settings["patch_length"] // 2))
         return settings
 
-    def _solve(self, train: Array, windows: Mapping[str, int] | None = None) -> None:
-        """Closed forms from scaled values [C, total], with windows of their own choice or these."""
-        self.line_ = TwoSidedLine(train) if self.recipe_.line else None
-        settings = self.recipe_.model if self.model in DETECTORS else {}
-        seeded = {name: {"random_state": self.random_state} for name in ("iforest", "kmeans")}
-        given = {name: {"window": window} for name, window in (windows or {}).items()}
-        self.closed_ = {
-            name: make_detector(name, **{**seeded.get(name, {}), **settings, **given.get(name, {})}).fit(train)
-            for name in self.recipe_.beside
-        }
-
-    def _calibrate(self, verdicts: Mapping[str, Array]) -> None:
-        """The scales of every judge, from what it says of steps of training [C or 1, R]."""
-        self.scales_: dict[str, tuple[RobustScale, RobustScale]] = {}
-        for name, raw in verdicts.items():
-            parts = np.where(np.isnan(raw).all(axis=1, keepdims=True), 0.0, raw)  # no verdict
-            if len(parts) == self.n_channels_:
-                parts[_only_rounding(parts, ~np.isnan(self.still_))] = 0.0
-            channels = RobustScale.fit(parts)
-            whole = RobustScale.fit(self._over_channels(np.nan_to_num(channels.apply(parts)))[None])
-            self.scales_[name] = channels, whole
-
-    def _of_others(self, train: Sequence[Array]) -> tuple[dict[str, Array], bool]:
-        """What each closed form, solved on all but one block of training, says of that block: [C or 1, total].
-
-        And whether it was solved on that block too, where the rest alone is too short for it.
-        """
-        solved, whole = (self.closed_, self.line_), np.concatenate(train, axis=1)  # [C, total]
-        windows = {name: judge.window_ for name, judge in self.closed_.items()}
-        found: dict[str, list[Array]] = {name: [] for name in self.judges_ if name not in self.networks_}
-        begins = np.cumsum([0, *(x.shape[1] for x in train)])
-        try:
-            for first, last in pairwise(np.linspace(0, whole.shape[1], _FOLDS + 1).astype(int)):
-                self._solve(np.concatenate([whole[:, :first], whole[:, last:]], axis=1), windows)
-                for x, begin in zip(train, begins, strict=False):
-                    a, b = max(0, first - begin), min(x.shape[1], last - begin)  # the steps of this series in the block
-                    for name in found if a < b else ():
-                        before, after = self._reach(name)
-                        start = max(0, a - before)
-                        found[name].append(self._raw(name, x[:, start : b + after])[:, a - start : b - start])
-            learned = False
-        except DataError:
-            self.closed_, self.line_ = solved
-            found, learned = {name: [self._raw(name, x) for x in train] for name in found}, True
-        self.closed_, self.line_ = solved
-        return {name: np.concatenate(verdicts, axis=1) for name, verdicts in found.items()}, learned
+    def _untried(self) -> Panel:
+        """The judges before the closed forms among them have learned anything, without their scales."""
+        return Panel(
+            recipe=self.recipe_, networks=cast(nn.ModuleDict, self.model_), n_channels=self.n_channels_,
+            context_length=self.context_length_, period=self.period_, random_state=self.random_state,
+            settings=self.recipe_.model if self.model in DETECTORS else {},
+        )  # fmt: skip
 
     def _find_threshold(self, scores: Array) -> Threshold:
         if self.threshold == "quantile":
@@ -558,100 +513,21 @@ class AnomalyDetector(Estimator):
 
     # ---- inside: judging
 
-    def _raw(self, name: str, x: Array) -> Array:
-        """What a judge says of scaled values x [C, T]: [C, T], or [1, T] where it tells no channels apart.
-
-        NaN where it has no verdict.
-        """
-        if name in self.closed_ and name not in self.networks_:
-            judge = self.closed_[name]
-            if x.shape[1] < judge.window_:
-                return np.full((1, x.shape[1]), np.nan)
-            if judge.__class__.__name__ in _CHANNEL_WISE:
-                found = judge.contributions(x)
-                assert found is not None
-                return found
-            return judge.score(x)[None]
-        if name == "line":
-            assert self.line_ is not None
-            return box_mean(self.line_.errors(x), self._box)
-        if name not in self._inference:
-            self._inference[name] = _in_double(self.model_[name])  # type: ignore[index]
-        model = self._inference[name]
-        if name == "forecast":
-            errors = forecast_errors(model, x, self.context_length_)
-        else:
-            errors = reconstruction_errors(model, x, self.context_length_, n_parts=_BLOCKS[0], block=_BLOCKS[1])
-        return box_mean(errors, self._box)
-
-    @property
-    def _box(self) -> int:
-        return round(self.recipe_.smooth * self.period_)
-
-    def _reach(self, name: str) -> tuple[int, int]:
-        """How many steps before it, and after it, the verdict of a judge on a step depends on."""
-        if name in self.closed_:
-            if name == "spectral_residual":
-                return 2**40, 2**40
-            return self.closed_[name].window_ - 1, self.closed_[name].window_ - 1
-        box = max(self._box, 1)
-        if name == "line":
-            assert self.line_ is not None
-            return self.line_.reach + box - 1 - box // 2, self.line_.reach + box // 2
-        ahead = reconstruction_delay(self.context_length_) if name == "reconstruct" else 0
-        return self.context_length_ + box - 1 - box // 2, ahead + box // 2
-
-    def _over_channels(self, x: Array) -> Array:
-        return x.max(axis=0) if self.recipe_.over_channels == "max" else x.mean(axis=0)
-
-    def _judged(self, x: Array) -> dict[str, Array]:
-        """Every judge's verdict by channel [C or 1, T], on the scale of each channel; 0 where there is none."""
-        return {name: self._on_scale(name, self._raw(name, x)) for name in self.judges_}
-
-    def _on_scale(self, name: str, raw: Array) -> Array:
-        scale = self.scales_[name][0]
-        return np.nan_to_num(scale.apply(np.broadcast_to(raw, (len(scale.center), raw.shape[1]))))
-
-    def _combined(self, judged: Mapping[str, Array]) -> Array:
-        """The score [T], from the verdicts of all judges by channel."""
-        weights = self.judges_
-        total = sum(
-            weights[name] * self.scales_[name][1].apply(self._over_channels(verdict)[None])[0]
-            for name, verdict in judged.items()
-        )
-        return np.asarray(total) / sum(weights.values())
-
     def _score(self, x: Array, name: str) -> Array:
-        shortest = min(self._needed(judge) for judge in self.judges_)
+        self._check_long_enough(x, name)
+        return self.panel_.combined(self.panel_.judged(x))
+
+    def _by_channel(self, x: Array, name: str) -> Array:
+        self._check_long_enough(x, name)
+        return self._blaming_the_still(self.panel_.by_channel(self.panel_.judged(x)), x)
+
+    def _check_long_enough(self, x: Array, name: str) -> None:
+        shortest = min(self.panel_.needed(judge) for judge in self.judges_)
         if x.shape[1] < shortest:
             raise DataError(
                 f"Series {name!r} has {x.shape[1]} steps, but this detector reads windows of {shortest} at least. Pass "
                 "a longer series, or fit with a shorter context_length."
             )
-        return self._combined(self._judged(x))
-
-    def _needed(self, name: str) -> int:
-        """Steps that a judge needs to judge at all."""
-        if name in self.closed_:
-            return self.closed_[name].window_
-        if name == "line":
-            assert self.line_ is not None
-            return 2 * self.line_.reach + 1
-        return self.context_length_ + (name == "forecast")
-
-    def _by_channel(self, x: Array, name: str) -> Array:
-        self._score(x[:, :0] if not x.size else x, name)
-        judged = self._judged(x)
-        weights = self.judges_
-        telling = {name: one for name, one in judged.items() if len(one) == self.n_channels_}
-        if not telling:
-            found = np.broadcast_to(self._combined(judged) / self.n_channels_, x.shape).copy()
-            return self._blaming_the_still(found, x)
-        total = sum(weights[name] for name in telling)
-        found = np.zeros(x.shape)
-        for name, one in telling.items():
-            found += weights[name] / total * one / float(self.scales_[name][1].scale[0]) / self.n_channels_
-        return self._blaming_the_still(found, x)
 
     def _blaming_the_still(self, found: Array, x: Array) -> Array:
         """Contributions [C, T] with channels first that stood still in training and move in scaled values x [C, T].
@@ -664,7 +540,7 @@ class AnomalyDetector(Estimator):
         moved = np.flatnonzero(away.any(axis=1))
         if not moved.size:
             return found
-        windows = [judge.window_ for name, judge in self.closed_.items() if name != "spectral_residual"]
+        windows = [judge.window_ for name, judge in self.panel_.closed.items() if name != "spectral_residual"]
         away = maximum_filter1d(away[moved], 2 * max(windows, default=1) - 1, axis=1, mode="constant")
         most = np.maximum(found.max(axis=0), 0.0)  # [T]
         first = most + np.maximum(found[moved], 0.0) + away / (1.0 + away)
@@ -684,96 +560,6 @@ class AnomalyDetector(Estimator):
         columns[threshold] = np.full(len(scores), self.threshold_.value)
         columns[alarm] = self.threshold_.alarms(scores).astype(np.int64)
         return to_table(replace(kind, time=time, series=series), columns)
-
-
-class DetectStream:
-    """A series that grows: after every ``update``, ``scores`` is what ``score_samples`` gives for all rows so far.
-
-    Until the series is as long as the shortest window, all scores are 0. Only the end is judged anew: the scores before
-    ``n_final`` never change again, those behind it are provisional for want of the steps after them. Where values are
-    missing at the end, the straight lines that the closed forms read there are not known yet either, and the steps
-    since the last observed ones stay provisional too.
-    """
-
-    def __init__(self, detector: AnomalyDetector) -> None:
-        self.detector = detector
-        self._values = np.zeros((detector.n_channels_, 0))  # [C, T] scaled
-        self.scores: Array = np.zeros(0)  # [T]
-        self.n_final = 0  # steps whose score will not change
-
-    def __len__(self) -> int:
-        return self._values.shape[1]
-
-    @property
-    def alarms(self) -> NDArray[np.bool_]:
-        """Which of the steps so far are above the threshold: [T]."""
-        return self.detector.threshold_.alarms(self.scores)
-
-    def update(self, new_rows: Any) -> Array:
-        """Read new rows, and return their scores [n_new], which may be provisional.
-
-        ``new_rows`` is an array [n_channels, n_new], one row of values [n_channels], or a table.
-        """
-        detector = self.detector
-        if isinstance(new_rows, np.ndarray | list | tuple) and np.ndim(new_rows) == 1:
-            rows = np.asarray(new_rows, dtype=np.float64)[:, None]
-            if len(rows) != detector.n_channels_:
-                raise ShapeError(
-                    f"One row has a value for each of {detector.n_channels_} channels, but got {len(rows)} values. "
-                    "Several rows of one channel are rows[None, :]."
-                )
-        elif isinstance(new_rows, np.ndarray):
-            rows = np.asarray(new_rows, dtype=np.float64)
-            if rows.ndim != 2 or len(rows) != detector.n_channels_:
-                raise ShapeError(
-                    f"New rows are [channel={detector.n_channels_}, time], but got shape {list(rows.shape)}. If time "
-                    "comes first, pass rows.T."
-                )
-        else:
-            read, _, _ = detector._read_like_training(new_rows)
-            rows = read.values
-        if np.isinf(rows).any():
-            raise DataError("New rows hold an infinite value. Replace it by a number, or by NaN: not observed.")
-        old = len(self)
-        new = detector.scaler_.transform(rows.astype(np.float64))
-        self._values = np.concatenate([self._values, new], axis=1)
-        self.scores = np.concatenate([self.scores, np.zeros(new.shape[1])])
-        if new.shape[1]:
-            self._judge_anew()
-        return self.scores[old:]
-
-    def events(self, *, merge_gap: int = 0) -> list[Event]:
-        """The stretches of alarms so far; without the channels to blame."""
-        return events(self.alarms, self.scores, merge_gap=merge_gap)
-
-    def _judge_anew(self) -> None:
-        detector, x = self.detector, self._values
-        n = x.shape[1]
-        if n < min(detector._needed(name) for name in detector.judges_):
-            return
-        before = max(detector._reach(name)[0] for name in detector.judges_)
-        after = detector.delay_
-        longest = max(detector._needed(name) for name in detector.judges_)
-        hop = max(1, detector.context_length_ // 2)
-        first = max(0, self.n_final - before - after)
-        first = max(0, min(first, n - longest - before)) // hop * hop  # windows of the networks lie at whole hops
-        if first and first < hop + detector.context_length_:
-            first = 0  # the first window judges its beginning too
-        cut = self._bridgeable(first)
-        part = x[:, first:].copy()
-        part[:, 0] = np.where(np.isnan(part[:, 0]), cut, part[:, 0]) if first else part[:, 0]
-        scores = detector._combined(detector._judged(part))
-        self.scores[self.n_final :] = scores[self.n_final - first :]
-        seen = ~np.isnan(x)
-        last = np.where(seen.any(axis=1), n - 1 - seen[:, ::-1].argmax(axis=1), -1)  # [C]
-        self.n_final = max(self.n_final, min(int(last.min()) + 1, n) - after, 0)
-
-    def _bridgeable(self, step: int) -> Array:
-        """The values of the straight lines at a step: [C]."""
-        return bridged(self._values)[:, step] if np.isnan(self._values[:, step]).any() else self._values[:, step]
-
-
-_CHANNEL_WISE = ("SubPCA", "SpectralResidual", "MatrixProfile")  # closed forms that score each channel by itself
 
 
 def _split(data: Collection, validation: Any) -> tuple[Collection, NDArray[np.int64]]:
@@ -820,13 +606,6 @@ def _still(data: Collection) -> Array:
     return np.where(low == high, low, np.nan)
 
 
-def _only_rounding(verdicts: Array, still: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the verdicts [C, T] on channels that stood ``still`` [C] are nothing but rounding beside the others."""
-    size = np.nanmax(np.abs(verdicts), axis=1)
-    usual = float(np.median(size[~still])) if not still.all() else 0.0
-    return still & (size <= 1e-9 * usual)
-
-
 def _thinned(
     data: Collection, context_length: int, horizon: int, scaler: StandardScaler, most: int, **part: Any
 ) -> Windows:
@@ -835,10 +614,3 @@ def _thinned(
         stride = -(-len(windows) // most)
         return Windows(data, context_length, horizon, scaler=scaler, stride=stride, **part)
     return windows
-
-
-def _in_double(model: nn.Module) -> nn.Module:
-    """A copy for inference in double precision, where the device has it."""
-    copy = on_device(model)
-    place = next((p.device.type for p in copy.parameters()), "cpu")
-    return (copy.cpu() if place == "mps" else copy).double()

@@ -25,7 +25,7 @@ from prismts.data.splits import Borders
 from prismts.data.tables import TableKind
 from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.estimators.answer import forecast_table
-from prismts.estimators.base import Estimator, joined, on_device, weights_hash
+from prismts.estimators.base import Estimator, joined, on_device, refuse_given, weights_hash
 from prismts.estimators.conformal import conformal_offsets
 from prismts.estimators.learned import Learned
 from prismts.estimators.match import in_steps_of, reordered, rows_of, scaler_for, season_scales
@@ -475,18 +475,18 @@ class Forecaster(Estimator):
         if self.line is not None:
             self._check_line(self.line)
         if not find_model(self._architecture).is_trained:
-            for name, value in (
-                ("setting", None if self.setting == "default" else self.setting),
-                ("fit_settings", self.fit_settings or None),
-                ("n_members", n),
-                ("loss", self.loss),
-                ("line", self.line),
-            ):
-                if value is not None:
-                    raise SettingsError(
-                        f"{name}={value!r} tells how networks are trained, and {self.model!r} is computed without "
-                        f"training. Leave {name} out, or choose a model that is trained, such as 'convtimenet'."
-                    )
+            given = {
+                "setting": None if self.setting == "default" else self.setting,
+                "fit_settings": self.fit_settings or None,
+                "n_members": n,
+                "loss": self.loss,
+                "line": self.line,
+            }
+            refuse_given(
+                given,
+                f"tells how networks are trained, and {self.model!r} is computed without training",
+                "choose a model that is trained, such as 'convtimenet'",
+            )
 
     def _check_line(self, line: str) -> None:
         if line not in LINES:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from prismts.errors import SettingsError
 from prismts.estimators.detector import AnomalyDetector
+from prismts.estimators.panel import Panel
 from prismts.evaluation.thresholds import RobustScale
 from prismts.models.detect_neighbors import KMeans, Neighbors
 from prismts.models.detect_pca import PCA, Axes, SubPCA
@@ -65,8 +66,8 @@ class DetectGraph(nn.Module):
         self.threshold = float(detector.threshold_.value)
         self.blame = _Still(detector) if np.isfinite(detector.still_).any() else None
         for name in detector.judges_:
-            self.judges.append(_judge(detector, name))
-            self.scales.append(_Scales(*detector.scales_[name]))
+            self.judges.append(_judge(detector.panel_, name))
+            self.scales.append(_Scales(*detector.panel_.scales[name]))
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, C, T] to scores [B, T], 0 or 1 [B, T], and what each channel adds [B, C, T]."""
@@ -96,7 +97,7 @@ def detect_graph(detector: AnomalyDetector) -> Graph:
     Raises:
         SettingsError: a judge cannot be written as a graph; the message names it.
     """
-    refused = refused_judges(detector.closed_)
+    refused = refused_judges(detector.panel_.closed)
     if refused:
         said = "; ".join(f"{name!r} {what}" for name, what in refused.items())
         raise SettingsError(
@@ -104,7 +105,8 @@ def detect_graph(detector: AnomalyDetector) -> Graph:
             "setting, of 'sub_pca', 'pca', 'kmeans' or 'knn', or serve the model folder itself."
         )
     n_channels = detector.n_channels_
-    needed = max(detector._needed(name) for name in detector.judges_) + 1  # a single window is no size for the exporter
+    panel = detector.panel_
+    needed = max(panel.needed(name) for name in panel.weights) + 1  # a single window is no size for the exporter
     inputs = {"values": Port(("batch", n_channels, "time"), "float32", "the user's own", "NaN: not observed")}
     units = "interquartile ranges above the usual"
     outputs = {
@@ -115,7 +117,7 @@ def detect_graph(detector: AnomalyDetector) -> Graph:
     facts: dict[str, Any] = {
         "context_length": detector.context_length_, "threshold": float(detector.threshold_.value),
         "threshold_found_by": detector.threshold_.words, "period": detector.period_, "judges": detector.judges_,
-        "delay": detector.delay_, "reach": max(detector._reach(name)[0] for name in detector.judges_),
+        "delay": detector.delay_, "reach": max(panel.reach(name)[0] for name in panel.weights),
         "networks": list(detector.networks_),
     }  # fmt: skip
     example = (torch.randn(2, n_channels, needed + 37),)
@@ -131,7 +133,7 @@ class _Still(nn.Module):
     def __init__(self, detector: AnomalyDetector) -> None:
         super().__init__()
         still, scaler = detector.still_[:, None], detector.scaler_
-        windows = [judge.window_ for judge in detector.closed_.values()]
+        windows = [judge.window_ for judge in detector.panel_.closed.values()]
         self.reach = int(max(windows, default=1)) - 1  # steps to either side of a move that share the blame
         self.register_buffer("value", numbers(scaler.transform(still)))  # [C, 1], NaN for a channel that moved
         rounding = np.maximum(1e-6 * np.abs(still), 1e-12) / scaler.scale[0][:, None]
@@ -177,9 +179,9 @@ class _Scales(nn.Module):
 # ---- judges: each reads scaled and bridged values [B, C, T] and where they were observed, and answers [B, C or 1, T]
 
 
-def _judge(detector: AnomalyDetector, name: str) -> nn.Module:
-    if name in detector.closed_ and name not in detector.networks_:
-        judge = detector.closed_[name]
+def _judge(panel: Panel, name: str) -> nn.Module:
+    if name in panel.closed:
+        judge = panel.closed[name]
         if isinstance(judge, SubPCA):
             return _ChannelAxes(judge)
         if isinstance(judge, PCA):
@@ -189,12 +191,12 @@ def _judge(detector: AnomalyDetector, name: str) -> nn.Module:
         assert isinstance(judge, Neighbors)
         return _Windowed(judge, _Nearest(judge.known_, judge.config.n_neighbors))
     if name == "line":
-        assert detector.line_ is not None
-        return _Line(detector.line_, detector._box)
-    network = merged_copy(cast(nn.ModuleDict, detector.model_)[name])
+        assert panel.line is not None
+        return _Line(panel.line, panel.box)
+    network = merged_copy(panel.networks[name])
     if name == "forecast":
-        return _Forecast(network, detector.context_length_, detector._box)
-    return _Reconstruction(network, detector.context_length_, detector._box)
+        return _Forecast(network, panel.context_length, panel.box)
+    return _Reconstruction(network, panel.context_length, panel.box)
 
 
 class _Windowed(nn.Module):

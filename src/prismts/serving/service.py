@@ -442,7 +442,7 @@ def _told_of_stream(session: Session) -> dict[str, Any]:
     facts = session.worker.engine.facts
     return {
         "stream": session.id, "model": facts.name, "channels": facts.channels, "frequency": session.frequency,
-        "threshold": facts.threshold, "delay": session.stream.detector.delay_, "n_rows": len(session),
+        "threshold": facts.threshold, "delay": session.stream.delay, "n_rows": len(session),
         "n_final": session.stream.n_final,
     }  # fmt: skip
 
