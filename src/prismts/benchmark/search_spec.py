@@ -16,7 +16,7 @@ from prismts.estimators.case_recipes import find_case_recipe
 from prismts.estimators.recipes import find_recipe
 from prismts.models import make_settings
 from prismts.models.convtimenet import ConvTimeNetConfig
-from prismts.ranges import expect_seed
+from prismts.ranges import expect_counts, expect_seed
 
 __all__ = ["SCORES", "Budget", "SearchSpec", "read_search"]
 
@@ -109,15 +109,10 @@ class SearchSpec:
             raise unknown_name(f"score for {self.task}", self.score, scores)
         if self.prune not in get_args(Prune):
             raise unknown_name("way to prune", self.prune, get_args(Prune))
-        for name, least in (
-            ("context_length", 1), ("horizon", 1), ("trials", 1), ("warmup_epochs", 0), ("n_random", 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise SettingsError(f"{name} is a whole number from {least}, but got {value!r}.")
+        expect_counts(self, "context_length", "horizon", "trials", "n_random", or_none=("n_members",))
+        if type(self.warmup_epochs) is not int or self.warmup_epochs < 0:
+            raise SettingsError(f"warmup_epochs is a whole number from 0, but got {self.warmup_epochs!r}.")
         expect_seed(self.seed)
-        if self.n_members is not None and (type(self.n_members) is not int or self.n_members < 1):
-            raise SettingsError(f"n_members counts networks, a whole number from 1, but got {self.n_members!r}.")
         make_settings(ConvTimeNetConfig, self.model)
         recipe = find_recipe if self.task == "forecast" else find_case_recipe
         recipe(self.setting, dict(self.model), dict(self.fit)).fit.changed(self.fit)
