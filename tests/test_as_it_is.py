@@ -19,8 +19,8 @@ X = np.stack([np.sin(STEPS / 4), 100 + np.cos(STEPS / 6)])
 FEW = {"fit_settings": {"max_epochs": 1}, "progress": False}
 
 
-def ridge() -> Forecaster:
-    return Forecaster("ridge", context_length=48, horizon=3, progress=False)
+def ridge(context_length: int = 48) -> Forecaster:
+    return Forecaster("ridge", context_length=context_length, horizon=3, progress=False)
 
 
 def test_channels_are_told_apart_by_name_also_where_the_names_are_numbers():
@@ -139,10 +139,56 @@ def test_text_keeps_its_offset_where_it_is_one_and_is_in_utc_where_it_is_not(tmp
     both = winter.assign(time=times.astype(str))
     winter.to_csv(tmp_path / "t.csv", index=False)
     last = times[-1] + pd.Timedelta("1h")
-    for source, offset in ((winter, "UTC+01:00"), (both, "UTC"), (tmp_path / "t.csv", "UTC")):
+    for source, offset in ((winter, "UTC+01:00"), (both, "UTC"), (tmp_path / "t.csv", "UTC+01:00")):
         first = ridge().fit(source).predict()["time"].iloc[0]
         assert (first, str(first.tz)) == (last, offset)
     assert str(ridge().fit(pl.DataFrame(winter)).predict()["time"].dtype.time_zone) == "UTC"  # has no zone of offsets
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin", "Asia/Tokyo", "Australia/Sydney"])
+@pytest.mark.parametrize("frequency", ["D", "W-MON", "MS"])
+def test_days_in_a_zone_are_days_also_where_its_clock_is_put_forward(zone, frequency, tmp_path):
+    times = pd.date_range("2020-01-01", periods=180, freq=frequency, tz=zone)
+    table = pd.DataFrame({"time": times[:-3], "a": X[0][:177]})
+    series = prismts.read(table)
+    assert (series.timestamps == times[:-3].tz_localize(None).to_numpy()).all()
+    assert series.frequency == frequency and "by the clock there" in str(series.findings[0])
+    model = ridge(context_length=12).fit(table)
+    assert model.predict()["time"].tolist() == times[-3:].tolist()
+    model.save(tmp_path / "m")
+    assert prismts.load(tmp_path / "m").predict()["time"].tolist() == times[-3:].tolist()
+    told = ridge(context_length=12).fit(pl.from_pandas(table)).predict()["time"].to_list()
+    assert [pd.Timestamp(one) for one in told] == times[-3:].tolist()
+    table.astype({"time": str}).to_csv(tmp_path / "t.csv", index=False)  # several offsets: days without any come back
+    dates = times[-3:] if zone == "Asia/Tokyo" else times[-3:].tz_localize(None)
+    assert ridge(context_length=12).fit(tmp_path / "t.csv").predict()["time"].tolist() == dates.tolist()
+
+
+def test_rows_are_days_by_their_clock_or_by_a_frequency_that_is_given():
+    def read(times, **how):
+        return prismts.read(pd.DataFrame({"time": times, "a": np.arange(float(len(times)))}), **how)
+
+    one = pd.DatetimeIndex(["2024-07-01"], tz="Europe/Berlin")
+    assert str(read(one).timestamps[0])[:13] == "2024-06-30T22"  # a row alone may be of any frequency
+    assert str(read(one, frequency="D").timestamps[0])[:13] == "2024-07-01T00"
+    assert str(read(one, frequency="h").timestamps[0])[:13] == "2024-06-30T22"
+    every_24_hours = pd.date_range("2024-03-20 01:00", periods=30, freq="24h", tz="UTC").tz_convert("Europe/Berlin")
+    steady = read(every_24_hours)  # at 2 o'clock, and at 3 in summer: instants
+    assert steady.frequency == "D" and str(steady.timestamps[-1])[:13] == "2024-04-18T01"
+    noon = pd.date_range("2024-03-20 12:00", periods=30, freq="D", tz="Europe/Berlin")
+    assert str(read(noon).timestamps[-1])[:13] == "2024-04-18T12"
+    with pytest.raises(DataError, match="which is not a multiple of the usual step"):
+        read(noon.delete(10).insert(10, noon[10] + pd.Timedelta("1h")))
+
+
+def test_a_midnight_that_a_clock_leaves_out_is_told_as_the_first_time_after_it():
+    days = pd.date_range("2024-04-14", periods=14, freq="D").tz_localize("Africa/Cairo", nonexistent="shift_forward")
+    assert days[12].hour == 1  # on 26 April the clock there goes from 0 to 1 o'clock
+    table = pd.DataFrame({"time": days[:11], "a": np.arange(11.0)})
+    model = Forecaster("last_value", context_length=4, horizon=3, progress=False).fit(table, validation=None)
+    assert model.predict()["time"].tolist() == days[11:].tolist()
+    known = prismts.read(pd.DataFrame({"time": days, "a": np.arange(14.0)}), frequency="D")
+    assert [str(time)[:13] for time in known.timestamps[11:]] == ["2024-04-25T00", "2024-04-26T00", "2024-04-27T00"]
 
 
 def test_scores_and_filled_rows_stand_in_the_zone_too():

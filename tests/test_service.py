@@ -657,6 +657,18 @@ def test_a_stream_tells_times_in_the_zone_of_its_rows(client):
     assert fed.json()["columns"]["time"] == [at.isoformat() for at in frame["date"]]
 
 
+@pytest.mark.parametrize("asked", ["?frequency=D", ""])
+def test_days_of_a_stream_are_read_by_the_clock_of_their_zone_row_after_row(client, asked):
+    frame = question("watch").iloc[:20]
+    frame["date"] = pd.date_range("2024-03-01", periods=20, freq="D", tz="America/New_York")  # forward on the 10th
+    place = f"/detect/streams/{client.post(f'/detect/streams{asked}').json()['stream']}"
+    for rows in (frame.iloc[:5], *(frame.iloc[i : i + 1] for i in range(5, 20))):
+        fed = client.post(place, content=json_of(rows.astype({"date": str})), headers={"Content-Type": JSON})
+        assert fed.status_code == 200, fed.text
+    told = client.get(place).json()["columns"]["time"]
+    assert [pd.Timestamp(one).date() for one in told] == [at.date() for at in frame["date"]]
+
+
 def test_a_stream_of_nested_arrays_counts_its_steps(client, loaded):
     values = question("watch").iloc[:, 1:].to_numpy().T  # [C, T]
     place = f"/detect/streams/{client.post('/detect/streams').json()['stream']}"

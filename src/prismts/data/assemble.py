@@ -18,7 +18,7 @@ from prismts.data.cells import channel_of, constant
 from prismts.data.columns import Columns
 from prismts.data.layout import Duplicates, Gaps, Layout, lay_out
 from prismts.data.series import Collection, Finding, Series, storage_dtype
-from prismts.data.times import Times, looks_like_times, times_of
+from prismts.data.times import Clock, Times, looks_like_times, times_of
 from prismts.errors import DataError
 
 __all__ = ["Options", "assemble"]
@@ -39,13 +39,15 @@ class Options(NamedTuple):
     missing_codes: Sequence[float] | None = None
     may_be_empty: bool = False  # whether a channel may have no observed value at all
     exact: bool = False  # whether values are kept in double precision, whatever they need
+    local: bool | None = None  # whether times are read by the clock of their zone; None: as times_of finds
 
 
-def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Collection, str | None]:
-    """The series in a table, and the name of the time column that was found in it."""
+def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Collection, str | None, Clock]:
+    """The series in a table, the name of the time column that was found in it, and how its times are told."""
     if not columns.n_rows:
         raise DataError(f"{columns.source} has no rows.")
     time, times = _find_times(columns, options)
+    told = Clock() if times is None else times.told
     channels, findings = _find_channels(columns, options, time)
     codes, names = _find_series(columns, options.series)
 
@@ -65,12 +67,12 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
     findings = (*columns.findings, *layout.findings, *findings, *noted)
     if options.series is None:
         series = Series(values, tuple(channels), layout.timestamps, layout.frequency, name, findings=findings)
-        return series, time if _tells_when(times, layout) else None
+        return series, time if _tells_when(times, layout) else None, told
     collection = Collection(
         values, layout.offsets, names, tuple(channels), layout.timestamps, layout.frequency, name=name,
         findings=findings,
     )  # fmt: skip
-    return collection, time if _tells_when(times, layout) else None
+    return collection, time if _tells_when(times, layout) else None, told
 
 
 def _tells_when(times: Times | None, layout: Layout) -> bool:
@@ -115,7 +117,7 @@ def _fill(
 def _find_times(columns: Columns, options: Options) -> tuple[str | None, Times | None]:
     """The column named by the caller; else by its name; else the only one that holds times."""
     if options.time is not None:
-        return options.time, times_of(columns.one(options.time), options.time, columns.source)
+        return options.time, _times(columns, options.time, options)
     taken = {options.series, *(options.values or ())}
     free = [name for name in columns.kinds if name not in taken]
     found = [name for name in free if name.lower() in TIME_NAMES and _could_be_time(columns, name)]
@@ -128,7 +130,11 @@ def _find_times(columns: Columns, options: Options) -> tuple[str | None, Times |
         )
     if not found:
         return None, None
-    return found[0], times_of(columns.one(found[0]), found[0], columns.source)
+    return found[0], _times(columns, found[0], options)
+
+
+def _times(columns: Columns, name: str, options: Options) -> Times:
+    return times_of(columns.one(name), name, columns.source, frequency=options.frequency, local=options.local)
 
 
 def _could_be_time(columns: Columns, name: str) -> bool:

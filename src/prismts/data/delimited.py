@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ def columns_of_csv(path: Path) -> Columns:
     lines = data[: 2**20].lstrip(b"\r\n").splitlines()[:_LINES]
     separator = max(b",;\t|", key=lines[0].count)
     decimal_comma = separator == ord(";") and any(_DECIMAL_COMMA.search(line) for line in lines[1:])
-    table = _parse(data, path.name, chr(separator), "," if decimal_comma else ".")
+    table, zoned = _parse(data, path.name, chr(separator), "," if decimal_comma else ".")
     names = [name.strip() for name in table.column_names]
     repeated = next((name for name, n in Counter(names).items() if n > 1), None)
     if repeated is not None:
@@ -56,7 +57,8 @@ def columns_of_csv(path: Path) -> Columns:
     if decimal_comma:
         table, noted = _ungrouped(table)
         findings = (*findings, *noted)
-    return columns_of_arrow(table, path.name, findings)
+    columns = columns_of_arrow(table, path.name, findings)
+    return replace(columns, kinds={name: "time" if name in zoned else kind for name, kind in columns.kinds.items()})
 
 
 def _ungrouped(table: pa.Table) -> tuple[pa.Table, list[Finding]]:
@@ -76,7 +78,8 @@ def _ungrouped(table: pa.Table) -> tuple[pa.Table, list[Finding]]:
     return table, findings
 
 
-def _parse(data: bytes, source: str, separator: str, decimal_point: str) -> pa.Table:
+def _parse(data: bytes, source: str, separator: str, decimal_point: str) -> tuple[pa.Table, set[str]]:
+    """The table, and the names of columns of times with an offset, which are in it as text."""
     ragged: list[pc.InvalidRow] = []
 
     def refuse(row: pc.InvalidRow) -> str:
@@ -88,7 +91,14 @@ def _parse(data: bytes, source: str, separator: str, decimal_point: str) -> pa.T
     # Types are guessed from a block. Where a later block contradicts the first, the second try takes all as one block.
     for block_size in (2**20, min(len(data) + 1, 2**31 - 1)):
         try:
-            return pc.read_csv(pa.py_buffer(data), pc.ReadOptions(block_size=block_size), parse, convert)
+            read = pc.ReadOptions(block_size=block_size)
+            table = pc.read_csv(pa.py_buffer(data), read, parse, convert)
+            zoned = [one.name for one in table.schema if pa.types.is_timestamp(one.type) and one.type.tz is not None]
+            for name in zoned:  # only the text keeps the offset
+                convert.column_types, convert.include_columns = {name: pa.string()}, [name]
+                text = pc.read_csv(pa.py_buffer(data), read, parse, convert)
+                table = table.set_column(table.column_names.index(name), name, text.column(0))
+            return table, {name.strip() for name in zoned}
         except (pa.ArrowException, OverflowError) as error:
             failure = error
             if ragged:

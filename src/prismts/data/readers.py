@@ -101,8 +101,10 @@ def read_with_kind(
 ) -> tuple[Series | Collection, TableKind]:
     """As ``read``, and what kind of table it was, so that ``to_table`` can answer in kind; files count as pandas.
 
-    Times are instants: inside they are in UTC, and a table of answers shows them in the zone they came in. Text with
-    one offset throughout keeps that offset, text with several, and the text of a file, comes back in UTC.
+    Times with a zone are instants: inside they are in UTC, and a table of answers shows them in the zone they came in.
+    Text with one offset throughout keeps that offset, text with several comes back in UTC. Days are another matter:
+    rows that all stand at one time of the day in their zone, or have a frequency of whole days, are read by the clock
+    there, and come back by it; text with several offsets then comes back without any.
 
     ``exact`` keeps the values of tables and files in double precision.
     """
@@ -134,8 +136,8 @@ def _read(source: Any, options: Options) -> tuple[Series | Collection, TableKind
         return _read_file(Path(source).expanduser(), options)
     if is_frame(source):
         columns, kind = columns_of_frame(source, options.time, options.series)
-        data, found = assemble(columns, options, "series" if options.series is None else "collection")
-        whole = TableKind.of_columns(kind.backend, columns, found, options.series)
+        data, time, told = assemble(columns, options, "series" if options.series is None else "collection")
+        whole = TableKind.of_columns(kind.backend, columns, time, told, options.series)
         return data, replace(whole, time_is_index=kind.time_is_index)
     if isinstance(source, np.ndarray):
         return of_array(source, missing_codes=options.missing_codes, may_be_empty=options.may_be_empty), TableKind(
@@ -189,8 +191,8 @@ def _read_file(path: Path, options: Options) -> tuple[Series | Collection, Table
     existing_file(path)
     found = columns_of(path)
     if found is not None:
-        data, time = assemble(found[0], options, found[1])
-        return data, TableKind.of_columns("pandas", found[0], time, options.series)
+        data, time, told = assemble(found[0], options, found[1])
+        return data, TableKind.of_columns("pandas", found[0], time, told, options.series)
     ending = next((ending for ending in ARRAY_FILES if path.name.lower().endswith(ending)), None)
     if ending is None:
         known = ", ".join(sorted((*TABLE_FILES, *ARRAY_FILES)))

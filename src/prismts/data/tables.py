@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from prismts.data.columns import Columns, Kind, kind_of
-from prismts.data.times import looks_like_times, zone_of
+from prismts.data.times import Clock, looks_like_times
 from prismts.errors import DataError
 
 __all__ = ["TableKind", "columns_of_frame", "is_frame", "to_table"]
@@ -30,15 +30,17 @@ class TableKind:
     time: str | None = None  # name of the time column, or of the index
     series: str | None = None  # name of the column that tells series apart
     time_is_index: bool = False  # pandas only
-    zone: str | None = None  # of the times, which are in UTC inside: "Europe/Berlin", "+01:00"
+    zone: str | None = None  # of the times: "Europe/Berlin", "+01:00"
+    local: bool = False  # whether times inside are those of the clock of the zone; else they are in UTC
     series_type: str | None = None  # of the names of series where they are no text, as numpy calls it: "int64"
 
     @classmethod
-    def of_columns(cls, backend: Backend, columns: Columns, time: str | None, series: str | None) -> TableKind:
-        """The kind of a table whose time and series columns are known."""
+    def of_columns(
+        cls, backend: Backend, columns: Columns, time: str | None, told: Clock, series: str | None
+    ) -> TableKind:
+        """The kind of a table whose time column, how its times are told, and series column are known."""
         return cls(
-            backend, time, series,
-            zone=None if time is None else zone_of(columns.one(time)),
+            backend, time, series, zone=told.zone, local=told.local,
             series_type=None if series is None else _plain_type(columns.one(series).type),
         )  # fmt: skip
 
@@ -51,8 +53,8 @@ def is_frame(source: object) -> bool:
 def to_table(kind: TableKind, columns: Mapping[str, NDArray]) -> Any:
     """A table of the given kind from columns of equal length: [n_rows] each.
 
-    The kind "array" gives [n_channels, n_rows] and leaves the time and series columns out. Times in UTC get the zone of
-    the kind, and names of series their type.
+    The kind "array" gives [n_channels, n_rows] and leaves the time and series columns out. Times get the zone of the
+    kind, and names of series their type.
     """
     if kind.backend == "array":
         return np.stack([column for name, column in columns.items() if name not in (kind.time, kind.series)])
@@ -61,7 +63,7 @@ def to_table(kind: TableKind, columns: Mapping[str, NDArray]) -> Any:
         table[kind.series] = _typed(columns[kind.series], kind.series_type)
     times = None if kind.time is None else columns.get(kind.time)
     if kind.time is not None and kind.zone is not None and isinstance(times, np.ndarray) and times.dtype.kind == "M":
-        table[kind.time] = _zoned(times, kind.time, kind.zone, kind.backend)
+        table[kind.time] = _zoned(times, kind.time, Clock(kind.zone, kind.local), kind.backend)
     if kind.backend == "pandas":
         frame = pd.DataFrame(table)
         return frame.set_index(kind.time) if kind.time_is_index and kind.time in columns else frame
@@ -81,8 +83,13 @@ def _typed(names: NDArray, kind: str) -> NDArray:
     return names == "True" if kind == "bool" else names.astype(str).astype(kind)
 
 
-def _zoned(times: NDArray[np.datetime64], name: str, zone: str, backend: str) -> Any:
-    """A column of times in UTC as the same instants in a zone."""
+def _zoned(times: NDArray[np.datetime64], name: str, told: Clock, backend: str) -> Any:
+    """A column of times as instants in a zone; where its clock is put forward over a time, the first one after it."""
+    zone = cast(str, told.zone)
+    if told.local:
+        first = np.ones(len(times), dtype=bool)  # of two hours that the clock tells alike
+        there = pd.Series(times).dt.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
+        times = there.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
     if backend == "pandas":
         return pd.Series(times).dt.tz_localize("UTC").dt.tz_convert(zone)
     column = pa.array(times.astype("datetime64[ns]")).cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("ns", zone))

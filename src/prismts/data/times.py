@@ -1,4 +1,4 @@
-"""From the cells of a time column to whole numbers: nanoseconds since 1970 in UTC, or steps that are only counted."""
+"""From the cells of a time column to whole numbers: nanoseconds since 1970, or steps that are only counted."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported, where the checker cannot see them)
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,17 +16,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pandas.tseries.api import guess_datetime_format
+from pandas.tseries.frequencies import to_offset
+from pandas.tseries.offsets import BusinessHour
 
 from prismts.data.series import Finding
 from prismts.errors import DataError
 
-__all__ = ["Times", "times_of", "looks_like_times", "zone_of"]
+__all__ = ["Clock", "Times", "times_of", "looks_like_times"]
 
 _DAY_OR_MONTH_FIRST = re.compile(r"^(\d{1,2})([/.\-])(\d{1,2})\2(\d{4}|\d{2})(?P<clock>\D.*)?$")
 _YEAR_FIRST = re.compile(r"^\d{4}([/.\-])\d{1,2}\1\d{1,2}(?P<clock>\D.*)?$")
 _CLOCK = re.compile(r"^(?P<gap>T|,? +)\d{1,2}:\d{2}(?P<second>:\d{2})?(?P<fraction>\.\d+)?(?P<half> ?[AaPp][Mm])?$")
-_OFFSET = r"(?P<offset>[+-]\d{2}:?\d{2}|[Zz])$"
+_OFFSET = r"(?P<offset>[+-]\d{2}(?::?\d{2})?|[Zz])$"
 _QUARTER = re.compile(r"^\d{4}-?[Qq][1-4]$")
+_HOUR, _DAY = 3_600 * 10**9, 86_400 * 10**9
+_MOST_SHIFT = 3 * _HOUR  # between the clocks of a zone in the course of a year, and room to spare
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How times are told that have a zone."""
+
+    zone: str | None = None  # "Europe/Berlin", "+01:00"; None where there is none, or where it is not to be told
+    local: bool = False  # whether times inside are those of the clock there; else they are in UTC
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +49,7 @@ class Times:
     clock: bool = True  # nanoseconds since 1970; False: numbers that only order and space the rows
     findings: tuple[Finding, ...] = ()
     per_unit: int = 1  # ticks in one unit of the column, where they are no nanoseconds
+    told: Clock = Clock()
 
     def show(self, tick: int) -> str:
         """A tick as a person writes it."""
@@ -46,11 +60,17 @@ class Times:
         return str(pd.Timedelta(ticks)).removeprefix("0 days ") if self.clock else f"{ticks / self.per_unit:g}"
 
 
-def times_of(column: pa.ChunkedArray, name: str, source: str) -> Times:
+def times_of(
+    column: pa.ChunkedArray, name: str, source: str, *, frequency: str | None = None, local: bool | None = None
+) -> Times:
     """Read a time column: timestamps, dates, text in one format throughout, or numbers.
 
     Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970 (told by their size), dates written
-    20160701, years, or else counts of steps. Times with a zone become UTC. Every cell must hold a time.
+    20160701, years, or else counts of steps. Every cell must hold a time.
+
+    Times with a zone become UTC, unless they are days: rows that all stand at one time of the day by the clock of
+    their zone, on two days or more, or any with a ``frequency`` of whole days. These are read by that clock, which
+    is a whole day apart also where it is put forward. ``local`` says what was found before of the same table.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -59,35 +79,17 @@ def times_of(column: pa.ChunkedArray, name: str, source: str) -> Times:
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         zone = kind.tz if pa.types.is_timestamp(kind) else None
         try:
-            whole = column.cast(pa.timestamp("ns", zone))
+            ticks = column.cast(pa.timestamp("ns", zone)).cast(pa.int64()).to_numpy()
         except pa.ArrowInvalid as error:
             raise _out_of_range(name, source) from error
-        return Times(whole.cast(pa.int64()).to_numpy(), findings=_utc(name) if zone else ())
+        if zone is None:
+            return Times(ticks)
+        return _in_a_zone(ticks, lambda: _by_the_clock(ticks, zone), zone, name, frequency, local)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _from_numbers(column, name, source)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return _from_text(column, name, source)
+        return _from_text(column, name, source, frequency, local)
     raise DataError(f"{source}: column {name!r} holds {kind}, which is not a time. Name the time column with time=...")
-
-
-def zone_of(column: pa.ChunkedArray) -> str | None:
-    """The zone of a time column, as answers are to show it; None where it has none.
-
-    Text tells no zone but offsets from UTC: where all are the same it is that offset, such as "+01:00", else UTC.
-    """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_timestamp(column.type):
-        return column.type.tz
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return None
-    found = pc.unique(pc.struct_field(pc.extract_regex(pc.utf8_trim_whitespace(column), _OFFSET), "offset")).to_pylist()
-    offsets = {offset for offset in found if offset is not None}
-    if not offsets:
-        return None
-    offset = offsets.pop()
-    plain = f"{offset[:3]}:{offset[-2:]}"
-    return "UTC" if offsets or offset in "Zz" or plain[1:] == "00:00" else plain
 
 
 def looks_like_times(column: pa.ChunkedArray, n_cells: int = 20) -> bool:
@@ -109,9 +111,51 @@ def _out_of_range(name: str, source: str) -> DataError:
     return DataError(f"{source}: column {name!r} holds times outside the years 1678 to 2261, which cannot be stored.")
 
 
-def _utc(name: str) -> tuple[Finding, ...]:
-    message = f"Column {name!r} has time zones; its times are read as the instants they are, in UTC."
-    return (Finding("timezone", message, name),)
+def _in_a_zone(
+    utc: NDArray[np.int64], there: Callable[[], NDArray[np.int64]], zone: str, name: str, frequency: str | None,
+    local: bool | None,
+) -> Times:  # fmt: skip
+    """Ticks in UTC, or those of the clock ``there`` where rows are days; a zone of "" stands for several offsets."""
+    clock = utc
+    if local is None and _could_be_days(utc, frequency):
+        clock = there()
+        local = _whole_days(frequency) if frequency is not None else _at_one_time_of_the_day(clock)
+    elif local:
+        clock = there()
+    if not local:
+        message = f"Column {name!r} has time zones; its times are read as the instants they are, in UTC."
+        return Times(utc, findings=(Finding("timezone", message, name),), told=Clock(zone or "UTC"))
+    message = f"Column {name!r} has time zones and tells days; its times are read by the clock there."
+    return Times(clock, findings=(Finding("timezone", message, name),), told=Clock(zone or None, local=True))
+
+
+def _by_the_clock(utc: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
+    there = pd.DatetimeIndex(utc.view("datetime64[ns]")).tz_localize("UTC").tz_convert(zone).tz_localize(None)
+    return there.as_unit("ns").to_numpy().astype(np.int64)
+
+
+def _could_be_days(utc: NDArray[np.int64], frequency: str | None) -> bool:
+    """What would rule days out at once: rows at many times of the day, or a step that is no whole day."""
+    if frequency is not None:
+        return _whole_days(frequency)
+    return len(utc) > 1 and int(np.ptp((utc - utc[0] + _DAY // 2) % _DAY)) <= _MOST_SHIFT
+
+
+def _at_one_time_of_the_day(clock: NDArray[np.int64]) -> bool:
+    days, rest = np.divmod(clock, _DAY)
+    return bool((rest == rest[0]).all() and (days != days[0]).any())
+
+
+def _whole_days(frequency: str) -> bool:
+    """Whether the steps of a pandas offset alias are days, weeks, months ...; what is no alias is refused elsewhere."""
+    try:
+        offset = to_offset(frequency)
+    except ValueError:
+        return False
+    try:
+        return int(offset.nanos) % _DAY == 0
+    except ValueError:  # no fixed length: a calendar's
+        return not isinstance(offset, BusinessHour)
 
 
 def _from_numbers(column: pa.ChunkedArray, name: str, source: str) -> Times:
@@ -158,7 +202,9 @@ def _from_numbers(column: pa.ChunkedArray, name: str, source: str) -> Times:
     return noted(millionths, reading, clock=False, per_unit=10**6)
 
 
-def _from_text(column: pa.ChunkedArray, name: str, source: str) -> Times:
+def _from_text(
+    column: pa.ChunkedArray, name: str, source: str, frequency: str | None, local: bool | None
+) -> Times:  # fmt: skip
     """Text in the format of its first cell."""
     try:  # the usual case, many times faster than the rest
         return Times(column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy())
@@ -195,9 +241,22 @@ def _from_text(column: pa.ChunkedArray, name: str, source: str) -> Times:
             f"{'' if row == 0 else f' written like {first!r} in row 0'}. "
             "Write times as 2016-07-01 00:00:00, or name another time column with time=..."
         )
-    if parsed.dt.tz is not None:
-        parsed, findings = parsed.dt.tz_convert("UTC").dt.tz_localize(None), findings + _utc(name)
-    return Times(_nanoseconds(parsed, name, source), findings=findings)
+    if parsed.dt.tz is None:
+        return Times(_nanoseconds(parsed, name, source), findings=findings)
+    utc = _nanoseconds(parsed.dt.tz_convert("UTC").dt.tz_localize(None), name, source)
+    ahead, zone = _offsets(text)
+    found = _in_a_zone(utc, lambda: utc + ahead, zone, name, frequency, local)
+    return replace(found, findings=findings + found.findings)
+
+
+def _offsets(text: pd.Series) -> tuple[NDArray[np.int64], str]:
+    """How far ahead of UTC each cell is, and the offset of all of them as a zone: "" where there are several."""
+    codes, found = pd.factorize(text.str.extract(_OFFSET, expand=False).fillna("Z"))
+    plain = ["+00:00" if offset in "Zz" else f"{offset[:3]}:{offset[3:].strip(':') or '00'}" for offset in found]
+    ahead = [int(offset[:3]) * 60 + int(f"{offset[0]}{offset[-2:]}") for offset in plain]  # minutes
+    only = plain[0] if len(set(plain)) == 1 else ""
+    zone = "UTC" if only[1:] == "00:00" else only
+    return np.array(ahead, dtype=np.int64)[codes] * 60 * 10**9, zone
 
 
 def _parse(text: pd.Series, form: str) -> pd.Series:

@@ -51,7 +51,7 @@ def read_labeled(
     others = {column: kind for column, kind in columns.kinds.items() if column != str(label)}
     named = None if time is None else str(time)
     options = Options(named, str(series), values, duplicates=duplicates, may_be_empty=empty_channels)
-    data, _ = assemble(replace(columns, kinds=others), options, name)
+    data, _, _ = assemble(replace(columns, kinds=others), options, name)
     assert isinstance(data, Collection)
     if not needed or str(label) not in columns.kinds:
         return data

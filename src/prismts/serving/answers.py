@@ -158,18 +158,18 @@ def _scored(scores: NDArray[np.float64], facts: Facts) -> dict[str, Any]:
 
 
 def score_table(
-    first: int, scores: NDArray[np.float64], times: Any, final: int, facts: Facts, zone: str | None = None
+    first: int, scores: NDArray[np.float64], times: Any, final: int, facts: Facts, kind: TableKind | None = None
 ) -> pd.DataFrame:
     """Scores of the steps ``first`` and after of a stream, of which those before ``final`` will not change.
 
-    ``times`` are in UTC, and are told in their ``zone`` where they have one.
+    ``times`` are told as in tables of that ``kind``.
     """
     step = np.arange(first, first + len(scores))
     columns: dict[str, Any] = {"step": step}
     if times is not None:
         columns["time"] = times
     columns |= _scored(scores, facts) | {"final": (step < final).astype(np.int64)}
-    return to_table(TableKind("pandas", "time", zone=zone), columns)
+    return to_table(replace(kind or TableKind("pandas"), backend="pandas", time="time", time_is_index=False), columns)
 
 
 def _event(event: Event, stamps: pd.Series[Any]) -> dict[str, Any]:

@@ -121,6 +121,7 @@ class Reading:
     channels: tuple[str, ...] = ()  # of the model: read alone where another column cannot be read
     rows_are_cases: bool = False  # whether an array [., .] is [case, time] of one channel, not [channel, time]
     exact: bool = False  # whether values are given back, and so kept in double precision beside what the model reads
+    local: bool | None = None  # whether times are read by the clock of their zone; None: as their rows say
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -261,8 +262,8 @@ def series_of(body: Body, how: Reading, limits: Limits) -> Given:
         return _of_table(_table(body, whole, limits), how, limits)
 
 
-def rows_of(body: Body, how: Reading, limits: Limits) -> tuple[Series, str | None]:
-    """New rows of one growing series, with the channels ``how.channels``, and the zone of their times.
+def rows_of(body: Body, how: Reading, limits: Limits) -> tuple[Series, TableKind]:
+    """New rows of one growing series, with the channels ``how.channels``, and how they tell their times.
 
     With ``how.frequency``, missing rows between them are steps without an observation; without it, rows follow each
     other as they stand. Codes for missing values are not looked for: a few rows do not show what stands apart.
@@ -273,7 +274,7 @@ def rows_of(body: Body, how: Reading, limits: Limits) -> tuple[Series, str | Non
             arrays, single = _arrays_of(whole["values"], limits)
             if not single:
                 raise DataError("New rows of a stream are values [channel][time]. Open a stream for each series.")
-            return Series(arrays[0], how.channels if len(arrays[0]) == len(how.channels) else ()), None
+            return Series(arrays[0], how.channels if len(arrays[0]) == len(how.channels) else ()), TableKind("array")
         table = _table(body, whole, limits)
         lacking = [name for name in how.channels if name not in table.arrow.column_names]
         if lacking:
@@ -282,12 +283,14 @@ def rows_of(body: Body, how: Reading, limits: Limits) -> tuple[Series, str | Non
                 "channel with every row; null says that nothing was observed."
             )
         gaps = "fill" if how.frequency else "keep"
-        options = Options(how.time, None, how.channels, how.frequency, how.duplicates, gaps, (), may_be_empty=True)
+        options = Options(
+            how.time, None, how.channels, how.frequency, how.duplicates, gaps, (), may_be_empty=True, local=how.local
+        )
         columns = columns_of_arrow(table.arrow, table.source)
-        found, time = assemble(columns, options, "series")
+        found, time, told = assemble(columns, options, "series")
         assert isinstance(found, Series)
         limits.check_rows(len(found))
-        return found, TableKind.of_columns("pandas", columns, time, None).zone
+        return found, TableKind.of_columns("pandas", columns, time, told, None)
 
 
 @contextlib.contextmanager
@@ -322,12 +325,12 @@ def _of_table(table: _Table, how: Reading, limits: Limits) -> Given:
         how.time, how.series, how.values, how.frequency, how.duplicates, may_be_empty=True, exact=how.exact
     )
     try:
-        found, time = assemble(columns, options, "series")
+        found, time, told = assemble(columns, options, "series")
     except DataError:
         # a column beside those of the model, such as a remark, is no reason to refuse: a forecaster does likewise
         if how.values is not None or not set(how.channels) <= set(columns.kinds) - {how.time, how.series}:
             raise
-        found, time = assemble(columns, options._replace(values=how.channels), "series")
+        found, time, told = assemble(columns, options._replace(values=how.channels), "series")
     data = Collection.of(found) if isinstance(found, Series) else found
     limits.check_rows(int(data.offsets[-1]))
     if len(data) > limits.max_series:
@@ -336,7 +339,7 @@ def _of_table(table: _Table, how: Reading, limits: Limits) -> Given:
     if how.exact:
         arrays = tuple(case.values.astype(np.float64, copy=False) for case in data)
         data = replace(data, values=data.values.astype(storage_dtype(data.values), copy=False))
-    return Given(data=data, kind=TableKind.of_columns("pandas", columns, time, how.series), arrays=arrays)
+    return Given(data=data, kind=TableKind.of_columns("pandas", columns, time, told, how.series), arrays=arrays)
 
 
 def _table(body: Body, whole: dict[str, Any] | None, limits: Limits) -> _Table:

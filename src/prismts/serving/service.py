@@ -241,11 +241,12 @@ class _Service:
         session = self.streams.get(request.path_params["stream"])
         facts = session.worker.engine.facts
         body = await self._body(request)
-        how = dataclasses.replace(_reading(facts, asked), series=None, frequency=session.frequency)
-        rows, zone = await self._off_loop(rows_of, body, how, self.limits)
+        local = None if session.kind is None else session.kind.local  # as the first rows were read
+        how = dataclasses.replace(_reading(facts, asked), series=None, frequency=session.frequency, local=local)
+        rows, kind = await self._off_loop(rows_of, body, how, self.limits)
         async with session.lock:
             values, times = session.aligned(rows)
-            session.zone = zone
+            session.kind = kind
             first = await session.worker.call(partial(session.update, values, times))
             return await self._scores(session, first, form)
 
@@ -266,7 +267,7 @@ class _Service:
     async def _scores(self, session: Session, first: int, form: Any) -> Response:
         facts, stream = session.worker.engine.facts, session.stream
         times = None if session.times is None else session.times[first:]
-        table = score_table(first, stream.scores[first:], times, stream.n_final, facts, session.zone)
+        table = score_table(first, stream.scores[first:], times, stream.n_final, facts, session.kind)
         answer = Answer(model=facts.name, task="detect", table=table)
         content, media_type = await self._off_loop(written, answer, form)
         if form == "json":

@@ -15,6 +15,7 @@ from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import Tick, Week
 
 from prismts.data.series import Collection, Series
+from prismts.data.tables import TableKind
 from prismts.errors import DataError, SettingsError
 from prismts.estimators.match import reordered
 from prismts.serving.batching import Worker
@@ -34,8 +35,8 @@ class Session:
         self.id = secrets.token_urlsafe(16)
         self.worker, self.stream, self.frequency, self.max_rows = worker, stream, frequency, max_rows
         self.lock, self.used = asyncio.Lock(), now
-        self.times: NDArray[np.datetime64] | None = None  # [T] in UTC
-        self.zone: str | None = None  # in which the last rows told their times
+        self.times: NDArray[np.datetime64] | None = None  # [T] in UTC, or by the clock of their zone
+        self.kind: TableKind | None = None  # how the last rows told their times
         self._precision = _precision(worker.engine.facts.levels)
 
     def __len__(self) -> int:
