@@ -117,17 +117,13 @@ def _in_a_zone(
     local: bool | None,
 ) -> Times:  # fmt: skip
     """Ticks in UTC, or those of the clock ``there`` where rows are days; a zone of "" stands for several offsets."""
-    clock = utc
-    if local is None and _could_be_days(utc, frequency):
-        clock = there()
-        local = _whole_days(frequency) if frequency is not None else _at_one_time_of_the_day(clock)
-    elif local:
-        clock = there()
+    if local is None:
+        local = _could_be_days(utc, frequency) and (frequency is not None or _at_one_time_of_the_day(there()))
     if not local:
         message = f"Column {name!r} has time zones; its times are read as the instants they are, in UTC."
         return Times(utc, findings=(Finding("timezone", message, name),), told=Clock(zone or "UTC"))
     message = f"Column {name!r} has time zones and tells days; its times are read by the clock there."
-    return Times(clock, findings=(Finding("timezone", message, name),), told=Clock(zone or None, local=True))
+    return Times(there(), findings=(Finding("timezone", message, name),), told=Clock(zone or None, local=True))
 
 
 def _by_the_clock(utc: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
