@@ -116,6 +116,7 @@ class AnomalyDetector(Estimator):
         period_, context_length_, delay_: in steps.
         model_: the trained networks by name, none for a baseline.
         judges_, networks_: the names of all judges with their weights, and which of them are networks.
+        panel_: the judges with what they learned and their scales, a ``Panel``.
         calibrated_on_: which steps the scales and the threshold come from, in words.
         fit_results_: losses by epoch of each network.
     """
