@@ -87,16 +87,16 @@ def _parse(data: bytes, source: str, separator: str, decimal_point: str) -> tupl
         return "error"
 
     parse = pc.ParseOptions(delimiter=separator, invalid_row_handler=refuse)
-    convert = pc.ConvertOptions(null_values=[""], strings_can_be_null=True, decimal_point=decimal_point)
+    how = {"null_values": [""], "strings_can_be_null": True, "decimal_point": decimal_point}
     # Types are guessed from a block. Where a later block contradicts the first, the second try takes all as one block.
     for block_size in (2**20, min(len(data) + 1, 2**31 - 1)):
         try:
             read = pc.ReadOptions(block_size=block_size)
-            table = pc.read_csv(pa.py_buffer(data), read, parse, convert)
+            table = pc.read_csv(pa.py_buffer(data), read, parse, pc.ConvertOptions(**how))
             zoned = [one.name for one in table.schema if pa.types.is_timestamp(one.type) and one.type.tz is not None]
             for name in zoned:  # only the text keeps the offset
-                convert.column_types, convert.include_columns = {name: pa.string()}, [name]
-                text = pc.read_csv(pa.py_buffer(data), read, parse, convert)
+                alone = pc.ConvertOptions(**how, column_types={name: pa.string()}, include_columns=[name])
+                text = pc.read_csv(pa.py_buffer(data), read, parse, alone)
                 table = table.set_column(table.column_names.index(name), name, text.column(0))
             return table, {name.strip() for name in zoned}
         except (pa.ArrowException, OverflowError) as error:

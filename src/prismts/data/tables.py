@@ -63,7 +63,7 @@ def to_table(kind: TableKind, columns: Mapping[str, NDArray]) -> Any:
         table[kind.series] = _typed(columns[kind.series], kind.series_type)
     times = None if kind.time is None else columns.get(kind.time)
     if kind.time is not None and kind.zone is not None and isinstance(times, np.ndarray) and times.dtype.kind == "M":
-        table[kind.time] = _zoned(times, kind.time, Clock(kind.zone, kind.local), kind.backend)
+        table[kind.time] = _zoned(times, kind.time, kind.zone, kind)
     if kind.backend == "pandas":
         frame = pd.DataFrame(table)
         return frame.set_index(kind.time) if kind.time_is_index and kind.time in columns else frame
@@ -83,19 +83,18 @@ def _typed(names: NDArray, kind: str) -> NDArray:
     return names == "True" if kind == "bool" else names.astype(str).astype(kind)
 
 
-def _zoned(times: NDArray[np.datetime64], name: str, told: Clock, backend: str) -> Any:
+def _zoned(times: NDArray[np.datetime64], name: str, zone: str, kind: TableKind) -> Any:
     """A column of times as instants in a zone; where its clock is put forward over a time, the first one after it."""
-    zone = cast(str, told.zone)
-    if told.local:
+    if kind.local:
         first = np.ones(len(times), dtype=bool)  # of two hours that the clock tells alike
         there = pd.Series(times).dt.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
         times = there.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
-    if backend == "pandas":
+    if kind.backend == "pandas":
         return pd.Series(times).dt.tz_localize("UTC").dt.tz_convert(zone)
     column = pa.array(times.astype("datetime64[ns]")).cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("ns", zone))
-    if backend == "polars" and zone[0] in "+-":  # which knows no offsets, only names of zones
+    if kind.backend == "polars" and zone[0] in "+-":  # which knows no offsets, only names of zones
         column = column.cast(pa.timestamp("ns", "UTC"))
-    return nw.from_arrow(pa.table({name: column}), backend=cast(Any, backend))[name]
+    return nw.from_arrow(pa.table({name: column}), backend=cast(Any, kind.backend))[name]
 
 
 def columns_of_frame(frame: Any, time: str | None, series: str | None) -> tuple[Columns, TableKind]:

@@ -92,13 +92,13 @@ class DetectStream:
     def _judge_anew(self) -> None:
         panel, x = self._panel, self._values
         n = x.shape[1]
-        needed = [panel.needed(name) for name in panel.weights]
-        if n < min(needed):
+        if n < panel.shortest:
             return
+        longest = max(panel.needed(name) for name in panel.weights)
         before, after = max(panel.reach(name)[0] for name in panel.weights), panel.delay
         hop = max(1, panel.context_length // 2)
         first = max(0, self.n_final - before - after)
-        first = max(0, min(first, n - max(needed) - before)) // hop * hop  # windows of the networks lie at whole hops
+        first = max(0, min(first, n - longest - before)) // hop * hop  # windows of the networks lie at whole hops
         if first and first < hop + panel.context_length:
             first = 0  # the first window judges its beginning too
         cut = self._bridgeable(first)

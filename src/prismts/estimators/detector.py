@@ -226,7 +226,10 @@ class AnomalyDetector(Estimator):
         """
         self._check_fitted()
         read, _, single = self._read_like_training(data)
-        found = [self._by_channel(self._scaled(case), case.name) for case in read]
+        found: list[Array] = []
+        for case in read:
+            x = self._scaled(case)
+            found.append(self._blame(x, self._judged(x, case.name)))
         return found[0] if single else found
 
     def predict(self, data: Any) -> Any:
@@ -252,9 +255,10 @@ class AnomalyDetector(Estimator):
         found: list[list[Event]] = []
         for case in read:
             x = self._scaled(case)
-            scores = self._score(x, case.name)
+            judged = self._judged(x, case.name)
+            scores = self.panel_.combined(judged)
             alarms = self.threshold_.alarms(scores)
-            blame = self._by_channel(x, case.name) if alarms.any() else None
+            blame = self._blame(x, judged) if alarms.any() else None
             found.append(events(alarms, scores, blame, self.channels_ if blame is not None else None,
                                 merge_gap=merge_gap))  # fmt: skip
         return found[0] if single else found
@@ -514,21 +518,21 @@ class AnomalyDetector(Estimator):
 
     # ---- inside: judging
 
-    def _score(self, x: Array, name: str) -> Array:
-        self._check_long_enough(x, name)
-        return self.panel_.combined(self.panel_.judged(x))
-
-    def _by_channel(self, x: Array, name: str) -> Array:
-        self._check_long_enough(x, name)
-        return self._blaming_the_still(self.panel_.by_channel(self.panel_.judged(x)), x)
-
-    def _check_long_enough(self, x: Array, name: str) -> None:
-        shortest = min(self.panel_.needed(judge) for judge in self.judges_)
+    def _judged(self, x: Array, name: str) -> dict[str, Array]:
+        """Every judge's verdict on scaled values [C, T], where they are enough for one."""
+        shortest = self.panel_.shortest
         if x.shape[1] < shortest:
             raise DataError(
                 f"Series {name!r} has {x.shape[1]} steps, but this detector reads windows of {shortest} at least. Pass "
                 "a longer series, or fit with a shorter context_length."
             )
+        return self.panel_.judged(x)
+
+    def _score(self, x: Array, name: str) -> Array:
+        return self.panel_.combined(self._judged(x, name))
+
+    def _blame(self, x: Array, judged: Mapping[str, Array]) -> Array:
+        return self._blaming_the_still(self.panel_.by_channel(judged), x)
 
     def _blaming_the_still(self, found: Array, x: Array) -> Array:
         """Contributions [C, T] with channels first that stood still in training and move in scaled values x [C, T].

@@ -88,6 +88,11 @@ class Panel:
         return self.context_length + (name == "forecast")
 
     @property
+    def shortest(self) -> int:
+        """Steps of a series that some judge can judge."""
+        return min(self.needed(name) for name in self.weights)
+
+    @property
     def delay(self) -> int:
         """After so many further steps a score is final."""
         return max(self.reach(name)[1] for name in self.weights)

@@ -349,7 +349,7 @@ def _facts_of_estimator(name: str, estimator: Any) -> Facts:
 def _shortest(estimator: Any, task: str) -> int:
     """Steps that a series needs: what the shortest window of a detector reads, the four of an embedder."""
     if task == "detect":
-        return int(min(estimator.panel_.needed(judge) for judge in estimator.judges_))
+        return int(estimator.panel_.shortest)
     return 4 if task == "embed" else 1
 
 
