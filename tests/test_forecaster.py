@@ -417,7 +417,7 @@ def test_the_score_does_not_depend_on_how_many_windows_go_through_at_once(fitted
     series = plant()
     whole = fitted.backtest(series, begin=560).scores
     for rows in (7, 200):
-        monkeypatch.setattr("prismts.estimators.forecaster._ROWS", rows)
+        monkeypatch.setattr("prismts.estimators.forecast_batches._ROWS", rows)
         part = fitted.backtest(series, begin=560).scores
         assert part.n_scored == whole.n_scored
         for name in whole:

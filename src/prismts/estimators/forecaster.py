@@ -23,10 +23,12 @@ from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Finding, Series
 from prismts.data.splits import Borders
 from prismts.data.tables import TableKind
-from prismts.errors import DataError, SettingsError, unknown_name
+from prismts.errors import DataError, SettingsError
 from prismts.estimators.answer import forecast_table
-from prismts.estimators.base import Estimator, joined, on_device, refuse_given, weights_hash
+from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
+from prismts.estimators.forecast_arguments import check_forecaster
+from prismts.estimators.forecast_batches import forecast_batches, in_order
 from prismts.estimators.learned import Learned
 from prismts.estimators.match import in_steps_of, reordered, rows_of, scaler_for, season_scales
 from prismts.estimators.parts import parts_of
@@ -44,10 +46,8 @@ from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.running import RunningForecastScores
 from prismts.evaluation.scores import Scores
 from prismts.layers.horizon import with_horizon
-from prismts.layers.normalize import InstanceNorm
-from prismts.layers.products import quick_products
 from prismts.models import Architecture, find_model
-from prismts.tasks.forecast import HEADS, LINES, Forecast, answer_batch, channel_groups
+from prismts.tasks.forecast import Forecast, channel_groups
 from prismts.training.fit import FitConfig, FitResult
 from prismts.training.progress import waiting
 from prismts.windows import Batch, Windows
@@ -55,9 +55,7 @@ from prismts.windows import Batch, Windows
 __all__ = ["Backtest", "Forecaster"]
 
 _SHORTEST_CONTEXT = 8  # observed steps that a window of a series shorter than the context needs
-TIMES = ("grid", "real")
 _CHANNELS = 64  # of a wide table that go through a model which reads them apart at once
-_ROWS = 8192  # windows times channels that go through the model at once when predicting
 _ROWS_PER_STEP = 256  # in training on a wide table on a CPU, where what a step holds lies beside the table in memory
 _CALIBRATED = 2**25  # misses that calibration reads; of a wide table's windows, every k-th
 _FEWEST_CALIBRATED = 50  # windows that it reads in any case
@@ -190,8 +188,7 @@ class Forecaster(Estimator):
         rest is left alone; other data of the same form; or None or 0 for none.
         test: a fraction at the very end of every series that is not looked at (see ``test_begins_``).
         """
-        find_model(self._architecture)
-        self._check_settings()
+        check_forecaster(self, find_model(self._architecture))
         rows, kind = self._read(data)
         collection, measured = self._laid_out(rows)
         parts = parts_of(collection, validation, lambda other: self._read(other)[0], test=test, horizon=self.horizon)
@@ -435,73 +432,6 @@ class Forecaster(Estimator):
             )
         return int(horizon)
 
-    def _check_settings(self) -> None:
-        for name in ("context_length", "horizon"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value is True:
-                raise SettingsError(f"{name} is a whole number of time steps, but got {value!r}.")
-        quantiles: Any = self.quantiles
-        if isinstance(quantiles, str) or not isinstance(quantiles, Sequence | np.ndarray | None):
-            raise SettingsError(f"quantiles are several levels, such as (0.1, 0.5, 0.9), but got {self.quantiles!r}.")
-        n = self.n_members
-        if self.times not in TIMES:
-            raise unknown_name("way to read times", self.times, TIMES)
-        if self.times == "real" and not getattr(find_model(self._architecture).build, "reads_times", False):
-            raise SettingsError(
-                f"times='real' needs a model that reads when each row was measured, such as 'universal', but model is "
-                f"{self.model!r}."
-            )
-        recipe = find_recipe(self.setting, None, None)
-        reads, n_kinds = recipe.network_reads(self.context_length), len(recipe.members)
-        if self.times == "real" and reads < self.context_length:
-            raise SettingsError(
-                f"setting={self.setting!r} lets the network read the last {reads} steps of the grid, and times='real' "
-                "has it read rows. Choose setting='default'."
-            )
-        others = [one.model for one in recipe.members if one.model is not None]
-        if self.times == "real" and others:
-            raise SettingsError(
-                f"setting={self.setting!r} has a {others[0]} among its networks, which reads steps of the grid, and "
-                "times='real' has them read rows. Choose setting='default'."
-            )
-        if n is not None and n < n_kinds:
-            raise SettingsError(
-                f"setting={self.setting!r} is the mean of {n_kinds} kinds of network, but n_members={n}. Leave "
-                "n_members out, or choose setting='default'."
-            )
-        if self.head not in HEADS:
-            raise unknown_name("head", self.head, HEADS)
-        Forecast(self.horizon, quantiles=self.quantiles, loss=self.loss or "mse")  # type: ignore[arg-type]
-        if self.line is not None:
-            self._check_line(self.line)
-        if not find_model(self._architecture).is_trained:
-            given = {
-                "setting": None if self.setting == "default" else self.setting,
-                "fit_settings": self.fit_settings or None,
-                "n_members": n,
-                "loss": self.loss,
-                "line": self.line,
-            }
-            refuse_given(
-                given,
-                f"tells how networks are trained, and {self.model!r} is computed without training",
-                "choose a model that is trained, such as 'convtimenet'",
-            )
-
-    def _check_line(self, line: str) -> None:
-        if line not in LINES:
-            raise unknown_name("line", line, LINES)
-        architecture = find_model(self._architecture)
-        if architecture.is_trained and (not architecture.is_encoder or architecture.forecaster is not None):
-            raise SettingsError(
-                f"line={line!r} runs beside the tokens of an encoder, and {self.model!r} forecasts in a form of its "
-                "own. Leave line out, or choose an encoder, such as 'convtimenet'."
-            )
-        if self.head == "any_horizon":
-            raise SettingsError(
-                f"line={line!r} has the length of one horizon, and head='any_horizon' has none. Leave one of them out."
-            )
-
     def _read_new(self, data: Any, **how: Any) -> tuple[Collection, TableKind]:
         read, kind = super()._read_new(data, **how)
         return self._like_training(read), kind
@@ -732,27 +662,10 @@ class Forecaster(Estimator):
         model = self._inference
         if horizon is not None and horizon > self.horizon:
             model = with_horizon(model, horizon)
-        place = next((p.device for p in model.parameters()), torch.device("cpu"))
         index = np.arange(len(windows)) if index is None else index
-        size = max(1, _ROWS // windows.n_channels)
         groups = channel_groups(self.model_, windows.n_channels, self._recipe_.fit.channels_at_once, apart=_CHANNELS)
-        with torch.inference_mode():
-            for begin in range(0, len(index), size):
-                batch = windows.batch(index[begin : begin + size])
-                there = Batch(*(None if one is None else one.to(place) for one in batch))  # type: ignore[arg-type]
-                # a wide table goes through in groups of channels, where the model does not need to see all of them
-                with quick_products():
-                    told = [answer_batch(model, _channels_of(there, group), numbered=numbered) for group in groups]
-                forecast = torch.cat(told, dim=-2)
-                if self.quantiles is not None:
-                    forecast = forecast.sort(dim=1).values
-                    rounds = getattr(self, "quantile_offsets_", None)
-                    if rounds is not None:
-                        scale = InstanceNorm()(batch.context, batch.context_observed)[1].scale[:, None]  # [B, 1, C, 1]
-                        forecast = forecast.cpu()
-                        for offsets in rounds.reshape(-1, *rounds.shape[-3:]):  # older folders have one
-                            forecast = (forecast + scale * torch.from_numpy(offsets).float()).sort(dim=1).values
-                yield batch, forecast.float().cpu().numpy()
+        told = forecast_batches(model, windows, index, groups, numbered=numbered)
+        return told if self.quantiles is None else in_order(told, getattr(self, "quantile_offsets_", None))
 
     def _calibrate(self, check: Windows | None) -> NDArray[np.float64] | None:
         self.quantile_offsets_ = None
@@ -786,16 +699,6 @@ class Forecaster(Estimator):
         if given is None:
             return len(data) == 1 and data.names[0] != "0"
         return isinstance(given, np.ndarray) and given.ndim == 2
-
-
-def _channels_of(batch: Batch, group: slice) -> Batch:
-    """Some channels of a batch, whose futures are left out."""
-    return batch._replace(
-        context=batch.context[:, group],
-        context_observed=None if batch.context_observed is None else batch.context_observed[:, group],
-        rows=None if batch.rows is None else batch.rows[:, group],
-        rows_observed=None if batch.rows_observed is None else batch.rows_observed[:, group],
-    )
 
 
 def _borrowed(scaler: StandardScaler, data: Collection) -> tuple[Finding, ...]:
