@@ -115,6 +115,31 @@ def test_residual_weights_are_told_block_by_block():
     assert small(residual=0.5, feed_forward=0).residual_weights() == [{"convolution": 0.5}] * 2
 
 
+def test_a_residual_weight_may_be_given_as_a_whole_number():
+    assert small(residual=0).residual_weights() == [{"convolution": 0.0, "feed-forward": 0.0}] * 2
+    with pytest.raises(SettingsError, match="residual is a finite number, but got True"):
+        small(residual=True)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_without_a_skip_a_branch_takes_the_place_of_what_it_read(norm, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr("prismts.layers.paths.SMALLEST", 1)  # also where the fast forms would be taken
+    config = ConvTimeNetConfig(**{**SMALL, "dropout": 0.0, "norm": norm, "skip": False})
+    block, x = Block(config, 5), torch.randn(6, 4, 9, requires_grad=True)
+    u = block.norm_conv(F.gelu(block.conv(x)))
+    torch.testing.assert_close(block(x), block.norm_forward(block.feed_forward(u)))
+    assert "join_conv.alpha" not in dict(block.named_parameters())
+
+
+def test_merging_changes_nothing_where_branches_are_not_added():
+    torch.manual_seed(0)
+    model, x = small(skip=False), torch.randn(2, 3, 40)
+    model.encode(x)  # training, so that the norms have measured something
+    model.eval()
+    torch.testing.assert_close(model.merged().encode(x).tokens, model.encode(x).tokens, rtol=1e-4, atol=1e-5)
+
+
 # ---- masks
 
 

@@ -1,12 +1,13 @@
-"""What numbers settings may be: counts from 1, shares below 1, one per stage, heads that share a width out evenly."""
+"""What numbers settings may be: counts from 1, shares below 1, finite numbers, one per stage, heads that fit a width."""
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from prismts.errors import SettingsError
 
-__all__ = ["expect_counts", "expect_heads", "expect_seed", "expect_shares", "expect_stages"]
+__all__ = ["expect_counts", "expect_heads", "expect_numbers", "expect_seed", "expect_shares", "expect_stages"]
 
 
 def expect_counts(settings: object, *names: str, or_none: Sequence[str] = ()) -> None:
@@ -25,6 +26,15 @@ def expect_shares(settings: object, *names: str, or_none: Sequence[str] = ()) ->
         value = getattr(settings, name)
         if not isinstance(value, Real) or not 0 <= float(value) < 1:
             raise SettingsError(f"{name} is a share from 0 to below 1, but got {value!r}.")
+
+
+def expect_numbers(settings: object, *names: str, or_none: Sequence[str] = ()) -> None:
+    """Turn these settings into floats; a SettingsError for what is no finite number. ``or_none`` as above."""
+    for name in (*names, *_given(settings, or_none)):
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise SettingsError(f"{name} is a finite number, but got {value!r}.")
+        object.__setattr__(settings, name, float(value))
 
 
 def expect_stages(settings: object, *names: str) -> None:

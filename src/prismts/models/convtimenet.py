@@ -43,7 +43,7 @@ from prismts.layers.patch import DePatch, PatchBounds, UniformPatch, n_patches_w
 from prismts.layers.paths import worth_slicing
 from prismts.layers.residual import conv_branch, pair_branch
 from prismts.models.contract import Encoder
-from prismts.ranges import expect_shares
+from prismts.ranges import expect_numbers, expect_shares
 from prismts.shapes import expect
 
 __all__ = ["Block", "ConvTimeNet", "ConvTimeNetConfig", "from_reference"]
@@ -68,6 +68,7 @@ class ConvTimeNetConfig:
     small_kernel: int = 3  # beside each large one; 0 for none
     dropout: float = 0.1
     residual: float | None = 1e-8  # learned weight of each branch at the start; None fixes it at 1
+    skip: bool = True  # a branch is added to what it read; False: it takes its place, and residual says nothing
     norm: Literal["batch", "layer"] = "batch"
     channels: Literal["independent", "mixed"] = "independent"
     zero_init: Literal["last", "all", "none"] = "last"  # of the patch predictor, see DePatch
@@ -85,6 +86,7 @@ class ConvTimeNetConfig:
         if self.patches == "deformable" and self.patch_length < 2:
             raise SettingsError("A deformable patch needs patch_length >= 2; use patches='points' for single points.")
         expect_shares(self, "dropout")
+        expect_numbers(self, or_none=("residual",))
         object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
 
     def n_padding(self, n_timepoints: int) -> int:
@@ -116,11 +118,15 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Residual(nn.Module):
-    """x + dropout(alpha * y), with alpha learned from almost nothing, so that a deep stack begins as the identity."""
+    """x + dropout(alpha * y), with alpha learned from almost nothing, so that a deep stack begins as the identity.
 
-    def __init__(self, start: float | None, dropout: float) -> None:
+    Without ``skip`` it is dropout(y), the stack without residuals that the others are compared with.
+    """
+
+    def __init__(self, start: float | None, dropout: float, *, skip: bool = True) -> None:
         super().__init__()
-        self.alpha = None if start is None else nn.Parameter(torch.tensor(start))
+        self.alpha = None if start is None or not skip else nn.Parameter(torch.tensor(start))
+        self.skip = skip
         self.dropout = Dropout(dropout)
 
     @property
@@ -135,7 +141,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two of the same shape to that shape."""
-        return x + self.dropout(y if self.alpha is None else self.alpha * y)
+        branch = self.dropout(y if self.alpha is None else self.alpha * y)
+        return x + branch if self.skip else branch
 
 
 class FeedForward(nn.Module):
@@ -165,11 +172,11 @@ class Block(nn.Module):
             if config.small_kernel
             else DepthwiseConv(config.width, kernel_size)
         )
-        self.join_conv = Residual(config.residual, config.dropout)
+        self.join_conv = Residual(config.residual, config.dropout, skip=config.skip)
         self.norm_conv = norm(config.width)
         if config.feed_forward:
             self.feed_forward = FeedForward(config.width, config.feed_forward, config.dropout)
-            self.join_forward = Residual(config.residual, config.dropout)
+            self.join_forward = Residual(config.residual, config.dropout, skip=config.skip)
             self.norm_forward = norm(config.width)
         else:
             self.feed_forward = None
@@ -191,8 +198,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """[D, M, N] to [D, M, N]; tokens that ``kept`` [M, N] leaves out are 0 before and after."""
-        sliced, norm, join = worth_slicing(x), self.norm_conv, self.join_conv
-        if worth_fusing(x):
+        norm, join = self.norm_conv, self.join_conv
+        sliced = join.skip and worth_slicing(x)  # both fast forms add what they read
+        if join.skip and worth_fusing(x):
             x = norm(fused_conv_branch(x, *self.conv.kernel(), join.alpha, join.rate), kept)
         elif sliced and isinstance(norm, BatchNorm) and norm.measures(x, kept):
             x = conv_branch(x, *self.conv.kernel(), join.alpha, join.rate, norm)
@@ -215,7 +223,7 @@ class FoldedBlock(nn.Module):
     """A block for inference: one kernel; norms and residual weights are folded into what stands beside them.
 
     With the norms as s x + t, a block is u = s1 x + s1 alpha1 gelu(conv x) + t1, then s2 u + W gelu(rise u) + t, where
-    W = s2 alpha2 fall.
+    W = s2 alpha2 fall; without residuals s1 x and s2 u are left out.
     """
 
     def __init__(self, block: Block) -> None:
@@ -224,7 +232,8 @@ class FoldedBlock(nn.Module):
         kernel, bias = block.conv.kernel()
         self.kernel, self.bias = _fixed(kernel), _fixed(bias)
         scale, shift = _affine(block.norm_conv)
-        self.keep = _fixed(scale[:, None])  # [D, 1], as the following
+        skip = float(block.join_conv.skip)
+        self.keep = _fixed(scale[:, None] * skip)  # [D, 1], as the following
         self.take = _fixed(scale[:, None] * block.join_conv.weight)
         self.shift = _fixed(shift[:, None])
         self.has_pair = block.feed_forward is not None
@@ -233,7 +242,7 @@ class FoldedBlock(nn.Module):
             scale, shift = _affine(block.norm_forward)
             self.rise, self.rise_bias = _fixed(pair.rise.weight), _fixed(pair.rise.bias[:, None])
             self.fall = _fixed(scale[:, None] * weight * pair.fall.weight)
-            self.keep_pair = _fixed(scale[:, None])
+            self.keep_pair = _fixed(scale[:, None] * skip)
             self.shift_pair = _fixed((scale * weight * pair.fall.bias + shift)[:, None])
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:

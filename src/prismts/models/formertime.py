@@ -37,7 +37,7 @@ from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
 from prismts.models.convtimenet import Residual
-from prismts.ranges import expect_heads, expect_shares, expect_stages
+from prismts.ranges import expect_heads, expect_numbers, expect_shares, expect_stages
 from prismts.shapes import expect
 
 __all__ = ["AttentionBlock", "FormerTime", "FormerTimeConfig", "ReducedAttention"]
@@ -73,6 +73,7 @@ class FormerTimeConfig:
                     "its slice."
                 )
         expect_shares(self, "dropout")
+        expect_numbers(self, or_none=("residual",))
 
     def sized(self, context_length: int) -> FormerTimeConfig:
         """These settings with slices and strides that suit windows of this length, where none are named."""

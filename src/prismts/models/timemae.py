@@ -29,7 +29,7 @@ from prismts.layers.normalize import InstanceNorm, Stats
 from prismts.layers.patch import pad_end
 from prismts.models.contract import Encoder
 from prismts.models.formertime import AttentionBlock, as_features
-from prismts.ranges import expect_counts, expect_heads, expect_shares
+from prismts.ranges import expect_counts, expect_heads, expect_numbers, expect_shares
 from prismts.shapes import expect
 
 __all__ = ["TimeMAE", "TimeMAEConfig"]
@@ -52,6 +52,7 @@ class TimeMAEConfig:
         expect_counts(self, "width", "n_layers", "n_heads", "expansion", or_none=("slice_length",))
         expect_heads(self.width, self.n_heads)
         expect_shares(self, "dropout")
+        expect_numbers(self, or_none=("residual",))
 
     def sized(self, context_length: int) -> TimeMAEConfig:
         """These settings with slices that suit windows of this length, where none are named."""

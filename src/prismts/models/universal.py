@@ -58,7 +58,7 @@ from prismts.layers.patch import PatchBounds
 from prismts.layers.spectral import SpectrumBranch
 from prismts.models import convtimenet, patchtst
 from prismts.models.contract import Encoder
-from prismts.ranges import expect_counts, expect_heads
+from prismts.ranges import expect_counts, expect_heads, expect_numbers
 from prismts.shapes import expect
 
 __all__ = ["UniversalEncoder", "UniversalEncoderConfig"]
@@ -108,6 +108,7 @@ class UniversalEncoderConfig:
         object.__setattr__(self, "patch_lengths", lengths)
         object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
         expect_heads(self.width, self.n_heads)
+        expect_numbers(self, or_none=("residual",))
         self.blocks()  # checks the rest
 
     @property

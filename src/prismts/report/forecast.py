@@ -250,7 +250,9 @@ def _inside(forecaster: Forecaster, series: Series, borders: Borders) -> list[Bl
         blocks += _patches(forecaster, series, borders)
     if hasattr(model, "residual_weights"):
         weights = model.residual_weights()
-        if getattr(model.config, "residual", None) is None:
+        if not getattr(model.config, "skip", True):
+            blocks.append(Text("The blocks of this model have no residual: each takes the place of what it read."))
+        elif getattr(model.config, "residual", None) is None:
             blocks.append(Text("The residual weights of this model are fixed at 1, not learned."))
         else:
             caption = (
