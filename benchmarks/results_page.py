@@ -6,10 +6,13 @@ A table stands between two marks of the page, ``<!-- NAME begins -->`` and ``<!-
 them is replaced, the text around them is written by hand. A benchmark without results yet says so there.
 """
 
+import contextlib
 from pathlib import Path
 
+from prismts.benchmark.compare import compare
 from prismts.benchmark.results import read_results
 from prismts.benchmark.tables import render, table
+from prismts.errors import DataError
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
@@ -18,7 +21,11 @@ TABLES = {  # mark: folder of results, and how each of its tables is made
     "costs": ("forecasting", [{"by": ["data"], "measure": "fit_seconds", "digits": 0}]),
     "contexts": ("contexts", [{"by": ["data"]}, {"by": ["data", "horizon"]}]),
     "wide": ("wide", [{"by": ["data"]}, {"by": ["data", "horizon"]}]),
-    "ablations": ("ablations", [{}, {"by": ["data", "share"], "measure": "mse_whole_scale"}]),
+    "ablations": ("ablations", [{}]),
+    "shares": (
+        "ablations",
+        [{"by": ["data", "horizon", "share"], "measure": "mse_whole_scale", "columns": ["base_small", "ridge_small"]}],
+    ),
     "classification": ("classification_cells", [{}, {"measure": "balanced_accuracy"}]),
     "detection": ("detection_cells", [{}, {"measure": "auc_pr"}, {"measure": "best_affiliation_f1"}]),
 }
@@ -32,6 +39,26 @@ def tables(folder: Path, kinds: list[dict]) -> str:
     return "\n".join(render(table(results, **kind), "markdown") for kind in kinds)
 
 
+def against(folder: Path, base: str) -> str:
+    """What every other configuration does to the error of one: all blocks that both have, in percent, with interval."""
+    if not (folder / "spec.json").exists():
+        return "Not run yet."
+    results = read_results(folder)
+    rows = [f"| configuration | blocks | seeds | MSE against {base} | so |", "|---|---|---|---|---|"]
+    for one in results.spec.models:
+        with contextlib.suppress(DataError):  # nothing in common yet
+            if one.name != base:
+                found = compare(results, models=[one.name, base], over="data,horizon")
+                counts = sorted({len(found.blocks.seeds[block, one.name]) for block in found.blocks.names})
+                seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+                change = found.differences[0]
+                clear = change.low > 0 or change.high < 0
+                said = ("worse" if change.mean > 0 else "better") if clear else "no clear difference"
+                told = f"{change.mean:+.1f} % [{change.low:+.1f}, {change.high:+.1f}]"
+                rows.append(f"| {one.name} | {', '.join(found.blocks.names)} | {seeds} | {told} | {said} |")
+    return "\n".join(rows)
+
+
 def put(page: Path, name: str, text: str) -> None:
     """Text in place of what stands between two marks of a page."""
     begin, end = f"<!-- {name} begins -->", f"<!-- {name} ends -->"
@@ -43,3 +70,4 @@ def put(page: Path, name: str, text: str) -> None:
 if __name__ == "__main__":
     for name, (folder, kinds) in TABLES.items():
         put(PAGE, name, tables(RESULTS / folder, kinds))
+    put(PAGE, "differences", against(RESULTS / "ablations", "base"))

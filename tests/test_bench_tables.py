@@ -192,9 +192,9 @@ def test_where_nothing_learned_from_the_whole_training_part_rows_are_of_shares(t
     spec = forecasts(horizons=[96], data=["ETTh1"], train_shares=[0.1, 0.5])
     results = made_up(tmp_path, spec, lambda cell: by_seed(cell) + cell.train_share)
     view = table(results)
-    assert view.keys == ("data", "share") and not any("No result yet" in note for note in view.notes)
-    assert entry(view, ("ETTh1", "50 %"), "ridge (floor)").text == "0.905"
-    with pytest.raises(DataError, match="Show shares: --by data,share"):
+    assert view.keys == ("data", "horizon", "share") and not any("No result yet" in note for note in view.notes)
+    assert entry(view, ("ETTh1", "96", "50 %"), "ridge (floor)").text == "0.905"
+    with pytest.raises(DataError, match="Show shares: --by data,horizon,share"):
         table(results, by=["data"])
 
 
@@ -261,7 +261,7 @@ def test_shares_of_training_are_shown_on_demand_and_never_averaged_with_the_whol
     results = made_up(tmp_path, spec, lambda cell: by_seed(cell) + (0.2 if cell.train_share < 1 else 0))
     view = table(results)
     assert entry(view, ("ETTh1", "96"), "convtimenet").text == "0.400 ± 0.010"
-    assert any("--by data,share shows the rest" in note for note in view.notes)
+    assert any("--by data,horizon,share shows the rest" in note for note in view.notes)
     every = table(results, by=["data", "share"])
     assert entry(every, ("ETTh1", "10 %"), "convtimenet").text == "0.600 ± 0.010"
 
@@ -723,6 +723,31 @@ def test_a_single_model_cannot_be_compared(tmp_path):
         compare(results, models=["ridge"])
     with pytest.raises(SettingsError, match=r"configuration named 'rigde'. Did you mean 'ridge'"):
         compare(results, models=["rigde", "last_value"])
+
+
+def test_ranks_tell_the_interval_of_each_mean_over_seeds(tmp_path):
+    """Means by seed are .44, .45, .46: .45 with Student's 4.3027 times .01 / sqrt(3), which is .0248."""
+    found = compare(made_up(tmp_path, forecasts(), by_seed), n_draws=50)
+    rows = {row[0]: row[2:] for row in found.rank_rows()}
+    assert rows["convtimenet"] == ("0.4500", "0.4252 to 0.4748") and rows["ridge"] == ("0.4550", "–")
+    assert found.score_rows()[0][:2] == ("ETTh1", "0.4500 ± 0.0100")
+
+
+def test_seeds_that_some_block_lacks_give_no_interval(tmp_path):
+    spec = forecasts()
+    skip = [cell for cell in spec.cells if cell.data == "ETTh2" and cell.seed == 2]
+    found = compare(made_up(tmp_path, spec, by_seed, skip=skip), n_draws=50)
+    assert all(row[3] == "–" for row in found.rank_rows())
+
+
+def test_where_horizons_are_missing_their_comparison_one_by_one_is_proposed(tmp_path):
+    spec = forecasts()
+    results = made_up(tmp_path, spec, by_seed, skip=[c for c in spec.cells if c.horizon == 192])
+    with pytest.raises(DataError, match=r"Run what is missing, or compare horizon by horizon \(--over data,horizon\)"):
+        compare(results, models=["convtimenet", "ridge"])
+    assert compare(results, models=["convtimenet", "ridge"], over="data,horizon", n_draws=50).blocks.names == (
+        "ETTh1 96", "ETTh2 96",
+    )  # fmt: skip
 
 
 # ---- the command

@@ -1,4 +1,4 @@
-"""What numbers settings may be: counts from 1, shares below 1, finite numbers, one per stage, heads that fit a width."""
+"""What numbers settings may be: counts from 1, shares below 1, finite ones, one per stage, heads that fit a width."""
 
 import math
 from collections.abc import Sequence

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from prismts.benchmark.counted import (
     COSTS,
@@ -56,6 +57,19 @@ class Blocks:
         rows = [[mean(self.seeds[name, model]) for model in self.models] for name in self.names]
         return np.array(rows, dtype=np.float64)
 
+    def interval(self, model: str, level: float) -> tuple[float, float] | None:
+        """Student's interval of the mean over blocks, seeds being the draws; None unless all blocks have equally many.
+
+        It says what another training would change, and nothing about other data.
+        """
+        drawn = [self.seeds[name, model] for name in self.names]
+        n = len(drawn[0])
+        if n < 2 or any(len(one) != n for one in drawn):
+            return None
+        means = np.array(drawn).mean(axis=0)  # [seed]
+        half = float(stats.t.ppf((1 + level) / 2, n - 1) * means.std(ddof=1) / np.sqrt(n))
+        return float(means.mean()) - half, float(means.mean()) + half
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -83,10 +97,23 @@ class Comparison:
         """Places of the models, best first."""
         return [int(i) for i in np.argsort(self.ranks, kind="stable")]
 
-    def rank_rows(self) -> list[tuple[str, str, str]]:
-        """Model, average rank, mean score: best first."""
+    def rank_rows(self) -> list[tuple[str, str, str, str]]:
+        """Model, average rank, mean score, and its interval over seeds: best first."""
         mean = self.blocks.table.mean(axis=0)
-        return [(self.blocks.models[i], f"{self.ranks[i]:.2f}", f"{mean[i]:.4f}") for i in self.order]
+        rows: list[tuple[str, str, str, str]] = []
+        for i in self.order:
+            model = self.blocks.models[i]
+            found = self.blocks.interval(model, 1 - self.level)
+            told = "–" if found is None else f"{found[0]:.4f} to {found[1]:.4f}"
+            rows.append((model, f"{self.ranks[i]:.2f}", f"{mean[i]:.4f}", told))
+        return rows
+
+    def score_rows(self) -> list[tuple[str, ...]]:
+        """Block, and the mean of every model there with its standard deviation over seeds."""
+        return [
+            (name, *(_spread(self.blocks.seeds[name, model]) for model in self.blocks.models))
+            for name in self.blocks.names
+        ]
 
     def pair_rows(self) -> list[tuple[str, str, str, str, str, str]]:
         """Pair, wins/ties/losses of the first, p, p after Holm, difference with interval, and what that says."""
@@ -128,6 +155,11 @@ class Comparison:
                 "out, and say on how many they are."
             )
         return [*said, *self.blocks.notes]
+
+
+def _spread(scores: Sequence[float]) -> str:
+    """The mean of a score, and where there are several its standard deviation."""
+    return f"{mean(scores):.4f}" + (f" ± {np.std(scores, ddof=1):.4f}" if len(scores) > 1 else "")
 
 
 def _percent(difference: Difference, n_blocks: int) -> str:
@@ -242,10 +274,14 @@ def blocks_of(
     left_out = [f"{name} ({'all' if len(lacks) == len(wanted) else ', '.join(lacks)})"
                 for name, lacks in missing.items() if lacks]  # fmt: skip
     if len(wanted) < 2 or not names:
+        smaller = [] if models else ["name the configurations to compare (--models)"]
+        if over == "data" and any(cell.horizon is not None for cell in planned):
+            smaller.append("compare horizon by horizon (--over data,horizon)")
+        smaller = smaller or ["name others (--models)"]
         raise DataError(
             f"A comparison needs two configurations with results on a common data set, but {results.folder} has "
             f"{', '.join(wanted) or 'none'}" + (f"; incomplete: {', '.join(left_out)}" if left_out else "")
-            + ". Run what is missing, or name the configurations to compare (--models)."
+            + f". Run what is missing, or {' or '.join(smaller)}."
         )  # fmt: skip
     compared = {cell: found.values[cell] for name in names for cell in by_block[name] if cell in found.values}
     seeds = {

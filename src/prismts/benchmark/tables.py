@@ -117,7 +117,8 @@ def table(
         digits: after the point.
     """
     task, measure = results.spec.task, check_measure(results, measure)
-    by = tuple(by or (_DEFAULT_BY[task] if any(c.train_share == 1 for c in results.spec.cells) else ("data", "share")))
+    whole = any(cell.train_share == 1 for cell in results.spec.cells)
+    by = tuple(by or (_DEFAULT_BY[task] if whole else (*_DEFAULT_BY[task], "share")))
     for name in by:
         if name not in BY:
             raise unknown_name("kind of row", name, BY)
@@ -178,11 +179,12 @@ def _planned(spec: BenchSpec, found: Counted, by: Sequence[str], notes: list[str
     """The cells that rows are made of, done or not; rows over several data sets leave out those that no mean counts."""
     planned = list(found.planned)
     if "share" not in by:
+        by_share = ",".join((*_DEFAULT_BY[spec.task], "share"))
         if any(cell.train_share < 1 for cell in planned):
-            notes.append("Only what learned from the whole training part is shown; --by data,share shows the rest.")
+            notes.append(f"Only what learned from the whole training part is shown; --by {by_share} shows the rest.")
         planned = [cell for cell in planned if cell.train_share == 1]
         if not planned:
-            raise DataError("Nothing here learns from the whole training part. Show shares: --by data,share.")
+            raise DataError(f"Nothing here learns from the whole training part. Show shares: --by {by_share}.")
     if "data" in by:
         return planned
     in_mean = {one.name for one in spec.data if one.in_mean or ("collection" in by and _is_single(spec, one.name))}

@@ -166,12 +166,16 @@ def bench_compare(
     console = Console(quiet=quiet, width=None if sys.stdout.isatty() else 160)
     for sentence in found.summary():
         console.print(escape(sentence), highlight=False)
-    console.print(_grid(("configuration", "average rank", f"mean {found.measure}"), found.rank_rows()))
+    console.print(_grid(_rank_columns(found), found.rank_rows()))
     console.print(_grid(_PAIR_COLUMNS, found.pair_rows()))
     Console(stderr=True, quiet=quiet).print(f"page: {page}", highlight=False)
 
 
 _PAIR_COLUMNS = ("pair", "wins/ties/losses", "Wilcoxon p", "after Holm", "difference, interval", "so")
+
+
+def _rank_columns(found: Comparison) -> tuple[str, ...]:
+    return ("configuration", "average rank", f"mean {found.measure}", f"{1 - found.level:.0%} interval over seeds")
 
 
 def _grid(columns: tuple[str, ...], rows: list[Any]) -> Any:
@@ -193,9 +197,11 @@ def _page(path: Path, found: Comparison) -> Any:
         found.blocks.models, found.ranks, found.critical_difference, n_blocks=len(found.blocks.names), level=found.level
     )
     scores = found.blocks.table
-    rows = [(name, *(f"{value:.4f}" for value in row)) for name, row in zip(found.blocks.names, scores, strict=True)]
     best = (scores.argmax if found.higher_is_better else scores.argmin)(axis=1)
-    ranks = Table(("configuration", "average rank", f"mean {found.measure}"), found.rank_rows())
+    ranks = Table(
+        _rank_columns(found), found.rank_rows(),
+        caption="Intervals are Student's, of the mean over blocks, by seed: what another training would change.",
+    )  # fmt: skip
     pairs = Table(
         _PAIR_COLUMNS, found.pair_rows(),
         caption="Differences are first minus second, in percent of the second, with a bootstrap interval over data "
@@ -206,7 +212,8 @@ def _page(path: Path, found: Comparison) -> Any:
         Section("Ranks", [Drawing(figure, "Critical-difference diagram."), ranks]),
         Section("Pairs", [pairs]),
         Section("Scores", [Table(
-            ("block", *found.blocks.models), rows, caption=f"Mean {found.measure} over seeds.",
+            ("block", *found.blocks.models), found.score_rows(),
+            caption=f"{found.measure}: mean over seeds ± standard deviation.",
             strong=frozenset((row, int(column) + 1) for row, column in enumerate(best)),
         )]),
     ]  # fmt: skip

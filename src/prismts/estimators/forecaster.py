@@ -188,7 +188,7 @@ class Forecaster(Estimator):
         rest is left alone; other data of the same form; or None or 0 for none.
         test: a fraction at the very end of every series that is not looked at (see ``test_begins_``).
         """
-        check_forecaster(self, find_model(self._architecture))
+        self._check_settings()
         rows, kind = self._read(data)
         collection, measured = self._laid_out(rows)
         parts = parts_of(collection, validation, lambda other: self._read(other)[0], test=test, horizon=self.horizon)
@@ -431,6 +431,9 @@ class Forecaster(Estimator):
                 f"horizon={horizon} was asked for. Fit it with horizon={horizon}, or with head='any_horizon'."
             )
         return int(horizon)
+
+    def _check_settings(self) -> None:
+        check_forecaster(self, find_model(self._architecture))
 
     def _read_new(self, data: Any, **how: Any) -> tuple[Collection, TableKind]:
         read, kind = super()._read_new(data, **how)
