@@ -517,9 +517,10 @@ def test_basic_motions_is_solved(data_root):
 
 @pytest.fixture
 def short_pretraining(monkeypatch):
-    recipe = CLASSIFY_SETTINGS["pretrained"]
-    few = replace(recipe.pretrain, max_epochs=3)
-    monkeypatch.setitem(CLASSIFY_SETTINGS, "pretrained", replace(recipe, pretrain=few))
+    for name in ("pretrained", "pretrained_network"):
+        recipe = CLASSIFY_SETTINGS[name]
+        few = replace(recipe.pretrain, max_epochs=3)
+        monkeypatch.setitem(CLASSIFY_SETTINGS, name, replace(recipe, pretrain=few))
 
 
 @pytest.mark.usefixtures("short_pretraining")
@@ -532,6 +533,16 @@ def test_a_classifier_is_first_trained_without_labels_and_is_loaded_as_it_was_sa
     pretrained.save(tmp_path / "saved")
     answer = pretrained.predict_proba(motions.test)
     np.testing.assert_array_equal(prismts.load(tmp_path / "saved").predict_proba(motions.test), answer)
+
+
+@pytest.mark.usefixtures("short_pretraining")
+def test_a_pretrained_network_may_stand_alone(motions):
+    tiny = {"model_settings": {"width": 8, "n_layers": 1}, "fit_settings": {"max_epochs": 2}, "validation": 2}
+    beside = Classifier("timemae", setting="pretrained", progress=False, **tiny).fit(motions.train)
+    alone = Classifier("timemae", setting="pretrained_network", progress=False, **tiny).fit(motions.train)
+    for one, other in zip(alone.members_, beside.members_, strict=True):  # the same networks
+        torch.testing.assert_close(one.slice.weight, other.slice.weight)
+    assert not np.array_equal(alone.predict_proba(motions.test), beside.predict_proba(motions.test))
 
 
 @pytest.mark.usefixtures("short_pretraining")

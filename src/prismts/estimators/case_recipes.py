@@ -70,15 +70,20 @@ _PUBLISHED = {
     "SRS2": _published("SRS2", 32, _LARGE, 20),
 }
 
+_PRETRAINED = replace(
+    _DEFAULT,
+    title="TimeMAE, pre-trained on the same cases without their labels, beside competing random kernels",
+    pretrain=FitConfig(
+        max_epochs=100, patience=100, batch_size=64, learning_rate=1e-3, weight_decay=0.01, schedule="constant"
+    ),
+)
+
 CLASSIFY_SETTINGS: dict[str, CaseRecipe] = {
     "default": _DEFAULT,
     "network": replace(_DEFAULT, title="the default without the closed-form classifier", line=False),
-    "pretrained": replace(
-        _DEFAULT,
-        title="TimeMAE, pre-trained on the same cases without their labels, beside competing random kernels",
-        pretrain=FitConfig(
-            max_epochs=100, patience=100, batch_size=64, learning_rate=1e-3, weight_decay=0.01, schedule="constant"
-        ),
+    "pretrained": _PRETRAINED,
+    "pretrained_network": replace(
+        _PRETRAINED, title="TimeMAE, pre-trained on the same cases without their labels, alone", line=False
     ),
     "published": replace(_PUBLISHED["AWR"], title="the ConvTimeNet authors' form"),
     **{f"published/{name}": recipe for name, recipe in _PUBLISHED.items()},

@@ -68,7 +68,8 @@ class Classifier(ClassifierMixin, Estimator):
         model: a name of ``prismts.models.MODELS`` with an encoder, or "auto": a ConvTimeNet whose patches, kernels,
             depth and width a rule proposes from the cases (see ``proposal_``); ``model_settings`` stay as given.
         setting: a named recipe of ``CLASSIFY_SETTINGS``: "default", "network" (without the closed-form classifier), or
-            "published" (the authors' form), or "pretrained" (``model="timemae"``, first trained without labels).
+            "published" (the authors' form), "pretrained" (``model="timemae"``, first trained without labels), or
+            "pretrained_network" (the same without the closed-form classifier).
         model_settings: settings of the architecture that replace those of the recipe.
         fit_settings: settings of ``FitConfig`` that replace those of the recipe.
         n_members: networks that differ in their seed, whose mean counts; None takes the number of the recipe.
