@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 
 from prismts.analysis.macs import count
+from prismts.benchmark.known import estimator_of
 from prismts.benchmark.predictions import CasePredictions, Forecasts, Kept, StepScores
-from prismts.benchmark.spec import BenchSpec, Cell, estimator_of
+from prismts.benchmark.spec import BenchSpec, Cell
 from prismts.data.resample import resampled
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series

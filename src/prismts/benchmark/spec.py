@@ -12,41 +12,30 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from prismts.benchmark.checks import Check
+from prismts.benchmark.known import FLOORS, Task, architecture_of, fields_of
 from prismts.benchmark.lines import Lined, in_words, read_lined
-from prismts.benchmark.published import read_published
-from prismts.errors import DataError, PrismError, SettingsError, unknown_name
+from prismts.errors import DataError, SettingsError, unknown_name
 
 __all__ = ["FLOORS", "BenchSpec", "Cell", "Change", "DataEntry", "ModelEntry", "Task", "read_spec"]
 
-Task = Literal["forecast", "classify", "detect"]
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as random_state
 Share = Annotated[float, Field(gt=0, le=1)]
 Some = Field(default=None, min_length=1)  # a list of at least one, or left out
 
-# what stands in every table of a task, so that a reader sees what costs nothing
-FLOORS: dict[Task, tuple[str, ...]] = {
-    "forecast": ("last_value", "seasonal_naive", "ridge"),
-    "classify": ("majority", "minirocket"),
-    "detect": ("sub_pca",),
-}
 DEFAULT_CONTEXT = 336  # steps, of forecasting: the context most papers share
-LONGEST_NAME = 100  # of a data set, whose name becomes a file's
 _LONGEST_CELL = 200  # bytes; systems allow 255, and endings of files are added
-_AXES: dict[Task, tuple[str, ...]] = {  # what else a task goes through, besides seeds and shares of training
-    "forecast": ("horizons", "context_lengths"), "classify": ("resamples",), "detect": ("context_lengths",),
-}  # fmt: skip
 
 
 class _Entry(BaseModel):
@@ -210,7 +199,7 @@ class BenchSpec(_Entry):
         """
         one, data = self.entry(cell.model), self.data_entry(cell.data)
         changed = one.for_data.get(cell.data, Change())
-        trained = self._is_trained(one.model)
+        trained = self.is_trained(one.model)
         fit = {**(self.fit_settings if trained else {}), **one.fit_settings, **changed.fit_settings}
         return _plain({
             "task": self.task, "model": one.model, "setting": changed.setting or one.setting,
@@ -239,11 +228,10 @@ class BenchSpec(_Entry):
             return (None,)
         return [h for h in data.horizons or self.horizons if one.horizons is None or h in one.horizons]
 
-    def _is_trained(self, model: str) -> bool:
-        """Whether ``fit_settings`` mean anything to it."""
-        from prismts.models import MODELS
-
-        return model in MODELS and MODELS[model].is_trained
+    def is_trained(self, model: str) -> bool:
+        """Whether ``fit_settings`` mean anything to a model."""
+        architecture = architecture_of(model)
+        return architecture is not None and architecture.is_trained
 
     def _draws(self, one: ModelEntry, data: str) -> bool:
         """Whether seeds make a difference."""
@@ -257,9 +245,9 @@ class BenchSpec(_Entry):
             setting = one.for_data.get(data, Change()).setting or one.setting or "default"
             recipe = DETECT_SETTINGS[setting]
             names = [one.model] if one.model in DETECTORS else list(recipe.beside)
-            seeded = [name for name in names if "random_state" in _fields(type(DETECTORS[name].config))]
+            seeded = [name for name in names if "random_state" in fields_of(type(DETECTORS[name].config))]
             return bool(seeded) or (one.model not in DETECTORS and recipe.networks)
-        return self._is_trained(one.model)
+        return self.is_trained(one.model)
 
     @classmethod
     def of(cls, **content: Any) -> Self:
@@ -280,7 +268,7 @@ class BenchSpec(_Entry):
         except ValidationError as error:
             parts = {"data": DataEntry, "models": ModelEntry, "for_data": Change}
             raise in_words(error, read, BenchSpec, parts) from None
-        _Check(read).whole(spec)
+        Check(read).whole(spec)
         cells = spec.cells
         names = [cell.name for cell in cells]
         if len(set(names)) < len(names):
@@ -368,233 +356,6 @@ def _renamed(model: Any, meant: Mapping[str, Sequence[str]]) -> Any:
             official: change for name, change in entry["for_data"].items() for official in meant.get(str(name), [name])
         }
     return {**entry, **changed}
-
-
-@dataclass(frozen=True)
-class _Check:
-    """What pydantic cannot know: whether names exist, and fit together."""
-
-    read: Lined
-
-    def whole(self, spec: BenchSpec) -> None:
-        self._protocols(spec)
-        self._axes(spec)
-        self._data(spec)
-        self._models(spec)
-        self._published(spec)
-        for number, name in enumerate(spec.floors or ()):
-            if name not in {one.name for one in spec.models}:
-                self._known(("floors", number), "model", name, models_of(spec.task))
-
-    def _fail(self, place: Sequence[str | int], told: object) -> SettingsError:
-        return SettingsError(f"{self.read.at(place)}: {told}")
-
-    def _known(self, place: Sequence[str | int], kind: str, name: object, known: Iterable[str]) -> None:
-        known = list(known)
-        if name not in known:
-            raise self._fail(place, unknown_name(kind, name, known))
-
-    def _protocols(self, spec: BenchSpec) -> None:
-        from prismts.evaluation.protocols import PROTOCOLS
-
-        for number, name in enumerate(spec.protocols):
-            self._known(("protocols", number), "protocol", name, PROTOCOLS)
-            if spec.task == "detect" and name != "honest":
-                raise self._fail(("protocols", number), "detection has one protocol, 'honest'.")
-
-    def _axes(self, spec: BenchSpec) -> None:
-        entries: list[tuple[tuple[str | int, ...], _Entry]] = [((), spec)]
-        entries += [(("data", number), one) for number, one in enumerate(spec.data)]
-        entries += [(("models", number), one) for number, one in enumerate(spec.models)]
-        for place, entry in entries:
-            for name in ("context_lengths", "horizons", "resamples"):
-                if name in entry.model_fields_set and name not in _AXES[spec.task]:
-                    raise self._fail((*place, name), f"{name} means nothing to the task {spec.task!r}. Leave it out.")
-        for number, one in enumerate(spec.data):
-            if spec.task == "forecast" and not (one.horizons or spec.horizons):
-                raise self._fail(("data", number), f"{one.name} has no horizons. Name them here or for all, as [96].")
-
-    def _data(self, spec: BenchSpec) -> None:
-        from prismts.data.catalog import dataset
-
-        names = [one.name for one in spec.data]
-        for number, one in enumerate(spec.data):
-            place = ("data", number)
-            if not one.name.strip() or len(one.name) > LONGEST_NAME or not one.name.isprintable():
-                raise self._fail(
-                    place, f"a data set is called something of at most {LONGEST_NAME} letters in one line, but got "
-                    f"{one.name!r}."
-                )  # fmt: skip
-            if names.index(one.name) != number:
-                raise self._fail(place, f"{one.name!r} stands among the data twice. Keep one of them.")
-            if one.without:
-                raise self._fail(
-                    place, f"without leaves out series of a collection, and {one.name} is a single data set."
-                )  # fmt: skip
-            if one.file is None:
-                for name in ("time", "values", "frequency", "test_file"):
-                    if getattr(one, name) is not None:
-                        raise self._fail(
-                            place, f"{name} tells how a file is read, and {one.name} is a data set of the catalog, "
-                            "which is read as it is. Leave it out, or give a file."
-                        )  # fmt: skip
-                entry = dataset(one.name)
-                series = {"classify": entry.task == "classify", "detect": entry.task == "detect"}
-                if not series.get(spec.task, entry.task in ("forecast", "other")):
-                    raise self._fail(
-                        place, f"{one.name} is a data set of the task {entry.task!r}, but the file says {spec.task!r}."
-                    )
-            else:
-                for file in (one.file, one.test_file):
-                    if file is not None and not (Path(spec.folder) / file).is_file():
-                        raise self._fail(place, f"there is no file {file!r} beside the specification.")
-                if (one.test_file is not None) != (spec.task == "classify"):
-                    raise self._fail(place, "test_file is needed by the task 'classify', and only there.")
-
-    def _published(self, spec: BenchSpec) -> None:
-        names = [Path(name).name for name in spec.published]
-        for number, name in enumerate(spec.published):
-            if not (Path(spec.folder) / name).is_file():
-                raise self._fail(
-                    ("published", number), f"there is no file {name!r} of published numbers beside the specification."
-                )
-            for column in read_published(Path(spec.folder) / name):  # read now: not after hours of training
-                if column.task != spec.task:
-                    raise self._fail(
-                        ("published", number), f"{name!r} holds numbers of the task {column.task!r}, but the file says "
-                        f"{spec.task!r}."
-                    )  # fmt: skip
-            if names.index(names[number]) != number:
-                raise self._fail(
-                    ("published", number), f"two files of published numbers are called {names[number]!r}. Rename one."
-                )
-
-    def _models(self, spec: BenchSpec) -> None:
-        names = [one.name for one in spec.models]
-        data = [one.name for one in spec.data]
-        self._fit_settings(("fit_settings",), spec.fit_settings)
-        for number, one in enumerate(spec.models):
-            place: tuple[str | int, ...] = ("models", number)
-            if names.index(one.name) != number:
-                raise self._fail(place, f"two configurations are called {one.name!r}. Give one another name.")
-            if not one.name or not all(c.isalnum() or c in "_.+" for c in one.name):
-                raise self._fail(
-                    place, f"names of configurations are files' names: letters, digits, _ . +, but got {one.name!r}."
-                )
-            self._known((*place, "model" if (*place, "model") in self.read.lines else "name"), "model", one.model,
-                        models_of(spec.task))  # fmt: skip
-            if one.name in spec.floor_names and one.name != one.model and one.name in models_of(spec.task):
-                raise self._fail(
-                    place, f"{one.name!r} is the name of a floor, but this one is of the model {one.model!r}. Give it "
-                    "another name."
-                )  # fmt: skip
-            for n, name in enumerate(one.data or ()):
-                self._known((*place, "data", n), "data set in this file", name, data)
-            self._change(place, spec, one.model, one, one)
-            for name, change in one.for_data.items():
-                self._known((*place, "for_data", name), "data set in this file", name, data)
-                self._change((*place, "for_data", name), spec, one.model, change, one)
-
-    def _change(
-        self, place: tuple[str | int, ...], spec: BenchSpec, model: str, change: Change, whole: ModelEntry
-    ) -> None:
-        from prismts.models import make_settings
-
-        trained = spec._is_trained(model)  # pyright: ignore[reportPrivateUsage]
-        if not trained:
-            for name in ("setting", "fit_settings", "n_members"):
-                if getattr(change, name):
-                    raise self._fail(
-                        (*place, name), f"{name} tells how networks are trained, and {model!r} is none. Leave it out."
-                    )
-        if change.setting is not None:
-            self._known((*place, "setting"), "setting", change.setting, _settings_of(spec.task))
-        self._fit_settings((*place, "fit_settings"), change.fit_settings)
-        known = _fields(_config_of(spec.task, model))
-        for name in change.model_settings:
-            self._known((*place, "model_settings", name), f"setting of {model!r}", name, known)
-        settings = {**whole.model_settings, **change.model_settings}
-        try:
-            make_settings(_config_of(spec.task, model), settings)
-        except PrismError as error:
-            raise self._fail((*place, "model_settings"), error) from error
-        except TypeError as error:  # a mandatory setting that the estimator or the recipe fills in
-            if "required" not in str(error):
-                raise self._fail((*place, "model_settings"), error) from error
-        allowed = _arguments_of(spec.task, model)
-        for name in change.arguments:
-            self._known((*place, "arguments", name), "argument", name, allowed)
-        if spec.task == "forecast" and (arguments := {**whole.arguments, **change.arguments}):
-            try:
-                estimator_of(spec.task)(model, **arguments)._check_settings()
-            except PrismError as error:
-                raise self._fail((*place, "arguments"), error) from error
-
-    def _fit_settings(self, place: tuple[str | int, ...], settings: Mapping[str, Any]) -> None:
-        from prismts.training.fit import FitConfig
-
-        for name in settings:
-            self._known((*place, name), "training setting", name, _fields(FitConfig))
-        try:
-            FitConfig().changed(settings)
-        except (PrismError, TypeError) as error:
-            raise self._fail(place, error) from error
-
-
-def models_of(task: Task) -> list[str]:
-    """The names a task can be run with: architectures, and the floors of the task."""
-    from prismts.models import MODELS
-    from prismts.models.case_floors import CASE_FLOORS
-    from prismts.models.detectors import DETECTORS
-
-    encoders = [name for name, one in MODELS.items() if one.is_encoder]
-    return {"forecast": list(MODELS), "classify": [*encoders, *CASE_FLOORS], "detect": [*encoders, *DETECTORS]}[task]
-
-
-def _config_of(task: Task, model: str) -> type:
-    from prismts.models import MODELS
-    from prismts.models.case_floors import CASE_FLOORS
-    from prismts.models.detectors import DETECTORS
-
-    if task == "classify" and model in CASE_FLOORS:
-        return CASE_FLOORS[model].config_class
-    if task == "detect" and model in DETECTORS:
-        return type(DETECTORS[model].config)
-    return MODELS[model].config
-
-
-def _settings_of(task: Task) -> Iterable[str]:
-    from prismts.estimators.case_recipes import CLASSIFY_SETTINGS
-    from prismts.estimators.detect_recipes import DETECT_SETTINGS
-    from prismts.estimators.recipes import FORECAST_SETTINGS
-
-    return {"forecast": FORECAST_SETTINGS, "classify": CLASSIFY_SETTINGS, "detect": DETECT_SETTINGS}[task]
-
-
-def _arguments_of(task: Task, model: str) -> list[str]:
-    """Arguments of the estimator that the file does not set by another name."""
-    from prismts.models.case_floors import CASE_FLOORS
-
-    if task == "classify" and model in CASE_FLOORS:
-        return []
-    set_elsewhere = {
-        "self", "model", "context_length", "horizon", "setting", "model_settings", "fit_settings", "n_members", "time",
-        "series", "values", "label", "frequency", "warm_start", "random_state", "progress", "run_folder",
-    }  # fmt: skip
-    return [name for name in inspect.signature(estimator_of(task).__init__).parameters if name not in set_elsewhere]
-
-
-def estimator_of(task: Task) -> type:
-    """The class that does a task."""
-    from prismts.estimators.classifier import Classifier
-    from prismts.estimators.detector import AnomalyDetector
-    from prismts.estimators.forecaster import Forecaster
-
-    return {"forecast": Forecaster, "classify": Classifier, "detect": AnomalyDetector}[task]
-
-
-def _fields(config: type) -> list[str]:
-    return [one.name for one in dataclasses.fields(config)]
 
 
 def _plain(value: Any) -> Any:
