@@ -237,9 +237,9 @@ def test_a_text_that_no_cell_contains_is_an_error(tmp_path, only, hint):
         (PART, f"data: [{{name: {'x' * 101}, file: mine.csv}}]", "line 3: a data set is called something of at most"),
         (PART, 'data: [{name: "a\\nb", file: mine.csv}]', "line 3: a data set is called something of at most 100"),
         ("models: [ridge]", "models: [{name: ridge, horizons: [24]}]", "line 8: ridge shares no horizon with any data"),
-        ("models: [ridge]", "models: [{name: ridge, seeds: []}]", "line 8: models.0.seeds: .*at least 1 item"),
-        ("models: [ridge]", "models: [{name: ridge, data: []}]", "line 8: models.0.data: .*at least 1 item"),
-        ("context_lengths: [48]", "context_lengths: []", "line 5: context_lengths: .*at least 1 item"),
+        ("models: [ridge]", "models: [{name: ridge, seeds: []}]", "line 8: models.0.seeds is an empty list. Name at"),
+        ("models: [ridge]", "models: [{name: ridge, data: []}]", "line 8: models.0.data is an empty list. Name at"),
+        ("context_lengths: [48]", "context_lengths: []", "line 5: context_lengths is an empty list. .*, or leave it out"),
         ("models: [ridge]", "models: [{name: dlinear, arguments: {loss: maee}}]", "line 8: .*maee"),
         ("models: [ridge]", "models: [{name: dlinear, arguments: {quantiles: [0.1, 2]}}]", "line 8: .*quantile"),
         ("models: [ridge]", DLINEAR.format("gradient_clip: .inf"), "line 8: .* a finite number"),
@@ -254,11 +254,52 @@ def test_a_text_that_no_cell_contains_is_an_error(tmp_path, only, hint):
         ("models: [ridge]", "models: [ridge]\npublished: [none.yaml]", "line 9: there is no file 'none.yaml' of publ"),
         ("models: [ridge]", "models: [ridge]\nfolder: there", "line 9: There is no entry named 'folder'"),
         ("models: [ridge]", "models: &m [*m]", "an alias .* stands inside what it names"),
+        ("models: [ridge]", "models: []", r"line 8: models is an empty list. Name at least one\.$"),
+        ("seeds: [0]", "seeds: [0, 0]", "line 6: seeds names 0 twice. Keep one of them"),
+        ("horizons: [12]", "horizons: [12, 24, 12]", "line 4: horizons names 12 twice"),
+        ("models: [ridge]", "models: [ridge]\nprotocols: [honest, honest]", "line 9: protocols names 'honest' twice"),
+        ("models: [ridge]", "models: [{name: ridge, data: [mine, mine]}]", "line 8: data names 'mine' twice"),
+        ("models: [ridge]", "models: [{name: ridge, seeds: [1, 1]}]", "line 8: seeds names 1 twice"),
+        (PART, f"{PART[:-1]},\n  ILI,\n  {{name: m, file: mine.csv, values: [a, a]}}]",
+         "line 5: values names 'a' twice"),
+        (PART, "data:\n  - {name: a/b, file: mine.csv}\n  - {name: a_b, file: mine.csv}",
+         "line 5: two cells would be called 'a_b-ridge-.*', as 'a/b' and 'a_b' look alike"),
+        ("seeds: [0]", "seeds: [0]\ntrain_shares: [0.5,\n  0.5000001]", "line 8: two cells .*, as 0.5 and 0.5000001"),
+        ("models: [ridge]", "models: [{name: ridge, for_data: {Mine: {}}}]",
+         "line 8: .*named 'Mine'. Did you mean 'mine'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_with_its_line_before_anything_runs(own, before, after, words):
     changed(own, before, after)
     with pytest.raises(SettingsError, match=words):
+        read_spec(own)
+
+
+def test_a_model_names_data_sets_as_the_data_do_however_they_are_capitalized_or_abbreviated():
+    spec = small(data=["Ili"], horizons=[24], models=[{"name": "ridge", "data": ["ILI"], "for_data": {"ili": {}}}])
+    assert spec.models[0].data == ["ILI"] and list(spec.models[0].for_data) == ["ILI"]
+    changes = {"epilepsy": {"setting": "published"}}
+    spec = BenchSpec.of(task="classify", data=["EP"], models=[{"name": "convtimenet", "for_data": changes}])
+    assert spec.made_with(spec.cells[0])["setting"] == "published"
+    with pytest.raises(SettingsError, match="for_data names 'ILI' twice"):
+        small(data=["ILI"], models=[{"name": "ridge", "for_data": {"ili": {}, "ILI": {}}}])
+
+
+def test_lines_are_those_of_the_file_where_a_collection_stands_for_many_series(tmp_path):
+    (tmp_path / "s.yaml").write_text("task: detect\ndata:\n  - ASD\n  - MBA_ECG/805\n  - ILI\nmodels: [knn]\n")
+    with pytest.raises(SettingsError, match="line 5: ILI is a data set of the task 'forecast'"):
+        read_spec(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(("name", "near"), [("ILII", "ILI"), ("Mine", "mine"), ("Solar", None), ("mine", None)])
+def test_a_slip_in_a_published_file_is_told_and_a_set_that_is_not_here_is_none(own, name, near):
+    text = "{task: forecast, numbers: [{model: A, protocol: honest, source: s, told: t, measures: [mse],\n values: "
+    (own.parent / "numbers.yaml").write_text(f"{text} {{{name}: 1}}}}]}}")
+    changed(own, "models: [ridge]", "models: [ridge]\npublished: [numbers.yaml]")
+    if near is None:
+        assert read_spec(own).published == ["numbers.yaml"]
+        return
+    with pytest.raises(SettingsError, match=f"numbers.yaml, line 2: .*'{name}'. Did you mean '{near}'"):
         read_spec(own)
 
 

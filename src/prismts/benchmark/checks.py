@@ -19,16 +19,17 @@ from prismts.benchmark.known import (
 )
 from prismts.benchmark.lines import Lined
 from prismts.benchmark.published import read_published
-from prismts.errors import PrismError, SettingsError, unknown_name
+from prismts.errors import DataError, PrismError, SettingsError, unknown_name
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from prismts.benchmark.spec import BenchSpec, Change, ModelEntry
+    from prismts.benchmark.spec import BenchSpec, Cell, Change, ModelEntry
 
-__all__ = ["LONGEST_NAME", "Check"]
+__all__ = ["Check"]
 
 LONGEST_NAME = 100  # of a data set, whose name becomes a file's
+_LONGEST_CELL = 200  # bytes; systems allow 255, and endings of files are added
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,43 @@ class Check:
         """
         self._protocols(spec)
         self._axes(spec)
+        self._twice(spec)
         self._data(spec)
         self._models(spec)
         self._published(spec)
         for number, name in enumerate(spec.floors or ()):
             if name not in {one.name for one in spec.models}:
                 self._known(("floors", number), "model", name, models_of(spec.task))
+
+    def cells(self, spec: BenchSpec, cells: Sequence[Cell]) -> None:
+        """Refuse cells whose names cannot be those of files, and configurations that no cell has.
+
+        Raises:
+            SettingsError: with the line of what gives the name.
+        """
+        first: dict[str, Cell] = {}
+        for cell in cells:
+            if (other := first.setdefault(cell.name, cell)) != cell:
+                axis = next(a for a in ("data", "train_share", "model") if getattr(cell, a) != getattr(other, a))
+                raise self._fail(
+                    spec.place(cell, axis), f"two cells would be called {cell.name!r}, as {getattr(other, axis)!r} and "
+                    f"{getattr(cell, axis)!r} look alike in the name of a file. Write one of them otherwise."
+                )  # fmt: skip
+            if len(cell.name.encode()) > _LONGEST_CELL:
+                raise self._fail(
+                    spec.place(cell, "data"), f"a cell's name becomes a file's, of at most {_LONGEST_CELL} "
+                    f"bytes, but one would be called {cell.name[:60]!r} and so on. Give the data set or the model a "
+                    "shorter name."
+                )  # fmt: skip
+        for number, one in enumerate(spec.models):
+            by_data = {cell.data: cell for cell in cells if cell.model == one.name}
+            if not by_data:
+                raise self._fail(("models", number), f"{one.name} shares no horizon with any data set.")
+            for cell in by_data.values():
+                try:
+                    spec.made_with(cell)
+                except DataError as error:
+                    raise self._fail(("models", number), f"{one.name}: {error}") from error
 
     def _fail(self, place: Sequence[str | int], told: object) -> SettingsError:
         return SettingsError(f"{self.read.at(place)}: {told}")
@@ -69,16 +101,24 @@ class Check:
                 raise self._fail(("protocols", number), "detection has one protocol, 'honest'.")
 
     def _axes(self, spec: BenchSpec) -> None:
-        entries: list[tuple[tuple[str | int, ...], BaseModel]] = [((), spec)]
-        entries += [(("data", number), one) for number, one in enumerate(spec.data)]
-        entries += [(("models", number), one) for number, one in enumerate(spec.models)]
-        for place, entry in entries:
+        for place, entry in _entries(spec):
             for name in ("context_lengths", "horizons", "resamples"):
                 if name in entry.model_fields_set and name not in AXES[spec.task]:
                     raise self._fail((*place, name), f"{name} means nothing to the task {spec.task!r}. Leave it out.")
         for number, one in enumerate(spec.data):
             if spec.task == "forecast" and not (one.horizons or spec.horizons):
                 raise self._fail(("data", number), f"{one.name} has no horizons. Name them here or for all, as [96].")
+
+    def _twice(self, spec: BenchSpec) -> None:
+        """Data, models and published files have words of their own."""
+        for place, entry in _entries(spec):
+            for name in type(entry).model_fields:
+                if not place and name in ("data", "models", "published"):
+                    continue
+                values: Any = getattr(entry, name)
+                for number, value in enumerate(values if isinstance(values, list | tuple) else ()):
+                    if values.index(value) != number:
+                        raise self._fail((*place, name, number), f"{name} names {value!r} twice. Keep one of them.")
 
     def _data(self, spec: BenchSpec) -> None:
         from prismts.data.catalog import dataset
@@ -124,7 +164,8 @@ class Check:
                 raise self._fail(
                     ("published", number), f"there is no file {name!r} of published numbers beside the specification."
                 )
-            for column in read_published(Path(spec.folder) / name):  # read now: not after hours of training
+            own = [one.name for one in spec.data]
+            for column in read_published(Path(spec.folder) / name, own):  # read now: not after hours of training
                 if column.task != spec.task:
                     raise self._fail(
                         ("published", number), f"{name!r} holds numbers of the task {column.task!r}, but the file says "
@@ -206,3 +247,12 @@ class Check:
             FitConfig().changed(settings)
         except (PrismError, TypeError) as error:
             raise self._fail(place, error) from error
+
+
+def _entries(spec: BenchSpec) -> list[tuple[tuple[str | int, ...], BaseModel]]:
+    """The specification, its data sets and its configurations, each with its place."""
+    return [
+        ((), spec),
+        *((("data", number), one) for number, one in enumerate(spec.data)),
+        *((("models", number), one) for number, one in enumerate(spec.models)),
+    ]

@@ -10,6 +10,7 @@ line and the nearest name that exists, before anything is computed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from prismts.benchmark.checks import Check
 from prismts.benchmark.known import FLOORS, Task, architecture_of, fields_of
 from prismts.benchmark.lines import Lined, in_words, read_lined
-from prismts.errors import DataError, SettingsError, unknown_name
+from prismts.errors import DataError, PrismError, SettingsError, unknown_name
 
 __all__ = ["FLOORS", "BenchSpec", "Cell", "Change", "DataEntry", "ModelEntry", "Task", "read_spec"]
 
@@ -35,7 +36,6 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Some = Field(default=None, min_length=1)  # a list of at least one, or left out
 
 DEFAULT_CONTEXT = 336  # steps, of forecasting: the context most papers share
-_LONGEST_CELL = 200  # bytes; systems allow 255, and endings of files are added
 
 
 class _Entry(BaseModel):
@@ -165,6 +165,22 @@ class BenchSpec(_Entry):
         """The data set of this name."""
         return next(one for one in self.data if one.name == name)
 
+    def place(self, cell: Cell, axis: str) -> tuple[str | int, ...]:
+        """Where in the file that stands which a cell has on an axis, such as ("data", 1, "horizons", 0)."""
+        d = next(n for n, one in enumerate(self.data) if one.name == cell.data)
+        if axis == "data":
+            return ("data", d)
+        m = next((n for n, one in enumerate(self.models) if one.name == cell.model), None)
+        if axis == "model":
+            return () if m is None else ("models", m)
+        holders: list[tuple[tuple[str | int, ...], Any]] = [(("data", d), self.data[d]), ((), self)]
+        if m is not None and axis != "horizon":  # a model picks horizons among those of the data
+            holders.insert(0, (("models", m), self.models[m]))
+        for place, holder in holders:
+            if values := getattr(holder, f"{axis}s", None):
+                return (*place, f"{axis}s", list(values).index(getattr(cell, axis)))
+        return ()
+
     @property
     def cells(self) -> tuple[Cell, ...]:
         """Every cell once, in the order in which they run.
@@ -262,32 +278,14 @@ class BenchSpec(_Entry):
         if "folder" in content:  # not an entry: it is where the file lies
             names = [name for name in cls.model_fields if name != "folder"]
             raise SettingsError(f"{read.at(('folder',))}: {unknown_name('entry', 'folder', names)}")
-        known = _with_collections(cast(dict[str, Any], content), read)
+        read = _with_collections(cast(dict[str, Any], content), read)
         try:
-            spec = cls.model_validate({**known, "folder": folder})
+            spec = cls.model_validate({**read.content, "folder": folder})
         except ValidationError as error:
             parts = {"data": DataEntry, "models": ModelEntry, "for_data": Change}
             raise in_words(error, read, BenchSpec, parts) from None
         Check(read).whole(spec)
-        cells = spec.cells
-        names = [cell.name for cell in cells]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise SettingsError(f"{read.path.name}: two cells would be called {twice!r}. Rename a data set or a model.")
-        if long := next((name for name in names if len(name.encode()) > _LONGEST_CELL), None):
-            raise SettingsError(
-                f"{read.path.name}: a cell's name becomes a file's, of at most {_LONGEST_CELL} bytes, but one would be "
-                f"called {long[:60]!r} and so on. Give the data set or the model a shorter name."
-            )
-        for number, one in enumerate(spec.models):
-            by_data = {cell.data: cell for cell in cells if cell.model == one.name}
-            if not by_data:
-                raise SettingsError(f"{read.at(('models', number))}: {one.name} shares no horizon with any data set.")
-            for cell in by_data.values():
-                try:
-                    spec.made_with(cell)
-                except DataError as error:
-                    raise SettingsError(f"{read.at(('models', number))}: {one.name}: {error}") from error
+        Check(read).cells(spec, spec.cells)
         return spec
 
 
@@ -301,21 +299,23 @@ def read_spec(path: str | Path) -> BenchSpec:
     return BenchSpec._checked(read, str(read.path.parent))  # pyright: ignore[reportPrivateUsage]
 
 
-def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
+def _with_collections(content: dict[str, Any], read: Lined) -> Lined:
     """The same with every collection among the data replaced by its series, and names as the catalog writes them."""
     from prismts.data.catalog import dataset, list_datasets
 
     listed: Any = content.get("data")
     if not isinstance(listed, list):
-        return content
+        return read
     collections = {str(entry.collection).casefold(): str(entry.collection) for entry in list_datasets("detect")}
     found: list[Any] = []
+    places: list[int] = []  # which entry of the file each found one is of
     meant: dict[str, list[str]] = {}  # what a name of the file stands for
     for number, one in enumerate(cast(list[Any], listed)):
         entry: Any = {"name": one} if isinstance(one, str) else one
         name: Any = cast(dict[str, Any], entry).get("name") if isinstance(entry, dict) else None
         if not isinstance(name, str) or cast(dict[str, Any], entry).get("file") is not None:
             found.append(entry)
+            places.append(number)
             continue
         entry = dict(cast(dict[str, Any], entry))
         if (collection := collections.get(name.casefold())) is not None:
@@ -325,10 +325,15 @@ def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
             with read.telling("data", number):
                 meant[name] = [dataset(name).name]
         found += [{**entry, "name": official} for official in meant[name]]
+        places += [number] * len(meant[name])
     models: Any = content.get("models")
     if isinstance(models, list):
-        models = [_renamed(one, meant) for one in cast(list[Any], models)]
-    return {**content, "data": found, **({} if models is None else {"models": models})}
+        models = [_renamed(one, meant, read, n) for n, one in enumerate(cast(list[Any], models))]
+    lines = {place: line for place, line in read.lines.items() if place[:1] != ("data",) or len(place) == 1}
+    for place, line in read.lines.items():
+        if place[:1] == ("data",) and len(place) > 1:
+            lines |= {("data", n, *place[2:]): line for n, old in enumerate(places) if old == place[1]}
+    return Lined(read.path, {**content, "data": found, **({} if models is None else {"models": models})}, lines)
 
 
 def _left(series: list[str], without: Any, where: str) -> list[str]:
@@ -343,19 +348,36 @@ def _left(series: list[str], without: Any, where: str) -> list[str]:
     return left
 
 
-def _renamed(model: Any, meant: Mapping[str, Sequence[str]]) -> Any:
+def _renamed(model: Any, meant: Mapping[str, Sequence[str]], read: Lined, number: int) -> Any:
     """A model's entry with the names of data sets replaced by what they stand for."""
     if not isinstance(model, dict):
         return model
     entry = cast(dict[str, Any], model)
     changed: dict[str, Any] = {}
     if isinstance(entry.get("data"), list):
-        changed["data"] = [official for name in entry["data"] for official in meant.get(str(name), [name])]
+        changed["data"] = [official for name in entry["data"] for official in _sets(str(name), meant)]
     if isinstance(entry.get("for_data"), dict):
-        changed["for_data"] = {
-            official: change for name, change in entry["for_data"].items() for official in meant.get(str(name), [name])
-        }
+        changed["for_data"] = {}
+        for name, change in entry["for_data"].items():
+            for official in _sets(str(name), meant):
+                if official in changed["for_data"]:
+                    where = read.at(("models", number, "for_data", str(name)))
+                    raise SettingsError(f"{where}: for_data names {official!r} twice. Keep one of them.")
+                changed["for_data"][official] = change
     return {**entry, **changed}
+
+
+def _sets(name: str, meant: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """The data sets that a model's entry means by a name, however it is capitalized; itself, if the data have none."""
+    from prismts.data.catalog import dataset
+
+    folded = {one.casefold(): sets for one, sets in meant.items()}
+    if name.casefold() in folded:
+        return folded[name.casefold()]
+    with contextlib.suppress(PrismError):
+        if (official := dataset(name).name) in {one for sets in meant.values() for one in sets}:
+            return [official]
+    return [name]
 
 
 def _plain(value: Any) -> Any:
