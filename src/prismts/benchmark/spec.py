@@ -286,6 +286,9 @@ class BenchSpec(_Entry):
             raise in_words(error, read, BenchSpec, parts) from None
         Check(read).whole(spec)
         Check(read).cells(spec, spec.cells)
+        from prismts.benchmark.room import check_room
+
+        check_room(spec, read)
         return spec
 
 
