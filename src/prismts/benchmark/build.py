@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prismts.benchmark.entries import Cell, Spec
 from prismts.benchmark.known import estimator_of
 from prismts.data.series import Collection
 from prismts.errors import DataError
@@ -16,13 +17,10 @@ from prismts.evaluation.classification import classification_scores
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.scores import Scores
 
-if TYPE_CHECKING:
-    from prismts.benchmark.spec import BenchSpec, Cell
-
 __all__ = ["build", "labels_of"]
 
 
-def build(spec: BenchSpec, cell: Cell, run_folder: Path | None = None) -> Any:
+def build(spec: Spec, cell: Cell, run_folder: Path | None = None) -> Any:
     """The unfitted estimator of a cell; ``run_folder`` keeps checkpoints of its training."""
     from prismts.models.case_floors import CASE_FLOORS
 

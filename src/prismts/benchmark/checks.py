@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pydantic import BaseModel
+
+from prismts.benchmark.entries import Cell, Change, ModelEntry, Spec
 from prismts.benchmark.known import (
     AXES,
     architecture_of,
@@ -21,14 +24,9 @@ from prismts.benchmark.lines import Lined
 from prismts.benchmark.published import read_published
 from prismts.errors import DataError, PrismError, SettingsError, unknown_name
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from prismts.benchmark.spec import BenchSpec, Cell, Change, ModelEntry
-
 __all__ = ["Check"]
 
-LONGEST_NAME = 100  # of a data set, whose name becomes a file's
+_LONGEST_NAME = 100  # of a data set, whose name becomes a file's
 _LONGEST_CELL = 200  # bytes; systems allow 255, and endings of files are added
 
 
@@ -38,7 +36,7 @@ class Check:
 
     read: Lined
 
-    def whole(self, spec: BenchSpec) -> None:
+    def whole(self, spec: Spec) -> None:
         """Refuse a specification that cannot work.
 
         Raises:
@@ -54,7 +52,7 @@ class Check:
             if name not in {one.name for one in spec.models}:
                 self._known(("floors", number), "model", name, models_of(spec.task))
 
-    def cells(self, spec: BenchSpec, cells: Sequence[Cell]) -> None:
+    def cells(self, spec: Spec, cells: Sequence[Cell]) -> None:
         """Refuse cells whose names cannot be those of files, and configurations that no cell has.
 
         Raises:
@@ -92,7 +90,7 @@ class Check:
         if name not in known:
             raise self._fail(place, unknown_name(kind, name, known))
 
-    def _protocols(self, spec: BenchSpec) -> None:
+    def _protocols(self, spec: Spec) -> None:
         from prismts.evaluation.protocols import PROTOCOLS
 
         for number, name in enumerate(spec.protocols):
@@ -100,7 +98,7 @@ class Check:
             if spec.task == "detect" and name != "honest":
                 raise self._fail(("protocols", number), "detection has one protocol, 'honest'.")
 
-    def _axes(self, spec: BenchSpec) -> None:
+    def _axes(self, spec: Spec) -> None:
         for place, entry in _entries(spec):
             for name in ("context_lengths", "horizons", "resamples"):
                 if name in entry.model_fields_set and name not in AXES[spec.task]:
@@ -109,7 +107,7 @@ class Check:
             if spec.task == "forecast" and not (one.horizons or spec.horizons):
                 raise self._fail(("data", number), f"{one.name} has no horizons. Name them here or for all, as [96].")
 
-    def _twice(self, spec: BenchSpec) -> None:
+    def _twice(self, spec: Spec) -> None:
         """Data, models and published files have words of their own."""
         for place, entry in _entries(spec):
             for name in type(entry).model_fields:
@@ -120,15 +118,15 @@ class Check:
                     if values.index(value) != number:
                         raise self._fail((*place, name, number), f"{name} names {value!r} twice. Keep one of them.")
 
-    def _data(self, spec: BenchSpec) -> None:
+    def _data(self, spec: Spec) -> None:
         from prismts.data.catalog import dataset
 
         names = [one.name for one in spec.data]
         for number, one in enumerate(spec.data):
             place = ("data", number)
-            if not one.name.strip() or len(one.name) > LONGEST_NAME or not one.name.isprintable():
+            if not one.name.strip() or len(one.name) > _LONGEST_NAME or not one.name.isprintable():
                 raise self._fail(
-                    place, f"a data set is called something of at most {LONGEST_NAME} letters in one line, but got "
+                    place, f"a data set is called something of at most {_LONGEST_NAME} letters in one line, but got "
                     f"{one.name!r}."
                 )  # fmt: skip
             if names.index(one.name) != number:
@@ -157,7 +155,7 @@ class Check:
                 if (one.test_file is not None) != (spec.task == "classify"):
                     raise self._fail(place, "test_file is needed by the task 'classify', and only there.")
 
-    def _published(self, spec: BenchSpec) -> None:
+    def _published(self, spec: Spec) -> None:
         names = [Path(name).name for name in spec.published]
         for number, name in enumerate(spec.published):
             if not (Path(spec.folder) / name).is_file():
@@ -176,7 +174,7 @@ class Check:
                     ("published", number), f"two files of published numbers are called {names[number]!r}. Rename one."
                 )
 
-    def _models(self, spec: BenchSpec) -> None:
+    def _models(self, spec: Spec) -> None:
         names = [one.name for one in spec.models]
         data = [one.name for one in spec.data]
         self._fit_settings(("fit_settings",), spec.fit_settings)
@@ -202,9 +200,7 @@ class Check:
                 self._known((*place, "for_data", name), "data set in this file", name, data)
                 self._change((*place, "for_data", name), spec, one.model, change, one)
 
-    def _change(
-        self, place: tuple[str | int, ...], spec: BenchSpec, model: str, change: Change, whole: ModelEntry
-    ) -> None:
+    def _change(self, place: tuple[str | int, ...], spec: Spec, model: str, change: Change, whole: ModelEntry) -> None:
         from prismts.estimators.forecast_arguments import check_forecaster
         from prismts.models import make_settings
 
@@ -249,7 +245,7 @@ class Check:
             raise self._fail(place, error) from error
 
 
-def _entries(spec: BenchSpec) -> list[tuple[tuple[str | int, ...], BaseModel]]:
+def _entries(spec: Spec) -> list[tuple[tuple[str | int, ...], BaseModel]]:
     """The specification, its data sets and its configurations, each with its place."""
     return [
         ((), spec),

@@ -6,17 +6,14 @@ import functools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prismts.benchmark.entries import Spec
 from prismts.data.catalog import BORDERS, dataset
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders, by_fraction
 from prismts.errors import DataError
-
-if TYPE_CHECKING:
-    from prismts.benchmark.spec import BenchSpec
 
 __all__ = ["Extent", "extent_of", "load_data"]
 
@@ -45,7 +42,7 @@ def _loaded(name: str, file: str | None, test_file: str | None, columns: str, st
     )  # fmt: skip
 
 
-def load_data(spec: BenchSpec, name: str) -> Series | Collection:
+def load_data(spec: Spec, name: str) -> Series | Collection:
     """A data set of the specification; the last two stay in memory."""
     entry = spec.data_entry(name)
     columns = {"time": entry.time, "values": entry.values, "frequency": entry.frequency}
@@ -65,7 +62,7 @@ class Extent:
     borders: Borders | None = None  # of a series, where they are known
 
 
-def extent_of(spec: BenchSpec, name: str) -> Extent:
+def extent_of(spec: Spec, name: str) -> Extent:
     """How much there is of a data set: what the catalog says, or the file, which is read for it once.
 
     Raises:
@@ -83,7 +80,7 @@ def extent_of(spec: BenchSpec, name: str) -> Extent:
     return Extent(known.n_channels, known.n_timepoints, known.frequency, borders)
 
 
-def _of_file(spec: BenchSpec, name: str) -> Extent:
+def _of_file(spec: Spec, name: str) -> Extent:
     data, task, file = load_data(spec, name), spec.task, spec.data_entry(name).file
     if isinstance(data, Collection):
         if task != "classify":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from prismts.benchmark.build import build
 from prismts.benchmark.data import Extent, extent_of
+from prismts.benchmark.entries import Cell, Spec
 from prismts.benchmark.known import architecture_of
 from prismts.benchmark.lines import Lined
 from prismts.data.series import Collection, Series
@@ -22,13 +23,10 @@ from prismts.estimators.forecaster import SHORTEST_CONTEXT
 from prismts.models.language_backbone import BackboneConfig
 from prismts.tasks.classify import Classify
 
-if TYPE_CHECKING:
-    from prismts.benchmark.spec import BenchSpec, Cell
-
 __all__ = ["check_room", "notes"]
 
 
-def check_room(spec: BenchSpec, read: Lined) -> None:
+def check_room(spec: Spec, read: Lined) -> None:
     """Refuse data that cannot be read, horizons that no part has room for, and networks that no window has room for.
 
     Floors that the file does not name are left to their cells: a season may be longer than a context.
@@ -53,7 +51,7 @@ def check_room(spec: BenchSpec, read: Lined) -> None:
             _check_network(spec, cell, extent, read)
 
 
-def notes(spec: BenchSpec) -> list[str]:
+def notes(spec: Spec) -> list[str]:
     """What runs, but may not be meant, in sentences: contexts that no training window has."""
     found: dict[tuple[str, int | None], str] = {}
     for cell in spec.cells:
@@ -69,7 +67,7 @@ def notes(spec: BenchSpec) -> list[str]:
     return list(found.values())
 
 
-def _extent(spec: BenchSpec, number: int, read: Lined) -> Extent:
+def _extent(spec: Spec, number: int, read: Lined) -> Extent:
     one = spec.data[number]
     try:
         return extent_of(spec, one.name)
@@ -94,7 +92,7 @@ def _train_end(borders: Borders, train_share: float) -> int:
     return borders.train_end - round((1 - train_share) * borders.train_end)
 
 
-def _check_horizon(spec: BenchSpec, cell: Cell, extent: Extent, read: Lined) -> None:
+def _check_horizon(spec: Spec, cell: Cell, extent: Extent, read: Lined) -> None:
     """Every window's future lies in one part as a whole; that of training has a past besides."""
     if cell.horizon is None or cell.context_length is None or extent.borders is None:
         return
@@ -115,7 +113,7 @@ def _check_horizon(spec: BenchSpec, cell: Cell, extent: Extent, read: Lined) -> 
         )
 
 
-def _check_network(spec: BenchSpec, cell: Cell, extent: Extent, read: Lined) -> None:
+def _check_network(spec: Spec, cell: Cell, extent: Extent, read: Lined) -> None:
     """Build the network of a cell, without values and so in no time; one that looks at values is left to its cell."""
     one = spec.entry(cell.model)
     architecture = architecture_of(one.model)
@@ -134,7 +132,7 @@ def _check_network(spec: BenchSpec, cell: Cell, extent: Extent, read: Lined) -> 
         raise SettingsError(f"{read.at(place)}: {cell.model} on {cell.data}{of}: {error}") from error
 
 
-def _networks(spec: BenchSpec, cell: Cell, extent: Extent, one: Any) -> None:
+def _networks(spec: Spec, cell: Cell, extent: Extent, one: Any) -> None:
     if spec.task == "forecast":
         assert extent.borders is not None
         empty = Series(np.zeros((extent.n_channels, extent.n_timepoints), np.float32), frequency=extent.frequency)
