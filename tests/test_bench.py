@@ -10,18 +10,22 @@ import pandas as pd
 import pytest
 import torch
 
+from prismts.analysis.macs import count
 from prismts.benchmark import cells as running
+from prismts.benchmark.known import FLOORS, models_of
 from prismts.benchmark.lines import read_lined
 from prismts.benchmark.predictions import Forecasts, read_predictions, write_predictions
 from prismts.benchmark.results import failed_file, frame, gather, read_results
 from prismts.benchmark.runner import estimate, pending, plan, run_bench
-from prismts.benchmark.spec import FLOORS, BenchSpec, Cell, models_of, read_spec
+from prismts.benchmark.spec import BenchSpec, Cell, read_spec
 from prismts.data.series import Collection
 from prismts.data.synthetic import simulated_plant
 from prismts.errors import DataError, SettingsError
 from prismts.estimators.forecaster import Forecaster
 from prismts.evaluation.protocols import evaluate
 from prismts.models import MODELS
+from prismts.tasks.classify import Classify
+from prismts.tasks.forecast import Forecast
 
 SPEC = "task: forecast\ndata: [ETTh2, ILI]\nhorizons: [24]\nseeds: [0, 1]\nmodels: [convtimenet]\n"
 TINY = {"patch_length": 8, "stride": 4, "width": 8, "feed_forward": 0, "kernel_sizes": [5]}
@@ -364,6 +368,31 @@ def test_a_model_that_cannot_be_counted_keeps_its_scores(tmp_path, monkeypatch):
     content = next(iter(results.cells.values()))
     assert content["n_macs"] is None and content["macs_told"] == "not counted: RuntimeError"
     assert content["measures"]["mse"] > 0
+
+
+@pytest.mark.parametrize("task", ["forecast", "classify"])
+def test_a_proposed_network_stands_in_a_cell_with_the_size_it_was_trained_in(task, tmp_path):
+    """Its parameters and products are those of a network that is built here with the settings that the cell tells."""
+    auto = {"name": "auto", "setting": "network", "fit_settings": {"max_epochs": 1}, "model_settings": {"width": 8}}
+    if task == "forecast":
+        spec, load = small(data=["ETTh2"], floors=[], models=[auto]), plant
+    else:
+        auto["arguments"] = {"validation": 0.2}  # one network, not one for each fold
+        spec, load = BenchSpec.of(task=task, data=["BasicMotions"], floors=[], models=[auto], seeds=[0]), cases
+    assert "auto" in plan(spec, tmp_path)
+    results = run_bench(spec, tmp_path, load=load)
+    content = results.cells[spec.cells[0]]
+    settings, recipe = content["settings"]["architecture"], content["settings"]["recipe"]
+    if task == "forecast":
+        built = Forecast(12, line=None).build("convtimenet", settings, n_channels=content["n_channels"],
+                                              context_length=48)  # fmt: skip
+        window = torch.zeros(1, content["n_channels"], 48)
+    else:
+        built = Classify(2, pooling=recipe["pooling"]).build("convtimenet", settings, n_channels=2, context_length=20)
+        window = torch.zeros(1, 2, 20)
+    assert settings["width"] == 8 and settings["patch_length"] < 32
+    assert content["n_macs"] == count(built, window).total
+    assert content["n_parameters"] == sum(one.numel() for one in built.parameters())
 
 
 # ---- a second run

@@ -160,8 +160,9 @@ def test_published_numbers_that_cannot_be_shown_are_told_before_anything_runs(ow
 def test_a_cell_that_fails_when_it_is_made_anew_is_told_and_ends_the_command_with_1(own, capsys, monkeypatch):
     out = own.parent / "out"
     run_bench(read_spec(own), out, jobs=0)
-    changed(own, "horizons: [12]", "horizons: [12]\nprotocols: [honest]")
-    changed(own, PART, "data: [{name: mine, file: mine.csv, time: date, values: [zz]}]")
+    unobserved = table()
+    unobserved.iloc[300:] = np.nan
+    unobserved.to_csv(own.parent / "mine.csv")
     words = ["prism", "bench", "run", str(own), "--out", str(out), "--redo", "--only", "ridge", "-q"]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stopped:
@@ -199,7 +200,7 @@ def test_a_test_part_without_an_observed_value_fails_instead_of_scoring_nan(own)
 
 
 def test_a_share_that_leaves_no_step_is_refused_in_words(tmp_path):
-    results = run_bench(small(train_shares=[0.0001]), tmp_path, load=plant)
+    results = run_bench(small(data=["ETTm1"], train_shares=[0.001]), tmp_path, load=plant)
     assert "leaves none. Give a larger one" in next(iter(results.failed.values()))
 
 
@@ -237,9 +238,9 @@ def test_a_text_that_no_cell_contains_is_an_error(tmp_path, only, hint):
         (PART, f"data: [{{name: {'x' * 101}, file: mine.csv}}]", "line 3: a data set is called something of at most"),
         (PART, 'data: [{name: "a\\nb", file: mine.csv}]', "line 3: a data set is called something of at most 100"),
         ("models: [ridge]", "models: [{name: ridge, horizons: [24]}]", "line 8: ridge shares no horizon with any data"),
-        ("models: [ridge]", "models: [{name: ridge, seeds: []}]", "line 8: models.0.seeds: .*at least 1 item"),
-        ("models: [ridge]", "models: [{name: ridge, data: []}]", "line 8: models.0.data: .*at least 1 item"),
-        ("context_lengths: [48]", "context_lengths: []", "line 5: context_lengths: .*at least 1 item"),
+        ("models: [ridge]", "models: [{name: ridge, seeds: []}]", "line 8: models.0.seeds is an empty list. Name at"),
+        ("models: [ridge]", "models: [{name: ridge, data: []}]", "line 8: models.0.data is an empty list. Name at"),
+        ("context_lengths: [48]", "context_lengths: []", "line 5: context_lengths is an empty list. .*, or leave it"),
         ("models: [ridge]", "models: [{name: dlinear, arguments: {loss: maee}}]", "line 8: .*maee"),
         ("models: [ridge]", "models: [{name: dlinear, arguments: {quantiles: [0.1, 2]}}]", "line 8: .*quantile"),
         ("models: [ridge]", DLINEAR.format("gradient_clip: .inf"), "line 8: .* a finite number"),
@@ -254,12 +255,128 @@ def test_a_text_that_no_cell_contains_is_an_error(tmp_path, only, hint):
         ("models: [ridge]", "models: [ridge]\npublished: [none.yaml]", "line 9: there is no file 'none.yaml' of publ"),
         ("models: [ridge]", "models: [ridge]\nfolder: there", "line 9: There is no entry named 'folder'"),
         ("models: [ridge]", "models: &m [*m]", "an alias .* stands inside what it names"),
+        ("models: [ridge]", "models: []", r"line 8: models is an empty list. Name at least one\.$"),
+        ("seeds: [0]", "seeds: [0, 0]", "line 6: seeds names 0 twice. Keep one of them"),
+        ("horizons: [12]", "horizons: [12, 24, 12]", "line 4: horizons names 12 twice"),
+        ("models: [ridge]", "models: [ridge]\nprotocols: [honest, honest]", "line 9: protocols names 'honest' twice"),
+        ("models: [ridge]", "models: [{name: ridge, data: [mine, mine]}]", "line 8: data names 'mine' twice"),
+        ("models: [ridge]", "models: [{name: ridge, seeds: [1, 1]}]", "line 8: seeds names 1 twice"),
+        (PART, f"{PART[:-1]},\n  ILI,\n  {{name: m, file: mine.csv, values: [a, a]}}]",
+         "line 5: values names 'a' twice"),
+        (PART, "data:\n  - {name: a/b, file: mine.csv}\n  - {name: a_b, file: mine.csv}",
+         "line 5: two cells would be called 'a_b-ridge-.*', as 'a/b' and 'a_b' look alike"),
+        ("seeds: [0]", "seeds: [0]\ntrain_shares: [0.5,\n  0.5000001]", "line 8: two cells .*, as 0.5 and 0.5000001"),
+        ("models: [ridge]", "models: [{name: ridge, for_data: {Mine: {}}}]",
+         "line 8: .*named 'Mine'. Did you mean 'mine'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_with_its_line_before_anything_runs(own, before, after, words):
     changed(own, before, after)
     with pytest.raises(SettingsError, match=words):
         read_spec(own)
+
+
+def test_a_model_names_data_sets_as_the_data_do_however_they_are_capitalized_or_abbreviated():
+    spec = small(data=["Ili"], horizons=[24], models=[{"name": "ridge", "data": ["ILI"], "for_data": {"ili": {}}}])
+    assert spec.models[0].data == ["ILI"] and list(spec.models[0].for_data) == ["ILI"]
+    changes = {"epilepsy": {"setting": "published"}}
+    spec = BenchSpec.of(task="classify", data=["EP"], models=[{"name": "convtimenet", "for_data": changes}])
+    assert spec.made_with(spec.cells[0])["setting"] == "published"
+    with pytest.raises(SettingsError, match="for_data names 'ILI' twice"):
+        small(data=["ILI"], models=[{"name": "ridge", "for_data": {"ili": {}, "ILI": {}}}])
+
+
+def test_lines_are_those_of_the_file_where_a_collection_stands_for_many_series(tmp_path):
+    (tmp_path / "s.yaml").write_text("task: detect\ndata:\n  - ASD\n  - MBA_ECG/805\n  - ILI\nmodels: [knn]\n")
+    with pytest.raises(SettingsError, match="line 5: ILI is a data set of the task 'forecast'"):
+        read_spec(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(("name", "near"), [("ILII", "ILI"), ("Mine", "mine"), ("Solar", None), ("mine", None)])
+def test_a_slip_in_a_published_file_is_told_and_a_set_that_is_not_here_is_none(own, name, near):
+    text = "{task: forecast, numbers: [{model: A, protocol: honest, source: s, told: t, measures: [mse],\n values: "
+    (own.parent / "numbers.yaml").write_text(f"{text} {{{name}: 1}}}}]}}")
+    changed(own, "models: [ridge]", "models: [ridge]\npublished: [numbers.yaml]")
+    if near is None:
+        assert read_spec(own).published == ["numbers.yaml"]
+        return
+    with pytest.raises(SettingsError, match=f"numbers.yaml, line 2: .*'{name}'. Did you mean '{near}'"):
+        read_spec(own)
+
+
+CONV = "models: [{name: c, model: convtimenet, setting: network, model_settings: {patch_length: 500}}]"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("horizons: [12]", "horizons: [12,\n 41]", "line 5: mine has no room for horizon 41: .* its validation part "
+         "has room for 40 steps. Name horizons of at most 40, for this set alone as {name: mine, horizons: .40.}"),
+        ("horizons: [12]", "horizons: [24]\ntrain_shares: [1.0, 0.1]", "line 4: .* its training part has room for 20 "),
+        ("[48]", "[4]\ntrain_shares: [0.05]", "line 4: .* its training part has room for 10 "),
+        (PART, "data:\n - ILI\n - {name: ETTh1, horizons: [5000]}", "line 5: ETTh1 .* at most 2880, for this"),
+        (PART, PART.replace("date}", "whn}"), "line 3: mine: mine.csv has no column 'whn'. It has 'date', 'a', 'b'"),
+        (PART, PART.replace("date}", "dat}"), "line 3: mine: mine.csv has no column 'dat'. Did you mean 'date'"),
+        (PART, PART.replace("date}", "date,\n  values: [a, ab]}"), "line 4: mine: mine.csv has no column 'ab'"),
+        ("models: [ridge]", CONV, "line 8: c on mine at context 48: A window of 48 steps has no room for a patch of 5"),
+        ("models: [ridge]", CONV.replace("convtimenet", "auto"), "line 8: c on mine at context 48: .* a patch of 500"),
+        ("models: [ridge]", "models: [{name: c, model: convtimenet, setting: two_contexts, n_members: 1}]",
+         "line 8: c on mine at context 48: setting='two_contexts' is the mean of 2 kinds of network"),
+        ("models: [ridge]", "models:\n- name: c\n  model: patchtst\n  for_data:\n    mine:\n"
+         "      model_settings: {patch_length: 500}", "line 13: c on mine at context 48: .*no room for a patch of 500"),
+    ],
+)  # fmt: skip
+def test_what_data_have_no_room_for_is_told_before_anything_runs(own, before, after, words):
+    changed(own, before, after)
+    with pytest.raises(SettingsError, match=words):
+        read_spec(own)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("date,a\n2026-01-01,1\n", "line 3: mine: A series of 1 step cannot be cut"),
+        ("date,a\n2026-01-01,1\n2026-01-02,2\n2026-01-03,2\n", "no room for horizon 12: .* 0 steps. Give more data"),
+        ("date,site,a\n2026-01-01,x,1\n2026-01-02,x,2\n", "line 3: mine: .* Name the columns to read with values: .*, "
+         "or write each series that 'site' tells apart into a file of its own"),
+        ("", "line 3: mine: "),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_a_data_set_is_told_in_the_words_of_a_specification(own, content, words):
+    (own.parent / "mine.csv").write_text(content)
+    with pytest.raises(SettingsError, match=words):
+        read_spec(own)
+
+
+@pytest.mark.parametrize(("share", "context", "most"), [(1.0, 48, 40), (0.1, 48, 20), (0.05, 4, 10)])
+def test_the_longest_horizon_that_is_told_runs_and_the_next_one_would_not(own, share, context, most):
+    """Of 400 steps 280, 40 and 80 are train, validation and test."""
+    changed(own, "[48]", f"[{context}]\ntrain_shares: [{share}]")
+    changed(own, "horizons: [12]", f"horizons: [{most}]")
+    spec = read_spec(own)
+    assert not run_bench(spec, own.parent / "out", jobs=0, only="ridge").failed
+    longer = spec.model_copy(update={"horizons": [most + 1]})
+    assert "No window fits" in next(iter(run_bench(longer, own.parent / "two", jobs=0, only="ridge").failed.values()))
+
+
+def test_a_context_that_no_training_window_has_is_noted_and_runs(own, capsys, monkeypatch):
+    changed(own, "context_lengths: [48]", "context_lengths: [268, 269]")
+    told = plan(read_spec(own), own.parent / "out")
+    assert told.count("note: ") == 1
+    assert "note: no training window of mine has a context of 269 steps, as its training part has 280" in told
+    monkeypatch.setattr(sys, "argv", ["prism", "bench", "run", str(own), "--only", "ridge"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "note: no training window of mine has a context of 269" in capsys.readouterr().err
+
+
+def test_cases_have_no_room_for_a_patch_that_is_longer_than_they_are():
+    settings = {"patch_length": 500}
+    with pytest.raises(SettingsError, match=r"c on BasicMotions: .*no room for a patch of 500"):
+        BenchSpec.of(
+            task="classify", data=["BasicMotions"],
+            models=[{"name": "c", "model": "patchtst", "model_settings": settings}],
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("part", ["data", "models"])

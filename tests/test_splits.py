@@ -45,6 +45,11 @@ def test_borders_out_of_order_are_refused(ends):
         Borders(*ends)
 
 
+def test_a_series_too_short_for_a_training_part_is_refused_in_words():
+    with pytest.raises(SettingsError, match=r"A series of 1 step cannot be cut: the 70% of it .* Give more data"):
+        by_fraction(1)
+
+
 @pytest.mark.parametrize("fractions", [(0.9, 0.2), (0.0, 0.2), (0.7, -0.1)])
 def test_fractions_that_are_none_are_refused(fractions):
     with pytest.raises(SettingsError, match="sum to at most 1"):

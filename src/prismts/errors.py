@@ -43,9 +43,15 @@ class MissingExtraError(PrismError, ImportError):
     """A feature needs an optional package: the message names the extra to install."""
 
 
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
+    """The one of some names that is nearest to a name, capitals aside; none where all are further than ``cutoff``."""
+    folded = {one.casefold(): one for one in known}
+    return [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)]
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> SettingsError:
-    """An error for a name that is not in a list, which offers the nearest one that is."""
+    """An error for a name that is not in a list, which offers the nearest one that is, however it is capitalized."""
     options = sorted(known)
-    near = difflib.get_close_matches(str(name), options, n=1)
+    near = nearest(str(name), options)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(options) or 'none'}."
     return SettingsError(f"There is no {kind} named {name!r}. {hint}")

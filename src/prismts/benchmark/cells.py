@@ -25,21 +25,22 @@ import torch
 from numpy.typing import NDArray
 
 from prismts.analysis.macs import count
+from prismts.benchmark.build import build, labels_of
+from prismts.benchmark.data import load_data
 from prismts.benchmark.predictions import CasePredictions, Forecasts, Kept, StepScores
-from prismts.benchmark.spec import BenchSpec, Cell, estimator_of
+from prismts.benchmark.spec import BenchSpec, Cell
 from prismts.data.resample import resampled
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders, by_fraction
 from prismts.errors import DataError
 from prismts.estimators.base import on_device
-from prismts.evaluation.classification import classification_scores
 from prismts.evaluation.detection_vus import vus_buffer
 from prismts.evaluation.protocols import data_hash, evaluate, score
 from prismts.evaluation.scores import Scores
 from prismts.models.failure import signs_of_failure
 
-__all__ = ["FORMAT", "Load", "Record", "build", "load_data", "run_cells", "versions"]
+__all__ = ["FORMAT", "Load", "Record", "run_cells", "versions"]
 
 FORMAT = 1  # of the files of cells
 Load = Callable[[str], "Series | Collection"]
@@ -101,64 +102,6 @@ def run_cells(
         }  # fmt: skip
         records.append(Record(cell, content, _kept(seen, part, borders) if spec.keep_predictions else None))
     return records
-
-
-@functools.lru_cache(maxsize=2)
-def _loaded(name: str, file: str | None, test_file: str | None, columns: str, state: str) -> Series | Collection:
-    """Read data; ``state`` tells one content of the files from another."""
-    from prismts.data.catalog import load_dataset
-    from prismts.data.readers import read
-
-    if file is None:
-        return load_dataset(name)
-    found = read(file, **json.loads(columns))
-    if test_file is None:
-        return replace(found, name=name)
-    test = read(test_file)
-    if not isinstance(found, Collection) or not isinstance(test, Collection):
-        raise DataError(f"{name}: {file} and {test_file} hold labeled cases each, as .ts files do.")
-    if found.labels is None or test.labels is None:
-        raise DataError(f"{name}: cases need labels, but {file if found.labels is None else test_file} has none.")
-    return replace(
-        found, values=np.concatenate([found.values, test.values], axis=1),
-        offsets=np.concatenate([found.offsets, found.offsets[-1] + test.offsets[1:]]),
-        names=tuple(f"{part}/{i}" for part, cases in (("train", found), ("test", test)) for i in range(len(cases))),
-        labels=np.concatenate([found.labels, test.labels]), n_train=len(found), name=name,
-    )  # fmt: skip
-
-
-def load_data(spec: BenchSpec, name: str) -> Series | Collection:
-    """A data set of the specification; the last two stay in memory."""
-    entry = spec.data_entry(name)
-    columns = {"time": entry.time, "values": entry.values, "frequency": entry.frequency}
-    given = {key: value for key, value in columns.items() if value is not None}
-    files = [None if file is None else str(Path(spec.folder) / file) for file in (entry.file, entry.test_file)]
-    state = json.dumps(spec.digests(entry))
-    return _loaded(name, files[0], files[1], json.dumps(given, default=list), state)
-
-
-def build(spec: BenchSpec, cell: Cell, run_folder: Path | None = None) -> Any:
-    """The unfitted estimator of a cell.
-
-    A seasonal floor whose season is longer than the context reads the season: its context decides nothing else.
-    """
-    from prismts.models.case_floors import CASE_FLOORS
-
-    made = spec.made_with(cell)
-    if spec.task == "classify" and made["model"] in CASE_FLOORS:
-        return _FloorClassifier(made["model"], made["model_settings"])
-    known: dict[str, Any] = {
-        name: made[name] for name in ("setting", "model_settings", "fit_settings", "n_members") if made[name]
-    }
-    known |= made["arguments"]
-    if cell.horizon is not None:
-        known["horizon"] = cell.horizon
-    if cell.context_length is not None:
-        known["context_length"] = cell.context_length
-    return estimator_of(spec.task)(
-        made["model"], **known, random_state=cell.seed, progress=False,
-        run_folder=None if run_folder is None else str(run_folder),
-    )  # fmt: skip
 
 
 def versions() -> dict[str, str]:
@@ -240,43 +183,6 @@ _WATCHES: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-class _FloorClassifier:
-    """A floor of ``CASE_FLOORS`` as an estimator that a protocol can score."""
-
-    def __init__(self, floor: str, settings: Mapping[str, Any], random_state: int = 0) -> None:
-        self.floor, self.settings, self.random_state = floor, settings, random_state
-
-    def get_params(self, deep: bool = False) -> dict[str, Any]:
-        return {"floor": self.floor, "settings": self.settings, "random_state": self.random_state}
-
-    def set_params(self, random_state: int) -> _FloorClassifier:
-        self.random_state = random_state
-        return self
-
-    def fit(self, data: Collection, *, judged_by: Collection | None = None) -> _FloorClassifier:
-        """Learn from labeled cases; a floor chooses no epoch, so there is nothing to be judged by."""
-        from prismts.models.case_floors import case_floor
-
-        self.classes_, codes = np.unique(_labels(data), return_inverse=True)
-        self.floor_ = case_floor(self.floor, random_state=self.random_state, **self.settings)
-        self.floor_.fit([case.values for case in data], codes)
-        self.n_cases_ = {"train": len(data), "validation": 0}
-        return self
-
-    def predict_proba(self, data: Collection) -> NDArray[np.float64]:
-        return self.floor_.predict_proba([case.values for case in data])
-
-    def evaluate(self, data: Collection) -> Scores:
-        measures = classification_scores(_labels(data), self.predict_proba(data), self.classes_)
-        return Scores(measures, len(data), data=data.name, data_hash=data_hash(data), counted="cases")
-
-
-def _labels(data: Collection) -> NDArray[Any]:
-    if data.labels is None:
-        raise DataError(f"The cases of {data.name!r} bring no labels, so nothing can be learned or scored.")
-    return data.labels
-
-
 def _part(data: Series | Collection, cell: Cell, spec: BenchSpec) -> tuple[Series | Collection, Borders | None]:
     """The data of a cell and where they are cut: another draw of cases, or less to learn from; test stays whole."""
     if spec.task == "classify":
@@ -301,14 +207,14 @@ def _part(data: Series | Collection, cell: Cell, spec: BenchSpec) -> tuple[Serie
 
 def _fewer_cases(data: Collection, cell: Cell) -> Collection:
     """The same share of the training cases of every class, at least one; drawn by the number of the resample."""
-    labels, generator = _labels(data)[: data.n_train], np.random.default_rng([cell.resample, 2026])
+    labels, generator = labels_of(data)[: data.n_train], np.random.default_rng([cell.resample, 2026])
     kept: list[int] = []
     for value in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == value))
         kept += members[: max(1, round(cell.train_share * len(members)))].tolist()
     cases = [data[i] for i in [*sorted(kept), *range(len(labels), len(data))]]
     chosen = np.array([*sorted(kept), *range(len(labels), len(data))])
-    return replace(Collection.of(cases, labels=_labels(data)[chosen], name=data.name), n_train=len(kept))
+    return replace(Collection.of(cases, labels=labels_of(data)[chosen], name=data.name), n_train=len(kept))
 
 
 def _score_again(seen: _Seen, part: Series | Collection, borders: Borders | None, protocol: str) -> Scores:

@@ -100,6 +100,11 @@ def in_words(
             words = str(unknown_name("entry", place[-1], [name for name in kind.model_fields if name != "folder"]))
         elif one["type"] == "missing":
             words = f"{where} is missing."
+        elif one["type"] == "too_short":
+            left_out = (
+                "" if where in whole.model_fields and whole.model_fields[where].is_required() else ", or leave it out"
+            )
+            words = f"{where} is an empty list. Name at least one{left_out}."
         else:
             said = one["msg"].removeprefix("Value error, ")
             for kind in parts.values():

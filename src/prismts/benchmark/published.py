@@ -15,6 +15,7 @@ A file of ``benchmarks/published`` holds a task and a list of columns:
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from prismts.benchmark.lines import Lined, read_lined
-from prismts.errors import PrismError, SettingsError, unknown_name
+from prismts.errors import PrismError, SettingsError, nearest, unknown_name
 
 __all__ = ["Published", "measure_names", "read_published"]
 
@@ -31,6 +32,7 @@ _TASKS = ("forecast", "classify", "detect")
 _TEXTS = ("model", "protocol", "source", "told")
 _ENTRIES = (*_TEXTS, "measures", "values")
 _OWN = ("rmse_own", "mae_own", "width", "mse_whole_scale", "mae_whole_scale")  # of cells, beside METRICS
+_A_SLIP = 0.85  # how like a known name one is that was meant to be it: ILII, Wether, but not CR (beside UCR)
 
 Place = tuple[str | int, ...]
 
@@ -67,8 +69,10 @@ def measure_names(task: str) -> tuple[str, ...]:
     return tuple(known[task])
 
 
-def read_published(path: str | Path) -> list[Published]:
+def read_published(path: str | Path, own: Sequence[str] = ()) -> list[Published]:
     """The columns of a file.
+
+    A file may hold data sets that are not here; a name that is all but one of the catalog or of ``own`` is a slip.
 
     Raises:
         SettingsError: an entry is missing or is not what it should be, a name is unknown, or a number is none; with the
@@ -95,7 +99,7 @@ def read_published(path: str | Path) -> list[Published]:
             raise SettingsError(f"{read.at((*place, 'protocol'))}: {known}")
         measures = _measures(read, (*place, "measures"), entries["measures"], task)
         columns.append(
-            Published(task=task, values=_values(read, (*place, "values"), entries["values"], measures), **texts)
+            Published(task=task, values=_values(read, (*place, "values"), entries["values"], measures, own), **texts)
         )
     return columns
 
@@ -132,13 +136,16 @@ def _measures(read: Lined, place: Place, given: Any, task: str) -> list[str]:
     return cast(list[str], given)
 
 
-def _values(read: Lined, place: Place, given: Any, measures: Sequence[str]) -> dict[tuple[str, int | None, str], float]:
+def _values(
+    read: Lined, place: Place, given: Any, measures: Sequence[str], own: Sequence[str]
+) -> dict[tuple[str, int | None, str], float]:
     if not isinstance(given, dict) or not given:
         raise _expected(read, place, "a number, or numbers by horizon, of each data set (ETTh1: {96: .352})", given)
     found: dict[tuple[str, int | None, str], float] = {}
     signed = _signed()
     for data, numbers in cast(dict[Any, Any], given).items():
         here = (*place, str(data))
+        name = _official(read, here, str(data), own)
         by_horizon = cast(dict[Any, Any], numbers) if isinstance(numbers, dict) else {"avg": numbers}
         for horizon, text in by_horizon.items():
             if horizon != "avg" and (type(horizon) is not int or horizon < 1):
@@ -150,7 +157,7 @@ def _values(read: Lined, place: Place, given: Any, measures: Sequence[str]) -> d
                 )
             for measure, part in zip(measures, parts, strict=False):
                 step = None if horizon == "avg" else horizon
-                found[_official(str(data)), step, measure] = _number(read, here, part, signed=measure in signed)
+                found[name, step, measure] = _number(read, here, part, signed=measure in signed)
     return found
 
 
@@ -171,11 +178,13 @@ def _number(read: Lined, place: Place, text: str, *, signed: bool) -> float:
     return value
 
 
-def _official(name: str) -> str:
+def _official(read: Lined, place: Place, name: str, own: Sequence[str]) -> str:
     """The catalog's name; a name it does not know stays, for sets that are not here."""
-    from prismts.data.catalog import dataset
+    from prismts.data.catalog import dataset, list_datasets
 
-    try:
+    with contextlib.suppress(PrismError):
         return dataset(name).name
-    except PrismError:
-        return name
+    known = {*own, *(one for entry in list_datasets() for one in (entry.name, *entry.aliases, str(entry.collection)))}
+    if name not in known and (near := nearest(name, known, cutoff=_A_SLIP)):
+        raise SettingsError(f"{read.at(place)}: There is no data set named {name!r}. Did you mean {near[0]!r}?")
+    return name

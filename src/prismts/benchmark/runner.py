@@ -16,6 +16,7 @@ from prismts.benchmark.cluster import run_on_cluster
 from prismts.benchmark.groups import Event, Group, Load, Tell, run_group
 from prismts.benchmark.local import run_in_processes
 from prismts.benchmark.results import Results, clear, gather, keep_spec, read_results
+from prismts.benchmark.room import notes
 from prismts.benchmark.spec import BenchSpec, Cell
 from prismts.errors import SettingsError
 
@@ -216,6 +217,7 @@ def plan(spec: BenchSpec, folder: str | Path, *, jobs: int = 1, only: str = "", 
     if results.foreign:
         lines.append(f"  {len(results.foreign)} cells in {results.folder} are not of this specification, such as "
                      f"{results.foreign[0]}")  # fmt: skip
+    lines += [f"  note: {told}" for told in notes(spec)]
     return "\n".join([head, *lines])
 
 

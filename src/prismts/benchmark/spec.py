@@ -10,256 +10,24 @@ line and the nearest name that exists, before anything is computed.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import inspect
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
+from prismts.benchmark.checks import Check
+from prismts.benchmark.entries import Cell, Change, DataEntry, ModelEntry, Spec
+from prismts.benchmark.known import FLOORS, Task
 from prismts.benchmark.lines import Lined, in_words, read_lined
-from prismts.benchmark.published import read_published
-from prismts.errors import DataError, PrismError, SettingsError, unknown_name
+from prismts.errors import PrismError, SettingsError, unknown_name
 
 __all__ = ["FLOORS", "BenchSpec", "Cell", "Change", "DataEntry", "ModelEntry", "Task", "read_spec"]
 
-Task = Literal["forecast", "classify", "detect"]
-Count = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as random_state
-Share = Annotated[float, Field(gt=0, le=1)]
-Some = Field(default=None, min_length=1)  # a list of at least one, or left out
 
-# what stands in every table of a task, so that a reader sees what costs nothing
-FLOORS: dict[Task, tuple[str, ...]] = {
-    "forecast": ("last_value", "seasonal_naive", "ridge"),
-    "classify": ("majority", "minirocket"),
-    "detect": ("sub_pca",),
-}
-DEFAULT_CONTEXT = 336  # steps, of forecasting: the context most papers share
-LONGEST_NAME = 100  # of a data set, whose name becomes a file's
-_LONGEST_CELL = 200  # bytes; systems allow 255, and endings of files are added
-_AXES: dict[Task, tuple[str, ...]] = {  # what else a task goes through, besides seeds and shares of training
-    "forecast": ("horizons", "context_lengths"), "classify": ("resamples",), "detect": ("context_lengths",),
-}  # fmt: skip
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Change(_Entry):
-    """How an estimator is built; what is left out stays as it is."""
-
-    setting: str | None = None  # a named recipe of the estimator
-    model_settings: Mapping[str, Any] = Field(default_factory=dict)
-    fit_settings: Mapping[str, Any] = Field(default_factory=dict)
-    n_members: Count | None = None
-    arguments: Mapping[str, Any] = Field(default_factory=dict)  # further arguments of the estimator, such as loss
-
-
-class ModelEntry(Change):
-    """One configuration under a name; several may be of the same model."""
-
-    name: str
-    model: str = ""  # of the task's models; the name itself, if left out
-    for_data: Mapping[str, Change] = Field(default_factory=dict)  # what differs on single data sets
-    data: Sequence[str] | None = Some  # the sets it is run on; None: all
-    horizons: Sequence[Count] | None = Some  # of those of the data; None: all
-    context_lengths: Sequence[Count] | None = Some  # in place of those of the data
-    train_shares: Sequence[Share] | None = Some  # in place of those of the file
-    seeds: Sequence[Seed] | None = Some  # in place of those of the file
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "model" not in value and "name" in value:
-            return {**cast(dict[str, Any], value), "model": value["name"]}
-        return cast(Any, value)
-
-
-class DataEntry(_Entry):
-    """One data set: a name of the catalog, or a file of one's own under a name."""
-
-    name: str
-    file: str | None = None  # a table or .npz (forecast, detect), or a .ts file of training cases (classify)
-    test_file: str | None = None  # the .ts file of test cases
-    time: str | None = None
-    values: Sequence[str] | None = None
-    frequency: str | None = None
-    horizons: Sequence[Count] | None = Some  # in place of those of the file
-    context_lengths: Sequence[Count] | None = Some
-    without: Sequence[str] = ()  # where the name is that of a collection: its series that are left out
-    in_mean: bool = True  # whether means and ranks over data sets count it; a set that cannot rank models should not
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run: which configuration, on what, by which seed, scored how."""
-
-    data: str
-    model: str  # the name of the configuration
-    seed: int
-    protocol: str
-    context_length: int | None = None  # steps; None where the estimator chooses
-    horizon: int | None = None  # steps, of forecasting
-    resample: int = 0  # of cases; 0 is the archive's split
-    train_share: float = 1.0  # the last part of the training data, or so many of the training cases
-
-    @property
-    def name(self) -> str:
-        """What its file is called, and what ``--only`` looks into."""
-        parts = [self.data.replace("/", "_"), self.model]
-        parts += [] if self.context_length is None else [f"c{self.context_length}"]
-        parts += [] if self.horizon is None else [f"h{self.horizon}"]
-        parts += [] if self.train_share == 1 else [f"t{self.train_share * 100:g}"]
-        parts += [] if self.resample == 0 else [f"r{self.resample}"]
-        return "-".join([*parts, f"s{self.seed}", self.protocol])
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def training(self) -> Cell:
-        """The same for all protocols that score one training."""
-        return dataclasses.replace(self, protocol="")
-
-
-class BenchSpec(_Entry):
-    """All that decides the numbers of a benchmark; :func:`read_spec` reads it from YAML."""
-
-    title: str = ""
-    task: Task
-    data: Sequence[DataEntry] = Field(min_length=1)
-    models: Sequence[ModelEntry] = Field(min_length=1)
-    horizons: Sequence[Count] = ()
-    context_lengths: Sequence[Count] | None = Some
-    seeds: Sequence[Seed] = Field(default=(0, 1, 2), min_length=1)
-    protocols: Sequence[str] = Field(default=("honest",), min_length=1)
-    resamples: Sequence[Number] = Field(default=(0,), min_length=1)  # of cases
-    train_shares: Sequence[Share] = Field(default=(1.0,), min_length=1)
-    fit_settings: Mapping[str, Any] = Field(default_factory=dict)  # of everything that is trained
-    floors: Sequence[str] | None = None  # None: those of FLOORS; they need not be named among the models
-    keep_predictions: bool = False
-    published: Sequence[str] = ()  # files of published numbers, beside this one
-    folder: str = ""  # the folder of the file, which `file` entries start from; set by read_spec
-
-    @field_validator("data", "models", mode="before")
-    @classmethod
-    def _entries(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return [{"name": one} if isinstance(one, str) else one for one in cast(list[Any], value)]
-
-    @property
-    def floor_names(self) -> tuple[str, ...]:
-        """Names of the configurations that are floors, in the order of a table."""
-        return FLOORS[self.task] if self.floors is None else tuple(self.floors)
-
-    @property
-    def all_models(self) -> tuple[ModelEntry, ...]:
-        """Those of the file, and the floors that it does not name itself."""
-        named = {one.name for one in self.models}
-        beside = [ModelEntry(name=name, model=name) for name in self.floor_names if name not in named]
-        return (*self.models, *beside)
-
-    def entry(self, name: str) -> ModelEntry:
-        """The configuration of this name."""
-        return next(one for one in self.all_models if one.name == name)
-
-    def data_entry(self, name: str) -> DataEntry:
-        """The data set of this name."""
-        return next(one for one in self.data if one.name == name)
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """Every cell once, in the order in which they run.
-
-        Seed by seed, so that a run that is broken off has measured everything equally often. A configuration that
-        draws nothing at random is run with its first seed alone.
-        """
-        resamples = list(self.resamples) if self.task == "classify" else [0]
-        found: list[tuple[tuple[int, ...], Cell]] = []
-        for place, one in enumerate(self.all_models):
-            for d, data in enumerate(self.data):
-                if one.data is not None and data.name not in one.data:
-                    continue
-                seeds = list(self.seeds if one.seeds is None else one.seeds)
-                for s, seed in enumerate(seeds if self._draws(one, data.name) else seeds[:1]):
-                    for r in resamples:
-                        if r and s:  # resamples are draws of their own: one seed each
-                            continue
-                        for share in one.train_shares or self.train_shares:
-                            for context in self._contexts(one, data):
-                                for horizon in self._horizons(one, data):
-                                    for p, protocol in enumerate(self.protocols):
-                                        cell = Cell(data.name, one.name, seed, protocol, context, horizon, r, share)
-                                        found.append(((s, r, d, horizon or 0, context or 0, place, p), cell))
-        found.sort(key=lambda pair: pair[0])
-        return tuple(dict.fromkeys(cell for _, cell in found))
-
-    def made_with(self, cell: Cell) -> dict[str, Any]:
-        """Everything besides its name that decides the numbers of a cell, as plain values.
-
-        It is written into the cell, and compared when a benchmark is resumed.
-        """
-        one, data = self.entry(cell.model), self.data_entry(cell.data)
-        changed = one.for_data.get(cell.data, Change())
-        trained = self._is_trained(one.model)
-        fit = {**(self.fit_settings if trained else {}), **one.fit_settings, **changed.fit_settings}
-        return _plain({
-            "task": self.task, "model": one.model, "setting": changed.setting or one.setting,
-            "model_settings": {**one.model_settings, **changed.model_settings}, "fit_settings": fit,
-            "n_members": changed.n_members or one.n_members, "arguments": {**one.arguments, **changed.arguments},
-            "context_length": cell.context_length, "horizon": cell.horizon, "resample": cell.resample,
-            "train_share": cell.train_share, "seed": cell.seed, "protocol": cell.protocol,
-            "file": data.file, "test_file": data.test_file, "time": data.time, "values": data.values,
-            "frequency": data.frequency,
-        }) | self.digests(data)  # fmt: skip
-
-    def digests(self, data: DataEntry) -> dict[str, str]:
-        """Of the files of a data set; empty for the catalog, and where they are not at hand, as for a bare table."""
-        files = {"file_digest": data.file, "test_file_digest": data.test_file}
-        there = {name: Path(self.folder) / file for name, file in files.items() if file is not None and self.folder}
-        return {name: _digest(file, file.stat().st_mtime_ns) for name, file in there.items() if file.exists()}
-
-    def _contexts(self, one: ModelEntry, data: DataEntry) -> Sequence[int | None]:
-        if self.task == "classify":
-            return (None,)
-        default: Sequence[int | None] = (DEFAULT_CONTEXT,) if self.task == "forecast" else (None,)
-        return one.context_lengths or data.context_lengths or self.context_lengths or default
-
-    def _horizons(self, one: ModelEntry, data: DataEntry) -> Sequence[int | None]:
-        if self.task != "forecast":
-            return (None,)
-        return [h for h in data.horizons or self.horizons if one.horizons is None or h in one.horizons]
-
-    def _is_trained(self, model: str) -> bool:
-        """Whether ``fit_settings`` mean anything to it."""
-        from prismts.models import MODELS
-
-        return model in MODELS and MODELS[model].is_trained
-
-    def _draws(self, one: ModelEntry, data: str) -> bool:
-        """Whether seeds make a difference."""
-        from prismts.estimators.detect_recipes import DETECT_SETTINGS
-        from prismts.models.case_floors import CASE_FLOORS
-        from prismts.models.detectors import DETECTORS
-
-        if self.task == "classify" and one.model in CASE_FLOORS:
-            return CASE_FLOORS[one.model].is_random
-        if self.task == "detect":
-            setting = one.for_data.get(data, Change()).setting or one.setting or "default"
-            recipe = DETECT_SETTINGS[setting]
-            names = [one.model] if one.model in DETECTORS else list(recipe.beside)
-            seeded = [name for name in names if "random_state" in _fields(type(DETECTORS[name].config))]
-            return bool(seeded) or (one.model not in DETECTORS and recipe.networks)
-        return self._is_trained(one.model)
+class BenchSpec(Spec):
+    """A specification that was checked; :func:`read_spec` reads it from YAML."""
 
     @classmethod
     def of(cls, **content: Any) -> Self:
@@ -274,32 +42,17 @@ class BenchSpec(_Entry):
         if "folder" in content:  # not an entry: it is where the file lies
             names = [name for name in cls.model_fields if name != "folder"]
             raise SettingsError(f"{read.at(('folder',))}: {unknown_name('entry', 'folder', names)}")
-        known = _with_collections(cast(dict[str, Any], content), read)
+        read = _with_collections(cast(dict[str, Any], content), read)
         try:
-            spec = cls.model_validate({**known, "folder": folder})
+            spec = cls.model_validate({**read.content, "folder": folder})
         except ValidationError as error:
             parts = {"data": DataEntry, "models": ModelEntry, "for_data": Change}
             raise in_words(error, read, BenchSpec, parts) from None
-        _Check(read).whole(spec)
-        cells = spec.cells
-        names = [cell.name for cell in cells]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise SettingsError(f"{read.path.name}: two cells would be called {twice!r}. Rename a data set or a model.")
-        if long := next((name for name in names if len(name.encode()) > _LONGEST_CELL), None):
-            raise SettingsError(
-                f"{read.path.name}: a cell's name becomes a file's, of at most {_LONGEST_CELL} bytes, but one would be "
-                f"called {long[:60]!r} and so on. Give the data set or the model a shorter name."
-            )
-        for number, one in enumerate(spec.models):
-            by_data = {cell.data: cell for cell in cells if cell.model == one.name}
-            if not by_data:
-                raise SettingsError(f"{read.at(('models', number))}: {one.name} shares no horizon with any data set.")
-            for cell in by_data.values():
-                try:
-                    spec.made_with(cell)
-                except DataError as error:
-                    raise SettingsError(f"{read.at(('models', number))}: {one.name}: {error}") from error
+        Check(read).whole(spec)
+        Check(read).cells(spec, spec.cells)
+        from prismts.benchmark.room import check_room
+
+        check_room(spec, read)
         return spec
 
 
@@ -313,21 +66,23 @@ def read_spec(path: str | Path) -> BenchSpec:
     return BenchSpec._checked(read, str(read.path.parent))  # pyright: ignore[reportPrivateUsage]
 
 
-def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
+def _with_collections(content: dict[str, Any], read: Lined) -> Lined:
     """The same with every collection among the data replaced by its series, and names as the catalog writes them."""
     from prismts.data.catalog import dataset, list_datasets
 
     listed: Any = content.get("data")
     if not isinstance(listed, list):
-        return content
+        return read
     collections = {str(entry.collection).casefold(): str(entry.collection) for entry in list_datasets("detect")}
     found: list[Any] = []
+    places: list[int] = []  # which entry of the file each found one is of
     meant: dict[str, list[str]] = {}  # what a name of the file stands for
     for number, one in enumerate(cast(list[Any], listed)):
         entry: Any = {"name": one} if isinstance(one, str) else one
         name: Any = cast(dict[str, Any], entry).get("name") if isinstance(entry, dict) else None
         if not isinstance(name, str) or cast(dict[str, Any], entry).get("file") is not None:
             found.append(entry)
+            places.append(number)
             continue
         entry = dict(cast(dict[str, Any], entry))
         if (collection := collections.get(name.casefold())) is not None:
@@ -337,10 +92,15 @@ def _with_collections(content: dict[str, Any], read: Lined) -> dict[str, Any]:
             with read.telling("data", number):
                 meant[name] = [dataset(name).name]
         found += [{**entry, "name": official} for official in meant[name]]
+        places += [number] * len(meant[name])
     models: Any = content.get("models")
     if isinstance(models, list):
-        models = [_renamed(one, meant) for one in cast(list[Any], models)]
-    return {**content, "data": found, **({} if models is None else {"models": models})}
+        models = [_renamed(one, meant, read, n) for n, one in enumerate(cast(list[Any], models))]
+    lines = {place: line for place, line in read.lines.items() if place[:1] != ("data",) or len(place) == 1}
+    for place, line in read.lines.items():
+        if place[:1] == ("data",) and len(place) > 1:
+            lines |= {("data", n, *place[2:]): line for n, old in enumerate(places) if old == place[1]}
+    return Lined(read.path, {**content, "data": found, **({} if models is None else {"models": models})}, lines)
 
 
 def _left(series: list[str], without: Any, where: str) -> list[str]:
@@ -355,263 +115,33 @@ def _left(series: list[str], without: Any, where: str) -> list[str]:
     return left
 
 
-def _renamed(model: Any, meant: Mapping[str, Sequence[str]]) -> Any:
+def _renamed(model: Any, meant: Mapping[str, Sequence[str]], read: Lined, number: int) -> Any:
     """A model's entry with the names of data sets replaced by what they stand for."""
     if not isinstance(model, dict):
         return model
     entry = cast(dict[str, Any], model)
     changed: dict[str, Any] = {}
     if isinstance(entry.get("data"), list):
-        changed["data"] = [official for name in entry["data"] for official in meant.get(str(name), [name])]
+        changed["data"] = [official for name in entry["data"] for official in _sets(str(name), meant)]
     if isinstance(entry.get("for_data"), dict):
-        changed["for_data"] = {
-            official: change for name, change in entry["for_data"].items() for official in meant.get(str(name), [name])
-        }
+        changed["for_data"] = {}
+        for name, change in entry["for_data"].items():
+            for official in _sets(str(name), meant):
+                if official in changed["for_data"]:
+                    where = read.at(("models", number, "for_data", str(name)))
+                    raise SettingsError(f"{where}: for_data names {official!r} twice. Keep one of them.")
+                changed["for_data"][official] = change
     return {**entry, **changed}
 
 
-@dataclass(frozen=True)
-class _Check:
-    """What pydantic cannot know: whether names exist, and fit together."""
+def _sets(name: str, meant: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """The data sets that a model's entry means by a name, however it is capitalized; itself, if the data have none."""
+    from prismts.data.catalog import dataset
 
-    read: Lined
-
-    def whole(self, spec: BenchSpec) -> None:
-        self._protocols(spec)
-        self._axes(spec)
-        self._data(spec)
-        self._models(spec)
-        self._published(spec)
-        for number, name in enumerate(spec.floors or ()):
-            if name not in {one.name for one in spec.models}:
-                self._known(("floors", number), "model", name, models_of(spec.task))
-
-    def _fail(self, place: Sequence[str | int], told: object) -> SettingsError:
-        return SettingsError(f"{self.read.at(place)}: {told}")
-
-    def _known(self, place: Sequence[str | int], kind: str, name: object, known: Iterable[str]) -> None:
-        known = list(known)
-        if name not in known:
-            raise self._fail(place, unknown_name(kind, name, known))
-
-    def _protocols(self, spec: BenchSpec) -> None:
-        from prismts.evaluation.protocols import PROTOCOLS
-
-        for number, name in enumerate(spec.protocols):
-            self._known(("protocols", number), "protocol", name, PROTOCOLS)
-            if spec.task == "detect" and name != "honest":
-                raise self._fail(("protocols", number), "detection has one protocol, 'honest'.")
-
-    def _axes(self, spec: BenchSpec) -> None:
-        entries: list[tuple[tuple[str | int, ...], _Entry]] = [((), spec)]
-        entries += [(("data", number), one) for number, one in enumerate(spec.data)]
-        entries += [(("models", number), one) for number, one in enumerate(spec.models)]
-        for place, entry in entries:
-            for name in ("context_lengths", "horizons", "resamples"):
-                if name in entry.model_fields_set and name not in _AXES[spec.task]:
-                    raise self._fail((*place, name), f"{name} means nothing to the task {spec.task!r}. Leave it out.")
-        for number, one in enumerate(spec.data):
-            if spec.task == "forecast" and not (one.horizons or spec.horizons):
-                raise self._fail(("data", number), f"{one.name} has no horizons. Name them here or for all, as [96].")
-
-    def _data(self, spec: BenchSpec) -> None:
-        from prismts.data.catalog import dataset
-
-        names = [one.name for one in spec.data]
-        for number, one in enumerate(spec.data):
-            place = ("data", number)
-            if not one.name.strip() or len(one.name) > LONGEST_NAME or not one.name.isprintable():
-                raise self._fail(
-                    place, f"a data set is called something of at most {LONGEST_NAME} letters in one line, but got "
-                    f"{one.name!r}."
-                )  # fmt: skip
-            if names.index(one.name) != number:
-                raise self._fail(place, f"{one.name!r} stands among the data twice. Keep one of them.")
-            if one.without:
-                raise self._fail(
-                    place, f"without leaves out series of a collection, and {one.name} is a single data set."
-                )  # fmt: skip
-            if one.file is None:
-                for name in ("time", "values", "frequency", "test_file"):
-                    if getattr(one, name) is not None:
-                        raise self._fail(
-                            place, f"{name} tells how a file is read, and {one.name} is a data set of the catalog, "
-                            "which is read as it is. Leave it out, or give a file."
-                        )  # fmt: skip
-                entry = dataset(one.name)
-                series = {"classify": entry.task == "classify", "detect": entry.task == "detect"}
-                if not series.get(spec.task, entry.task in ("forecast", "other")):
-                    raise self._fail(
-                        place, f"{one.name} is a data set of the task {entry.task!r}, but the file says {spec.task!r}."
-                    )
-            else:
-                for file in (one.file, one.test_file):
-                    if file is not None and not (Path(spec.folder) / file).is_file():
-                        raise self._fail(place, f"there is no file {file!r} beside the specification.")
-                if (one.test_file is not None) != (spec.task == "classify"):
-                    raise self._fail(place, "test_file is needed by the task 'classify', and only there.")
-
-    def _published(self, spec: BenchSpec) -> None:
-        names = [Path(name).name for name in spec.published]
-        for number, name in enumerate(spec.published):
-            if not (Path(spec.folder) / name).is_file():
-                raise self._fail(
-                    ("published", number), f"there is no file {name!r} of published numbers beside the specification."
-                )
-            for column in read_published(Path(spec.folder) / name):  # read now: not after hours of training
-                if column.task != spec.task:
-                    raise self._fail(
-                        ("published", number), f"{name!r} holds numbers of the task {column.task!r}, but the file says "
-                        f"{spec.task!r}."
-                    )  # fmt: skip
-            if names.index(names[number]) != number:
-                raise self._fail(
-                    ("published", number), f"two files of published numbers are called {names[number]!r}. Rename one."
-                )
-
-    def _models(self, spec: BenchSpec) -> None:
-        names = [one.name for one in spec.models]
-        data = [one.name for one in spec.data]
-        self._fit_settings(("fit_settings",), spec.fit_settings)
-        for number, one in enumerate(spec.models):
-            place: tuple[str | int, ...] = ("models", number)
-            if names.index(one.name) != number:
-                raise self._fail(place, f"two configurations are called {one.name!r}. Give one another name.")
-            if not one.name or not all(c.isalnum() or c in "_.+" for c in one.name):
-                raise self._fail(
-                    place, f"names of configurations are files' names: letters, digits, _ . +, but got {one.name!r}."
-                )
-            self._known((*place, "model" if (*place, "model") in self.read.lines else "name"), "model", one.model,
-                        models_of(spec.task))  # fmt: skip
-            if one.name in spec.floor_names and one.name != one.model and one.name in models_of(spec.task):
-                raise self._fail(
-                    place, f"{one.name!r} is the name of a floor, but this one is of the model {one.model!r}. Give it "
-                    "another name."
-                )  # fmt: skip
-            for n, name in enumerate(one.data or ()):
-                self._known((*place, "data", n), "data set in this file", name, data)
-            self._change(place, spec, one.model, one, one)
-            for name, change in one.for_data.items():
-                self._known((*place, "for_data", name), "data set in this file", name, data)
-                self._change((*place, "for_data", name), spec, one.model, change, one)
-
-    def _change(
-        self, place: tuple[str | int, ...], spec: BenchSpec, model: str, change: Change, whole: ModelEntry
-    ) -> None:
-        from prismts.models import make_settings
-
-        trained = spec._is_trained(model)  # pyright: ignore[reportPrivateUsage]
-        if not trained:
-            for name in ("setting", "fit_settings", "n_members"):
-                if getattr(change, name):
-                    raise self._fail(
-                        (*place, name), f"{name} tells how networks are trained, and {model!r} is none. Leave it out."
-                    )
-        if change.setting is not None:
-            self._known((*place, "setting"), "setting", change.setting, _settings_of(spec.task))
-        self._fit_settings((*place, "fit_settings"), change.fit_settings)
-        known = _fields(_config_of(spec.task, model))
-        for name in change.model_settings:
-            self._known((*place, "model_settings", name), f"setting of {model!r}", name, known)
-        settings = {**whole.model_settings, **change.model_settings}
-        try:
-            make_settings(_config_of(spec.task, model), settings)
-        except PrismError as error:
-            raise self._fail((*place, "model_settings"), error) from error
-        except TypeError as error:  # a mandatory setting that the estimator or the recipe fills in
-            if "required" not in str(error):
-                raise self._fail((*place, "model_settings"), error) from error
-        allowed = _arguments_of(spec.task, model)
-        for name in change.arguments:
-            self._known((*place, "arguments", name), "argument", name, allowed)
-        if spec.task == "forecast" and (arguments := {**whole.arguments, **change.arguments}):
-            try:
-                estimator_of(spec.task)(model, **arguments)._check_settings()
-            except PrismError as error:
-                raise self._fail((*place, "arguments"), error) from error
-
-    def _fit_settings(self, place: tuple[str | int, ...], settings: Mapping[str, Any]) -> None:
-        from prismts.training.fit import FitConfig
-
-        for name in settings:
-            self._known((*place, name), "training setting", name, _fields(FitConfig))
-        try:
-            FitConfig().changed(settings)
-        except (PrismError, TypeError) as error:
-            raise self._fail(place, error) from error
-
-
-def models_of(task: Task) -> list[str]:
-    """The names a task can be run with: architectures, and the floors of the task."""
-    from prismts.models import MODELS
-    from prismts.models.case_floors import CASE_FLOORS
-    from prismts.models.detectors import DETECTORS
-
-    encoders = [name for name, one in MODELS.items() if one.is_encoder]
-    return {"forecast": list(MODELS), "classify": [*encoders, *CASE_FLOORS], "detect": [*encoders, *DETECTORS]}[task]
-
-
-def _config_of(task: Task, model: str) -> type:
-    from prismts.models import MODELS
-    from prismts.models.case_floors import CASE_FLOORS
-    from prismts.models.detectors import DETECTORS
-
-    if task == "classify" and model in CASE_FLOORS:
-        return CASE_FLOORS[model].config_class
-    if task == "detect" and model in DETECTORS:
-        return type(DETECTORS[model].config)
-    return MODELS[model].config
-
-
-def _settings_of(task: Task) -> Iterable[str]:
-    from prismts.estimators.case_recipes import CLASSIFY_SETTINGS
-    from prismts.estimators.detect_recipes import DETECT_SETTINGS
-    from prismts.estimators.recipes import FORECAST_SETTINGS
-
-    return {"forecast": FORECAST_SETTINGS, "classify": CLASSIFY_SETTINGS, "detect": DETECT_SETTINGS}[task]
-
-
-def _arguments_of(task: Task, model: str) -> list[str]:
-    """Arguments of the estimator that the file does not set by another name."""
-    from prismts.models.case_floors import CASE_FLOORS
-
-    if task == "classify" and model in CASE_FLOORS:
-        return []
-    set_elsewhere = {
-        "self", "model", "context_length", "horizon", "setting", "model_settings", "fit_settings", "n_members", "time",
-        "series", "values", "label", "frequency", "warm_start", "random_state", "progress", "run_folder",
-    }  # fmt: skip
-    return [name for name in inspect.signature(estimator_of(task).__init__).parameters if name not in set_elsewhere]
-
-
-def estimator_of(task: Task) -> type:
-    """The class that does a task."""
-    from prismts.estimators.classifier import Classifier
-    from prismts.estimators.detector import AnomalyDetector
-    from prismts.estimators.forecaster import Forecaster
-
-    return {"forecast": Forecaster, "classify": Classifier, "detect": AnomalyDetector}[task]
-
-
-def _fields(config: type) -> list[str]:
-    return [one.name for one in dataclasses.fields(config)]
-
-
-def _plain(value: Any) -> Any:
-    """Tuples and mappings as JSON gives them back."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in cast(Mapping[Any, Any], value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in cast(Sequence[Any], value)]
-    if value is not None and not isinstance(value, str | int | float | bool):
-        raise DataError(f"A setting is text, a number, a truth value, or a list of such, but got {value!r}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"A setting is a finite number, but got {value}. Leave it out, or write null for none.")
-    return value
-
-
-@cache
-def _digest(file: Path, changed: int) -> str:
-    """Twelve hexadecimal digits of a file's bytes, read once for as long as it does not change."""
-    with file.open("rb") as bytes_:
-        return hashlib.file_digest(bytes_, "sha256").hexdigest()[:12]
+    folded = {one.casefold(): sets for one, sets in meant.items()}
+    if name.casefold() in folded:
+        return folded[name.casefold()]
+    with contextlib.suppress(PrismError):
+        if (official := dataset(name).name) in {one for sets in meant.values() for one in sets}:
+            return [official]
+    return [name]

@@ -53,6 +53,7 @@ def bench_run(
         cluster: The address of a Ray cluster to run on, such as auto or ray://host:10001.
     """
     from prismts.benchmark.results import read_results
+    from prismts.benchmark.room import notes
     from prismts.benchmark.runner import failures, pending, plan, run_bench
     from prismts.benchmark.spec import read_spec
 
@@ -64,6 +65,8 @@ def bench_run(
         sys.stdout.write(f"{plan(specification, out, jobs=jobs, only=only, redo=redo)}\n")
         return
     console = Console(stderr=True, quiet=quiet)
+    for told in notes(specification):
+        console.print(f"note: {told}", highlight=False, markup=False, soft_wrap=True)
     before = read_results(out, specification)
     waiting = pending(before, only=only, redo=redo)
     with goes_on("with the cells that are not done"), _Bar(console, before, waiting, jobs) as bar:

@@ -57,6 +57,11 @@ def by_fraction(n_timepoints: int, train: float = 0.7, test: float = 0.2) -> Bor
     if not (0 < train < 1 and 0 <= test < 1 and train + test <= 1):
         raise SettingsError(f"train and test are fractions that sum to at most 1, but got {train} and {test}.")
     n_train, n_test = int(n_timepoints * train), int(n_timepoints * test)
+    if not n_train:
+        raise SettingsError(
+            f"A series of {n_timepoints} step{'s' * (n_timepoints != 1)} cannot be cut: the {train:.0%} of it that are "
+            "for training hold no step. Give more data."
+        )
     return Borders(n_train, n_timepoints - n_test, n_timepoints)
 
 

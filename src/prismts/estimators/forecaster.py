@@ -54,7 +54,7 @@ from prismts.windows import Batch, Windows
 
 __all__ = ["Backtest", "Forecaster"]
 
-_SHORTEST_CONTEXT = 8  # observed steps that a window of a series shorter than the context needs
+SHORTEST_CONTEXT = 8  # observed steps that a window of a series shorter than the context needs
 _CHANNELS = 64  # of a wide table that go through a model which reads them apart at once
 _ROWS_PER_STEP = 256  # in training on a wide table on a CPU, where what a step holds lies beside the table in memory
 _CALIBRATED = 2**25  # misses that calibration reads; of a wide table's windows, every k-th
@@ -419,6 +419,13 @@ class Forecaster(Estimator):
         if self.quantiles is None:
             self.quantile_offsets_ = None
 
+    def untrained_(self, data: Collection, train_ends: NDArray[np.int64]) -> list[nn.Module]:
+        """The networks that ``fit`` would train on such data, as they begin; nothing is kept."""
+        check_forecaster(self, find_model(self._architecture))
+        recipe = self._recipe(data, train_ends, self._propose(data, train_ends))
+        n_members = self._n_members(recipe) if find_model(self._architecture).is_trained else 1
+        return [self._network(self._task(recipe), recipe, i, data.n_channels) for i in range(n_members)]
+
     def _asked(self, horizon: int | None) -> int:
         """The horizon that was asked for, if this model can write it."""
         if horizon is None:
@@ -595,7 +602,7 @@ class Forecaster(Estimator):
         """
         if "measured" not in part:
             data, part["measured"] = self._laid_out(data)
-        shortest = min(_SHORTEST_CONTEXT, self.context_length)
+        shortest = min(SHORTEST_CONTEXT, self.context_length)
         return Windows(data, self.context_length, self.horizon, scaler=scaler, min_context=shortest, **part)
 
     def scaled_windows_(self, data: Collection, **part: Any) -> Windows:
