@@ -60,6 +60,7 @@ def bench_run(
         raise SettingsError(f"--jobs counts processes, at least 1, but got {jobs}.")
     specification = read_spec(spec)
     out = spec.with_suffix(".results") if out is None else out
+    free_file(out / "results.parquet")
     if dry_run:
         sys.stdout.write(f"{plan(specification, out, jobs=jobs, only=only, redo=redo)}\n")
         return
@@ -159,6 +160,7 @@ def bench_compare(
     from prismts.benchmark.compare import compare
     from prismts.benchmark.results import read_results
 
+    free_file(out)
     found = compare(
         read_results(folder), measure=measure, over=over, protocol=protocol, models=models, context=context, level=level
     )
