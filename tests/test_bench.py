@@ -2,6 +2,10 @@
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import threading
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from prismts.analysis.macs import count
 from prismts.benchmark import cells as running
 from prismts.benchmark.known import FLOORS, models_of
 from prismts.benchmark.lines import read_lined
+from prismts.benchmark.locks import holding
 from prismts.benchmark.predictions import Forecasts, read_predictions, write_predictions
 from prismts.benchmark.results import failed_file, frame, gather, read_results
 from prismts.benchmark.runner import estimate, pending, plan, run_bench
@@ -499,6 +504,81 @@ def test_a_write_that_breaks_leaves_no_file(tmp_path, monkeypatch):
 def test_a_folder_without_a_benchmark_says_how_to_begin(tmp_path):
     with pytest.raises(DataError, match=r"holds no benchmark. Run one first: prism bench run SPEC.yaml"):
         read_results(tmp_path)
+
+
+# ---- several runs into one folder
+
+
+def lock_of(folder, cell):
+    return folder / "unfinished" / f"{cell.name}.lock"
+
+
+def test_a_cell_that_another_run_is_at_is_left_to_it(tmp_path):
+    spec, heard = small(floors=[]), []
+    with holding(lock_of(tmp_path, spec.cells[0])):
+        results = run_bench(spec, tmp_path, load=plant, tell=heard.append)
+        assert list(results.cells) == [spec.cells[1]] and not results.failed
+    assert [event.kind for event in heard] == ["started", "held", "started", "done"]
+    assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in str(heard[1])
+    assert not run_bench(spec, tmp_path, load=plant).missing
+    assert not (tmp_path / "unfinished").exists()
+
+
+def test_one_protocol_that_another_run_is_at_holds_the_training_that_they_share(tmp_path):
+    spec = small(data=["ETTh1"], floors=[], protocols=["honest", "published"])
+    with holding(lock_of(tmp_path, spec.cells[1])):
+        assert not run_bench(spec, tmp_path, load=plant).cells
+    assert len(run_bench(spec, tmp_path, load=plant).cells) == 2
+
+
+def test_what_another_run_has_done_meanwhile_is_not_done_again(tmp_path):
+    spec, heard = small(floors=[]), []
+
+    def tell(event):
+        heard.append(event)
+        if len(heard) == 1:  # this run is about to begin with the first cell
+            run_bench(spec, tmp_path, load=plant, only="ETTh2")
+
+    results = run_bench(spec, tmp_path, load=plant, tell=tell)
+    assert [event.kind for event in heard] == ["started", "done", "started", "there"]
+    assert heard[3].told.startswith("mse") and len(results.cells) == 2
+    assert len(pd.read_parquet(tmp_path / "results.parquet")) == 2
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    spec = small(data=["ETTh1"], floors=[])
+    file = lock_of(tmp_path, spec.cells[0])
+    code = (
+        "import pathlib, sys, time; from prismts.benchmark.locks import holding\n"
+        "with holding(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    with holding(file) as holder:
+        assert holder.startswith(f"process {process.pid} on")
+    process.kill()
+    process.wait()
+    assert file.exists()
+    assert not run_bench(spec, tmp_path, load=plant).missing
+    assert not file.exists()
+
+
+def test_who_waits_for_a_lock_gets_it_when_it_is_given_back(tmp_path):
+    """The file that the waiting one had opened is removed then: it must hold the lock of the file that stands there."""
+    file, found = tmp_path / "a.lock", []
+
+    def wait():
+        with holding(file, patience=60) as holder, holding(file) as other:
+            found.append((holder, other))
+
+    waiting = threading.Thread(target=wait)
+    with holding(file):
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive() and not found
+    waiting.join(60)
+    assert found[0][0] is None and found[0][1].startswith("process")
+    assert not file.exists()
 
 
 # ---- all cells as one table

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prismts.benchmark.locks import holding
 from prismts.benchmark.results import read_results
 from prismts.benchmark.runner import run_bench
 from prismts.benchmark.spec import read_spec
@@ -101,6 +102,28 @@ def test_a_run_that_is_killed_or_stopped_leaves_whole_cells_and_goes_on(spec, tm
     assert sorted((tmp_path / "out" / "cells").glob("*.json")) == files  # nobody is still at it
     results = run_bench(read_spec(spec), tmp_path / "out", jobs=0)
     assert not results.missing and len(results.cells) == 43
+
+
+def test_two_runs_at_once_share_the_cells_of_one_folder(spec, tmp_path):
+    """Each cell is computed once, by either; what the first leaves to the second is done when both have ended."""
+    runs = [start(long(spec), tmp_path / "out"), start(spec, tmp_path / "out")]
+    told = [process.communicate(timeout=200)[1] for process in runs]
+    assert all(process.returncode in (0, 1) for process in runs)
+    results = read_results(tmp_path / "out")
+    assert len(results.cells) == 43 and not results.failed and not list((tmp_path / "out").glob("cells/*.failed.json"))
+    assert sum(one.count("done: plant") for one in told) == 43
+    assert len(pd.read_parquet(tmp_path / "out" / "results.parquet")) == 43
+    assert not (tmp_path / "out" / "unfinished").exists()
+
+
+def test_the_command_tells_who_is_at_what_it_has_left(spec, tmp_path):
+    name = "plant-ridge-c48-h12-s0-honest"
+    with holding(tmp_path / "out" / "unfinished" / f"{name}.lock"):
+        process = start(spec, tmp_path / "out")
+        told = process.communicate(timeout=120)[1]
+    assert process.returncode == 1 and f"left to another run: {name}: process {os.getpid()} on" in told
+    assert "1 cells are left to another run into" in told and "the same command runs what it has not done" in told
+    assert len(read_results(tmp_path / "out").cells) == 3
 
 
 def test_a_cluster_that_loses_a_worker_loses_no_cell(spec, tmp_path):

@@ -319,8 +319,9 @@ def test_a_training_that_two_protocols_share_costs_once(tmp_path):
 def test_digits_are_counted_from_zero_and_a_cell_without_versions_can_be_shown(tmp_path):
     results = made_up(tmp_path, forecasts(), by_seed, versions=lambda cell: None)
     assert entry(table(results, digits=0), ("ETTh1", "96"), "ridge (floor)").text == "0"
-    with pytest.raises(SettingsError, match="at least 0, but got -1"):
-        table(results, digits=-1)
+    for digits in (-1, 16):
+        with pytest.raises(SettingsError, match=f"from 0 to 15, but got {digits}"):
+            table(results, digits=digits)
 
 
 def test_what_is_wrong_with_the_cells_is_said_below(tmp_path):
@@ -351,9 +352,10 @@ def test_what_is_wrong_with_the_cells_is_said_below(tmp_path):
         ({"measure": "msee"}, "There is no measure named 'msee'. Did you mean 'mse'"),
         ({"by": ["horizn"]}, "There is no kind of row named 'horizn'. Did you mean 'horizon'"),
         ({"columns": ["rigde"]}, "There is no column named 'rigde'. Did you mean 'ridge'"),
+        ({"by": ["data", "data"]}, "each kind once, but got data,data"),
     ],
 )
-def test_names_that_are_unknown_offer_their_neighbor(tmp_path, asked, words):
+def test_names_that_are_unknown_offer_their_neighbor_and_none_stands_twice(tmp_path, asked, words):
     results = made_up(tmp_path, forecasts(), by_seed)
     with pytest.raises(SettingsError, match=words):
         table(results, **asked)
@@ -771,6 +773,8 @@ def test_the_command_compares_and_writes_the_page(tmp_path, run):
     assert "compare.html" in err.replace("\n", "")
     page = (tmp_path / "compare.html").read_text()
     assert "critical difference" in page and "convtimenet" in page
+    code, out, err = run("bench", "compare", tmp_path, "--out", tmp_path / "spec.json" / "page.html")
+    assert code == 2 and out == "" and f"{tmp_path / 'spec.json'} is a file, not a folder" in err
 
 
 def test_a_dry_run_prints_the_cells_and_runs_nothing(tmp_path, run):

@@ -1,6 +1,7 @@
 """What a folder of results notices by itself: changed files, damage, failures, and settings that cannot be."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -11,9 +12,10 @@ from prismts.benchmark import groups
 from prismts.benchmark.counted import counted
 from prismts.benchmark.lines import read_lined
 from prismts.benchmark.predictions import read_predictions
-from prismts.benchmark.results import cell_file, failed_file, frame, predictions_file, read_results
+from prismts.benchmark.results import cell_file, failed_file, frame, predictions_file, read_results, write_failed
 from prismts.benchmark.runner import estimate, failures, pending, plan, run_bench
 from prismts.benchmark.spec import BenchSpec, read_spec
+from prismts.benchmark.tables import table as bench_table
 from prismts.cli.app import main
 from prismts.data.synthetic import simulated_plant
 from prismts.errors import DataError, SettingsError, unknown_name
@@ -85,17 +87,42 @@ def test_a_table_needs_no_file_of_the_data(own):
     assert len(read_results(out).cells) == 2
 
 
-def test_a_damaged_cell_counts_as_missing_says_so_and_is_made_anew_on_request(tmp_path):
-    spec = small()
-    run_bench(spec, tmp_path, load=plant)
-    whole = json.loads(cell_file(tmp_path, spec.cells[0]).read_text())
-    for text in ('{"half": ', json.dumps({name: value for name, value in whole.items() if name != "versions"})):
-        cell_file(tmp_path, spec.cells[0]).write_text(text)
-        found = read_results(tmp_path)
-        assert not found.cells and "its file is damaged" in found.changed[spec.cells[0]]
-        with pytest.raises(SettingsError, match=r"its file is damaged .* Add --redo"):
-            run_bench(spec, tmp_path, load=plant)
-        assert len(run_bench(spec, tmp_path, load=plant, redo=True).cells) == 1
+DAMAGES = {  # of a cell, and what is said of it
+    "truncated": (lambda cell: json.dumps(cell)[:40], "Unterminated string|Expecting"),
+    "no versions": (lambda cell: json.dumps({k: v for k, v in cell.items() if k != "versions"}), "it has no versions"),
+    "no fit": (lambda cell: json.dumps({**cell, "chosen": {}}), "chosen has no fit_seconds"),
+    "null": (lambda cell: json.dumps({**cell, "measures": None}), "measures cannot be null"),
+    "list": (lambda cell: json.dumps({**cell, "measures": [1]}), r"measures cannot be \[1\]"),
+    "text": (lambda cell: json.dumps({**cell, "measures": {"mse": "hello"}}), 'measures.mse cannot be "hello"'),
+    "empty": (lambda cell: json.dumps({**cell, "measures": {}}), "measures cannot be {}"),
+    "unmeasured": (lambda cell: json.dumps({**cell, "measures": {"mse": None}}), 'measures cannot be {"mse": null}'),
+    "time": (lambda cell: json.dumps({**cell, "seconds": "long"}), 'seconds cannot be "long"'),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_cell_is_called_so_counts_nowhere_and_is_made_again(tmp_path, kind):
+    spec = small(data=["ETTh1", "ETTh2"])
+    before = run_bench(spec, tmp_path, load=plant)
+    cell, (damaged, words) = spec.cells[0], DAMAGES[kind]
+    cell_file(tmp_path, cell).write_text(damaged(dict(before.cells[cell])))
+    found = read_results(tmp_path)
+    assert list(found.cells) == [spec.cells[1]] and not found.changed
+    assert re.match(f"its file is damaged .*({words})", found.damaged[cell])
+    notes = " ".join(bench_table(found).notes)
+    assert (
+        f"1 of 2 cells are done. Left out as damaged: {cell.name} (its file" in notes and "other settings" not in notes
+    )
+    assert f"damaged       {cell.name}" in plan(spec, tmp_path)
+    after = run_bench(spec, tmp_path, load=plant)
+    assert not after.damaged and after.cells[cell]["measures"] == before.cells[cell]["measures"]
+
+
+def test_where_every_cell_is_damaged_a_table_says_that_and_not_that_none_was_run(tmp_path):
+    run_bench(small(), tmp_path, load=plant)
+    cell_file(tmp_path, small().cells[0]).write_text("[]")
+    with pytest.raises(DataError, match=r"no finished cell of its specification \(1 damaged\)"):
+        bench_table(read_results(tmp_path))
 
 
 def test_a_damaged_record_of_the_run_says_what_writes_it_anew(tmp_path):
@@ -120,13 +147,32 @@ def test_predictions_of_another_training_do_not_pass_for_those_of_a_cell(tmp_pat
         kept.measures(0)
 
 
-@pytest.mark.parametrize("size", [0, 300])
-def test_broken_predictions_are_called_damaged(tmp_path, size):
-    run_bench(small(keep_predictions=True), tmp_path, load=plant)
-    file = predictions_file(tmp_path, small().cells[0])
-    file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(DataError, match="is damaged"):
+@pytest.mark.parametrize("size", [0, 300, -10])
+def test_broken_predictions_are_called_damaged_and_made_again(tmp_path, size):
+    spec = small(keep_predictions=True)
+    run_bench(spec, tmp_path, load=plant)
+    file = predictions_file(tmp_path, spec.cells[0])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:size])
+    with pytest.raises(DataError, match="is damaged, or no file of predictions: it is no archive of arrays"):
         read_predictions(file)
+    assert pending(read_results(tmp_path)) == [(spec.cells[0],)]
+    run_bench(spec, tmp_path, load=plant)
+    assert len(file.read_bytes()) == len(whole) and not pending(read_results(tmp_path))
+
+
+def test_what_is_no_file_of_predictions_is_told_in_our_words(tmp_path):
+    (tmp_path / "text.npz").write_text("not an archive at all")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    np.savez(tmp_path / "objects.npz", kind=np.array("steps"), scores=np.array([{}]), labels=0, alarms=0, buffer=0)
+    np.savez(tmp_path / "foreign.npz", kind=np.array("songs"), scores=0, labels=0, alarms=0, buffer=0)
+    for name, words in {
+        "text": "it is no archive of arrays", "other": "it holds x, which are not the arrays of any predictions",
+        "objects": "the bytes of its arrays are not", "foreign": "it tells no kind of them",
+    }.items():  # fmt: skip
+        with pytest.raises(DataError, match=f"{name}.npz is damaged, or no file of predictions: {words}") as told:
+            read_predictions(tmp_path / f"{name}.npz")
+        assert "pickle" not in str(told.value) and "delete it" in str(told.value)
 
 
 def test_published_files_of_one_name_do_not_overwrite_each_other(own):
@@ -176,6 +222,43 @@ def test_a_cell_that_fails_when_it_is_made_anew_is_told_and_ends_the_command_wit
     assert failures(read_results(out, spec), "last_value") == []
 
 
+def test_what_failed_before_it_was_done_after_all_is_no_failure_any_more(tmp_path):
+    spec = small(data=["ETTh1", "ETTh2"])
+    run_bench(spec, tmp_path, load=plant)
+    write_failed(tmp_path, spec, spec.cells[:1], "another run has taken its checkpoints away")
+    assert not read_results(tmp_path).failed
+    run_bench(spec, tmp_path, load=plant)
+    assert not list((tmp_path / "cells").glob("*.failed.json"))
+
+
+def test_what_lacks_its_predictions_still_has_failed(tmp_path):
+    run_bench(small(), tmp_path, load=plant)
+    wants = small(keep_predictions=True)
+    write_failed(tmp_path, wants, wants.cells, "the disk is full")
+    assert list(read_results(tmp_path, wants).failed) == list(wants.cells)
+    assert failed_file(tmp_path, wants.cells[0]).exists()
+
+
+def test_the_command_points_to_no_results_where_there_are_none(own, capsys, monkeypatch):
+    changed(own, PART, "data: [{name: mine, file: mine.csv, time: date, values: [zz]}]")
+    monkeypatch.setattr(sys, "argv", ["prism", "bench", "run", str(own), "--out", str(own.parent / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    told = capsys.readouterr().err
+    assert stopped.value.code == 1 and "cells: 0 of 2 done" in told
+    assert "results.parquet" not in told and "next:" not in told
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_runs(own, capsys, monkeypatch, more):
+    monkeypatch.setattr(sys, "argv", ["prism", "bench", "run", str(own), "--out", str(own), *more])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, told = capsys.readouterr()
+    assert stopped.value.code == 2 and out == "" and own.read_text() == OWN
+    assert "spec.yaml is a file, not a folder. Choose another place." in told and "cells" not in told
+
+
 def test_what_cannot_be_written_fails_alone(tmp_path, monkeypatch):
     written = groups.write_records
 
@@ -215,6 +298,23 @@ def test_seconds_of_a_training_that_was_broken_off_are_no_cost(tmp_path):
     assert list(counted(results, "seconds").values) == [spec.cells[1]]
     seconds = results.cells[spec.cells[1]]["seconds"]
     assert estimate(results, [(spec.cells[0],)]).seconds == pytest.approx(seconds)
+
+
+def test_a_training_that_two_protocols_share_is_timed_in_one_row_and_each_scoring_in_its_own(tmp_path):
+    spec = small(protocols=["honest", "published"])
+    results = run_bench(spec, tmp_path, load=plant)
+    for earlier in (False, True):
+        for cell in spec.cells if earlier else ():  # an earlier version told no time of scoring alone
+            content = {name: value for name, value in results.cells[cell].items() if name != "score_seconds"}
+            cell_file(tmp_path, cell).write_text(json.dumps(content))
+        rows = frame(read_results(tmp_path)).set_index("protocol")
+        honest, published = rows.loc["honest"], rows.loc["published"]
+        assert published["trained_with"] == honest["cell"]
+        assert np.isnan(published["seconds"]) and np.isnan(published["cpu_seconds"])
+        assert rows["seconds"].mean() == results.cells[spec.cells[0]]["seconds"]
+        assert published["fit_seconds"] == honest["fit_seconds"]
+        assert published["score_seconds"] == results.cells[spec.cells[1]]["seconds"]
+        assert np.isnan(honest["score_seconds"]) if earlier else 0 < honest["score_seconds"] < honest["seconds"]
 
 
 # ---- what is refused before anything runs

@@ -1,7 +1,9 @@
 """What is written is there as a whole or not at all."""
 
+import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,16 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError("no space left")
     assert file.read_text() == "old"
     assert not hidden(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path, monkeypatch):
+    def refuses(prefix, suffix, dir):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", f"{dir}/{prefix}abc{suffix}")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuses)
+    with pytest.raises(FileNotFoundError) as told:
+        write_whole(tmp_path / "page.html", "text")
+    assert told.value.filename == str(tmp_path / "page.html")
 
 
 def test_what_is_half_written_is_found_by_no_pattern_of_its_folder(tmp_path):

@@ -80,7 +80,11 @@ def recover(path: Path | str) -> None:
 def _beside(path: Path) -> Generator[Path]:
     """A folder on the same disk, gone at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        error.filename = str(path)  # nobody asked for the hidden folder beside it
+        raise
     try:
         yield folder
     finally:

@@ -74,6 +74,7 @@ def run_cells(
     scores = evaluate(watched, part, protocol=first.protocol, seed=first.seed, borders=borders)
     assert seen.fitted is not None
     spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    spent["score_seconds"] = spent["seconds"] - seen.fit_took
     shares = spec.entry(first.model).train_shares or spec.train_shares
     shared = min(shares) < 1
     common = {
@@ -90,6 +91,7 @@ def run_cells(
             began, cpu = time.perf_counter(), time.process_time()
             scores = _score_again(seen, part, borders, cell.protocol)
             spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+            spent["score_seconds"] = spent["seconds"]
         content = {
             "cell": cell.name, **dataclasses.asdict(cell), "made_with": spec.made_with(cell),
             "measures": _measured(scores, part, data if shared else None),
@@ -134,6 +136,7 @@ class _Seen:
 
     keep: bool
     fitted: Any = None
+    fit_took: float = 0.0  # seconds
     backtest: Any = None
     probabilities: Array | None = None
     labels: Array | None = None
@@ -158,7 +161,9 @@ class _Watched:
 
 
 def _fit(seen: _Seen, estimator: Any, *data: Any, **named: Any) -> Any:
+    began = time.perf_counter()
     seen.fitted = estimator.fit(*data, **named)
+    seen.fit_took += time.perf_counter() - began
     return seen.fitted
 
 

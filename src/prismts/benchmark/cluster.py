@@ -6,6 +6,7 @@ when it dies is computed again on another one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prismts.benchmark.groups import ONE_THREAD, Event, Group, Tell, scored
+from prismts.benchmark.groups import ONE_THREAD, Event, Group, Tell, at_work, scored
 from prismts.benchmark.results import write_failed, write_records
 from prismts.benchmark.spec import BenchSpec
 from prismts.errors import MissingExtraError, SettingsError
@@ -55,33 +56,41 @@ def run_on_cluster(spec: BenchSpec, groups: Sequence[Group], folder: Path, addre
                 f"No Ray cluster answers at {address!r} ({error}). Start one with: ray start --head, and pass the "
                 "address it prints."
             ) from error
+    running: dict[Any, tuple[Group, float, contextlib.ExitStack]] = {}
     try:
         remote: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_compute)
         shared = ray.put(spec)
         waiting = deque(groups)
-        running: dict[Any, tuple[Group, float]] = {}
         while waiting or running:
             # nodes may come and go: look every time how much there is to do at once
             room = max(1, int(ray.cluster_resources().get("CPU", 1))) * 2 - len(running)
             for _ in range(min(room, len(waiting))):
-                group = waiting.popleft()
-                running[remote.remote(shared, group)] = group, time.time()
+                group, held = waiting.popleft(), contextlib.ExitStack()
+                if event := held.enter_context(at_work(spec, group, folder)):
+                    held.close()
+                    tell(event)
+                    continue
+                running[remote.remote(shared, group)] = group, time.time(), held
                 tell(Event(group, "started"))
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0) if running else ([], [])
             for reference in ready:
-                group, began = running.pop(reference)
+                group, began, held = running.pop(reference)
                 try:
                     records, told, trace = ray.get(reference)
                 except RayError as error:  # the worker or its node died, and again whenever Ray tried it anew
                     records, told, trace = None, f"{type(error).__name__}: {' '.join(str(error).split())}", ""
                 seconds = time.time() - began
-                if records is None:
-                    write_failed(folder, spec, group, told, trace)
-                    tell(Event(group, "failed", told, seconds))
-                else:
-                    write_records(folder, records)
-                    tell(Event(group, "done", scored(records[0].content), seconds))
+                with held:
+                    if records is None:
+                        write_failed(folder, spec, group, told, trace)
+                        event = Event(group, "failed", told, seconds)
+                    else:
+                        write_records(folder, records)
+                        event = Event(group, "done", scored(records[0].content), seconds)
+                tell(event)
     finally:
+        for _, _, held in running.values():
+            held.close()
         if ours:
             ray.shutdown()
 

@@ -73,10 +73,12 @@ def value_of(content: Mapping[str, Any], measure: str) -> float | None:
 def check_measure(results: Results, measure: str | None) -> str:
     """The measure asked for, or the headline of the task; an unknown one is an error that offers a neighbor."""
     if not results.cells:
+        states = {"failed": results.failed, "damaged": results.damaged, "made with other settings": results.changed}
+        told = ", ".join(f"{len(cells)} {state}" for state, cells in states.items() if cells)
         raise DataError(
-            f"{results.folder} has no finished cell of its specification"
-            + (f" ({len(results.failed)} failed)" if results.failed else "") + ". Run it first: prism bench run."
-        )  # fmt: skip
+            f"{results.folder} has no finished cell of its specification{f' ({told})' if told else ''}. Run it first: "
+            "prism bench run."
+        )
     headline = HEADLINES[results.spec.task]
     known = dict.fromkeys([headline])
     for content in results.cells.values():
@@ -258,6 +260,10 @@ def state(results: Results, found: Counted, cells: Collection[Cell]) -> list[str
         notes.append(
             f"{len(results.changed)} cells were made with other settings and are left out (prism bench run --redo)."
         )
+    if results.damaged:
+        cell, told = next(iter(results.damaged.items()))
+        more = f" and {len(results.damaged) - 1} more" if len(results.damaged) > 1 else ""
+        notes.append(f"Left out as damaged: {cell.name}{more} ({told}). The next prism bench run makes them anew.")
     if results.foreign:
         notes.append(f"{len(results.foreign)} cells in the folder are not of its specification and are left out.")
     return notes

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prismts.benchmark.results import cell_file, write_failed, write_records
+from prismts.benchmark.locks import holding
+from prismts.benchmark.results import cell_file, content_if_done, write_failed, write_records
 from prismts.benchmark.spec import BenchSpec, Cell
 
-__all__ = ["ONE_THREAD", "Event", "Group", "Load", "Tell", "finished", "run_group", "scored"]
+__all__ = ["ONE_THREAD", "Event", "Group", "Load", "Tell", "at_work", "finished", "run_group", "scored"]
 
+_PATIENCE = 0.5  # seconds in which the processes of a run that was just killed end themselves
 Group = tuple[Cell, ...]  # cells of one training, which differ in their protocol
 Load = Callable[[str], Any]
 # of every process that runs cells: what numerical libraries read when they are imported
@@ -27,11 +30,14 @@ ONE_THREAD: dict[str, str] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a group of cells: "started", "done", "failed", or "lost" when its process died."""
+    """What became of a group of cells: "started", "done", "failed", or "lost" when its process died.
+
+    Of several runs into one folder: "held" where another one is at it, "there" where another one has done it since.
+    """
 
     cells: Group
     kind: str
-    told: str = ""  # the score, or the error
+    told: str = ""  # the score, the error, or who holds it
     seconds: float = 0.0
     process: int | None = None  # number of the process it runs in
 
@@ -42,8 +48,29 @@ class Event:
 Tell = Callable[[Event], None]
 
 
+@contextlib.contextmanager
+def at_work(spec: BenchSpec, group: Group, folder: Path) -> Generator[Event | None]:
+    """Hold the cells of a group while the block runs them: several runs may share a folder, and none does them twice.
+
+    The block gets what is to be told where nothing is to be run, else None.
+    """
+    with contextlib.ExitStack() as held:
+        for cell in group:
+            holder = held.enter_context(holding(folder / "unfinished" / f"{cell.name}.lock", _PATIENCE))
+            if holder is not None:
+                yield Event(group, "held", holder)
+                return
+        there = [content_if_done(folder, spec, cell) for cell in group]
+        yield None if None in there else Event(group, "there", scored(there[0] or {}))
+
+
 def run_group(spec: BenchSpec, group: Group, folder: Path, *, load: Load | None = None) -> Event:
-    """Run one group and write its cells, or the error it ended with."""
+    """Run one group and write its cells, or the error it ended with; leave it to another run that is at it."""
+    with at_work(spec, group, folder) as event:
+        return event or _run(spec, group, folder, load)
+
+
+def _run(spec: BenchSpec, group: Group, folder: Path, load: Load | None) -> Event:
     from prismts.benchmark.cells import run_cells
 
     began = time.perf_counter()

@@ -7,7 +7,9 @@ np.median(np.abs(kept.forecasts - kept.targets))              # what nobody had 
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from prismts.errors import DataError, SettingsError
 from prismts.writing import whole
 
-__all__ = ["CasePredictions", "Forecasts", "Kept", "StepScores", "read_predictions", "write_predictions"]
+__all__ = ["CasePredictions", "Forecasts", "Kept", "StepScores", "damage", "read_predictions", "write_predictions"]
 
 Floats = NDArray[np.floating]
 _BATCH = 512  # windows that are measured at once
@@ -123,13 +125,41 @@ def read_predictions(path: str | Path) -> Kept:
             f"There are no predictions at {path}. A specification with keep_predictions: true keeps them; a cell that "
             "was made without has to be run again (--redo)."
         )
+    told = damage(path)
+    arrays: dict[str, Any] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        kind = _KINDS[str(arrays.pop("kind"))]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged, or no file of predictions ({error}).") from error
+        if not told:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        told = "the bytes of its arrays are not those that were written"
+    kind = _KINDS.get(str(arrays.pop("kind", "")))
+    if told or kind is None:
+        raise DataError(
+            f"{path} is damaged, or no file of predictions: {told or 'it tells no kind of them'}. If it is of a "
+            "benchmark, delete it, and the next run makes it anew."
+        )
     plain: dict[str, Any] = {name: array if array.ndim else array.item() for name, array in arrays.items()}
     if "quantiles" in plain:
         plain["quantiles"] = tuple(float(q) for q in plain["quantiles"])
     return kind(**plain)
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file of predictions, in words; "" where its table of contents is whole and as it should be.
+
+    The arrays themselves, which may be gigabytes, are not read.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = {name.removesuffix(".npy") for name in file.namelist()}
+    except FileNotFoundError:
+        return "there is none"
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return "it is no archive of arrays (.npz), or the end of one is missing"
+    for kind in _KINDS.values():
+        fields = dataclasses.fields(kind)
+        needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+        if needed <= names - {"kind"} <= {field.name for field in fields} and "kind" in names:
+            return ""
+    return f"it holds {', '.join(sorted(names)) or 'nothing'}, which are not the arrays of any predictions"

@@ -15,12 +15,15 @@ import numpy as np
 from prismts.benchmark.cluster import run_on_cluster
 from prismts.benchmark.groups import Event, Group, Load, Tell, run_group
 from prismts.benchmark.local import run_in_processes
+from prismts.benchmark.locks import holding
 from prismts.benchmark.results import Results, clear, gather, keep_spec, read_results
 from prismts.benchmark.room import notes
 from prismts.benchmark.spec import BenchSpec, Cell
 from prismts.errors import SettingsError
 
 __all__ = ["Estimate", "duration", "estimate", "failures", "pending", "plan", "run_bench"]
+
+_PATIENCE = 60.0  # seconds that reading all cells and writing them as one table may take another run
 
 
 def run_bench(
@@ -35,6 +38,9 @@ def run_bench(
     tell: Tell = lambda event: None,
 ) -> Results:
     """Run every missing cell, and gather all that are there into ``results.parquet``.
+
+    Several runs may share a folder, also from several machines: each leaves the cells that another one is at to it, and
+    tells so (an event "held").
 
     Args:
         spec: what to run.
@@ -53,7 +59,7 @@ def run_bench(
     before = read_results(folder, spec)
     groups = pending(before, only=only, redo=redo)
     folder.mkdir(parents=True, exist_ok=True)
-    clear(folder)
+    clear(before)
     keep_spec(folder, spec)
     try:
         if load is not None or (jobs == 0 and cluster is None):
@@ -65,11 +71,12 @@ def run_bench(
         else:
             run_in_processes(spec, groups, folder, jobs, tell)
     finally:  # also when it is stopped: what is finished is finished
+        with holding(folder / "unfinished" / "results.lock", _PATIENCE):  # of several runs the last one reads all
+            results = read_results(folder, spec)
+            if results.cells:
+                gather(results)
         with contextlib.suppress(OSError):  # not empty: a training that was broken off goes on from there
             (folder / "unfinished").rmdir()
-        results = read_results(folder, spec)
-        if results.cells:
-            gather(results)
     return results
 
 
@@ -83,9 +90,9 @@ def pending(results: Results, *, only: str = "", redo: bool = False) -> list[Gro
     if changed and not redo:
         cell, told = next(iter(changed.items()))
         raise SettingsError(
-            f"{len(changed)} finished cells in {results.folder} were made with other settings or data, or are damaged, "
-            f"so they cannot stand beside new ones. Of {cell.name}: {told}. Add --redo to make them anew, or give "
-            "another folder (--out)."
+            f"{len(changed)} finished cells in {results.folder} were made with other settings or data, so they "
+            f"cannot stand beside new ones. Of {cell.name}: {told}. Add --redo to make them anew, or give another "
+            "folder (--out)."
         )
     wanted = {*results.missing, *results.without_predictions}
     groups: dict[Cell, list[Cell]] = {}
@@ -202,7 +209,8 @@ def plan(spec: BenchSpec, folder: str | Path, *, jobs: int = 1, only: str = "", 
         if cell in to_run:
             seconds = seconds_of(cell)
             told = "unknown" if seconds is None else duration(seconds)
-            why = "failed before" if cell in results.failed else "changed" if cell in results.changed else "to run"
+            states = {"failed before": results.failed, "changed": results.changed, "damaged": results.damaged}
+            why = next((state for state, cells in states.items() if cell in cells), "to run")
             lines.append(f"  {why:<13} {cell.name}  ({told})")
         elif cell in results.cells:
             lines.append(f"  {'done':<13} {cell.name}")

@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
 import shutil
 import socket
 import time
@@ -22,12 +21,12 @@ import uuid
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prismts.analysis.proposal import propose
 from prismts.analysis.shape import macs_of
+from prismts.benchmark.locks import holding, is_held
 from prismts.benchmark.search_space import Candidate, Range, candidate, candidate_of, first_points
 from prismts.benchmark.search_spec import SearchSpec
 from prismts.benchmark.search_trial import Ground, ground, latency
@@ -456,7 +455,7 @@ def _is_lost(trial: FrozenTrial, folder: Path) -> bool:
     if worker is None:
         return time.time() - begun > NEWBORN
     if host == socket.gethostname() and (lock := folder / "workers" / f"{worker}.lock").exists():
-        return not _is_held(lock)
+        return not is_held(lock)
     return time.time() - float(trial.user_attrs.get("sign_of_life", begun)) > SILENT
 
 
@@ -464,43 +463,8 @@ def _is_lost(trial: FrozenTrial, folder: Path) -> bool:
 def _alive(folder: Path) -> Generator[str]:
     """Hold a lock for as long as this process works: the name of the worker."""
     name = uuid.uuid4().hex[:12]
-    place = folder / "workers"
-    place.mkdir(parents=True, exist_ok=True)
-    file = place / f"{name}.lock"
-    with file.open("w") as handle:
-        _lock(handle)
-        handle.write(f"{os.getpid()} {datetime.now().isoformat(timespec='seconds')}\n")
-        handle.flush()
-        try:
-            yield name
-        finally:
-            file.unlink(missing_ok=True)
-
-
-def _lock(handle: Any) -> bool:
-    """Take the lock of an open file if nobody holds it; the system gives it back when the process ends, however."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: an open file cannot be deleted there, but a dead process is only seen by its silence
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _is_held(file: Path) -> bool:
-    """Whether the process that made this lock still lives."""
-    try:
-        handle = file.open("r+")
-    except FileNotFoundError:
-        return False
-    with handle:
-        if not _lock(handle):
-            return True
-    file.unlink(missing_ok=True)
-    return False
+    with holding(folder / "workers" / f"{name}.lock"):
+        yield name
 
 
 # ---- small parts

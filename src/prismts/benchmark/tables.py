@@ -122,8 +122,10 @@ def table(
     for name in by:
         if name not in BY:
             raise unknown_name("kind of row", name, BY)
-    if digits is not None and digits < 0:
-        raise SettingsError(f"digits counts places after the point, at least 0, but got {digits}.")
+    if len({*by}) < len(by):
+        raise SettingsError(f"by names what a row is, each kind once, but got {','.join(by)}.")
+    if digits is not None and not 0 <= digits <= 15:
+        raise SettingsError(f"digits counts places after the point, from 0 to 15, but got {digits}.")
     digits = (0 if measure in ("n_parameters", "n_macs") else 3) if digits is None else digits
     found = counted(results, measure, every_context="context" in by)
     notes = list(found.notes)

@@ -19,6 +19,7 @@ from prismts.writing import write_whole
 if TYPE_CHECKING:
     from prismts.benchmark.compare import Comparison
     from prismts.benchmark.groups import Event
+    from prismts.benchmark.spec import Cell
 
 __all__ = ["bench_app", "bench_compare", "bench_run", "bench_table"]
 
@@ -41,7 +42,8 @@ def bench_run(
     """Run every cell of a specification that has no result yet.
 
     Every cell is a file of its own, written whole, so the same command goes on after a break; cells that failed are
-    tried again. Exit code 1 says that some failed.
+    tried again. Several runs may share a folder, such as two with another --only: each leaves the cells that another
+    one is at to it. Exit code 1 says that some failed, or are left to another run.
 
     Args:
         spec: The YAML file that says what to run, such as benchmarks/specs/forecasting.yaml.
@@ -61,6 +63,7 @@ def bench_run(
         raise SettingsError(f"--jobs counts processes, at least 1, but got {jobs}.")
     specification = read_spec(spec)
     out = spec.with_suffix(".results") if out is None else out
+    free_file(out / "results.parquet")
     if dry_run:
         sys.stdout.write(f"{plan(specification, out, jobs=jobs, only=only, redo=redo)}\n")
         return
@@ -71,16 +74,21 @@ def bench_run(
     waiting = pending(before, only=only, redo=redo)
     with goes_on("with the cells that are not done"), _Bar(console, before, waiting, jobs) as bar:
         results = run_bench(specification, out, jobs=jobs, cluster=cluster, only=only, redo=redo, tell=bar.hear)
-    console.print(
-        f"cells: {len(results.cells)} of {len(specification.cells)} done   results: {out / 'results.parquet'}   "
-        f"next: prism bench table {out}", highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    done = f"cells: {len(results.cells)} of {len(specification.cells)} done"
+    if results.cells:
+        done += f"   results: {out / 'results.parquet'}   next: prism bench table {out}"
+    console.print(done, highlight=False, soft_wrap=True)
     told = failures(results, only)
     for one in told[:10]:
         console.print(f"failed: {escape(one)}", highlight=False, soft_wrap=True)
     if told:
         sys.stderr.write(f"prism: {len(told)} cells failed; {out}/cells/*.failed.json tell all. The same command tries "
                          "them again.\n")  # fmt: skip
+    lacking = {*results.missing, *results.without_predictions}
+    if left := {cell: holder for cell, holder in bar.held.items() if cell in lacking}:
+        sys.stderr.write(f"prism: {len(left)} cells are left to another run into {out} ({next(iter(left.values()))}). "
+                         "Once it has ended, the same command runs what it has not done.\n")  # fmt: skip
+    if told or left:
         sys.exit(1)
 
 
@@ -162,6 +170,7 @@ def bench_compare(
     from prismts.benchmark.compare import compare
     from prismts.benchmark.results import read_results
 
+    free_file(out)
     found = compare(
         read_results(folder), measure=measure, over=over, protocol=protocol, models=models, context=context, level=level
     )
@@ -223,6 +232,9 @@ def _page(path: Path, found: Comparison) -> Any:
     return write_report(path, "Comparison", sections, subtitle=found.measure)
 
 
+_ENDS = {"held": "left to another run", "there": "done by another run"}
+
+
 class _Bar:
     """A bar on standard error: cells done, how long it will still take, and a line for each that ends."""
 
@@ -231,6 +243,7 @@ class _Bar:
 
         self.console, self.before, self.waiting, self.jobs = console, before, list(groups), jobs
         self.seconds: list[float] = []
+        self.held: dict[Cell, str] = {}  # cells that another run is at, and which
         self.bar = Progress(
             TextColumn("cells"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), console=console, disable=console.quiet,
@@ -248,10 +261,15 @@ class _Bar:
         """Tell what ended, and how long the rest takes at this pace."""
         if event.kind == "started":
             return
-        told = f"{event.kind}: {escape(str(event))}, {event.seconds:.1f} s"
+        told = f"{_ENDS.get(event.kind, event.kind)}: {escape(str(event))}"
+        if event.kind not in _ENDS:
+            told += f", {event.seconds:.1f} s"
         self.bar.console.print(told, highlight=False, soft_wrap=True)
-        if event.kind != "lost":
+        if event.kind == "held":
+            self.held |= dict.fromkeys(event.cells, event.told)
+        if event.kind in ("done", "failed"):
             self.seconds.append(event.seconds)
+        if event.kind != "lost":
             self.waiting = [group for group in self.waiting if group != event.cells]
             self.bar.update(self.task, advance=1, left=self._left())
 
