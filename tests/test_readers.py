@@ -191,6 +191,27 @@ def test_a_long_table_needs_no_times():
     assert (data.names, list(data.lengths), data.timestamps) == (("7", "3"), [2, 1], None)
 
 
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["007", "7", "0012"], None),
+        (["1E5", "100000"], None),
+        (["true", "True"], None),
+        (["12345678901234567890", "12345678901234567891"], None),
+        (["1.054", "1054"], None),
+        (["7", "12", "-3"], "int64"),
+        (["True", "False"], "bool"),
+    ],
+)
+def test_series_of_a_csv_are_called_as_they_are_written_there(tmp_path, names, kind):
+    rows = "".join(f'"{name}";{i},5;2020-01-0{i + 1}\n' for i, name in enumerate(names))
+    path = write(tmp_path, " meter ;x;date\n" + rows)
+    data, told = read_with_kind(path, series="meter")
+    assert data.names == tuple(names)
+    assert data.channels == ("x",)
+    assert told.series_type == kind  # a number, where it is written as that number is
+
+
 @pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow"])
 def test_what_goes_out_is_the_kind_of_table_that_came_in(backend):
     frame = {"pandas": hourly(), "polars": pl.from_pandas(hourly()), "pyarrow": pa.Table.from_pandas(hourly())}[backend]

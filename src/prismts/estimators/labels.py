@@ -39,7 +39,7 @@ def read_labeled(
     Raises:
         DataError: a series has no label, or more than one.
     """
-    found = columns_of(source, time, series)
+    found = columns_of(source, time, series, label)
     if found is None:
         return None
     if series is None:
