@@ -260,6 +260,11 @@ def test_a_series_comes_back_as_it_is():
         ([1577836800, 1577840400, 1577844000], "h", "2020-01-01"),
         ([1577836800000, 1577836800250, 1577836800500], "250ms", "2020-01-01"),
         ([20200229, 20200301, 20200302], "D", "2020-02-29"),
+        ([201611, 201612, 201701], "MS", "2016-11-01"),
+        ([2020022823, 2020022900, 2020022901], "h", "2020-02-28T23"),
+        ([202002282345, 202002290000, 202002290015], "15min", "2020-02-28T23:45"),
+        ([20200228235959, 20200229000000, 20200229000001], "s", "2020-02-28T23:59:59"),
+        ([201551, 201552, 201553, 201601], "W-MON", "2015-12-14"),
         ([1990, 1991, 1993], "YS-JAN", "1990-01-01"),
         (["2020-01-31", "2020-02-29", "2020-03-31"], "ME", "2020-01-31"),
     ],
@@ -301,6 +306,33 @@ def test_numbers_that_are_no_times_only_order_the_rows():
     np.testing.assert_array_equal(series.values, [[10, 20, 30, np.nan, 50]])
     assert series.timestamps is None
     assert kinds(series) == ["time", "order", "gap"]
+
+
+def test_whole_numbers_that_are_no_dates_stay_what_they_were():
+    def reading(*numbers):
+        return found(read(pd.DataFrame({"time": numbers, "x": np.arange(float(len(numbers)))})), "time").message
+
+    assert "numbers of steps" in reading(190099, 190100, 190101)  # no month, no week
+    assert "seconds since 1970" in reading(2020010100, 2020010160, 2020010220)  # no hour 60
+    with pytest.raises(DataError, match=r"looks like weeks written YYYYWW, but 2014 has no week 53 .*\(row 1\)"):
+        reading(201452, 201453, 201501)
+
+
+def test_numbers_too_large_for_a_time_are_refused():
+    for numbers in ([0.0, 1.0, 1e25], [0.5, 1.0, 1e16]):
+        with pytest.raises(DataError, match=r"column 'time' holds 1e\+\d\d, which is too large for a time"):
+            read(pd.DataFrame({"time": numbers, "x": [1.0, 2, 3]}))
+
+
+@pytest.mark.parametrize(("rate", "decimals"), [(256, 9), (256, 6), (30, 4), (44100, 6)])
+def test_elapsed_time_that_was_rounded_is_as_regular_as_it_was(rate, decimals):
+    moments = (np.arange(2000) / rate).round(decimals)
+    series = read(pd.DataFrame({"time": moments, "x": np.arange(2000.0)}))
+    assert (len(series), kinds(series)) == (2000, ["time"])
+    gappy = read(pd.DataFrame({"time": moments, "x": np.arange(2000.0)}).drop(index=[700]))
+    assert np.flatnonzero(np.isnan(gappy.values[0])).tolist() == [700]
+    with pytest.raises(DataError, match="not a multiple of the usual step"):
+        read(pd.DataFrame({"time": np.where(np.arange(2000) == 900, moments + 0.4 / rate, moments), "x": moments}))
 
 
 def test_elapsed_time_shows_where_rows_are_missing():
