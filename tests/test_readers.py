@@ -186,6 +186,38 @@ def test_a_long_table_becomes_one_series_per_name_in_order_of_appearance():
     assert found(data, "order").row == 3
 
 
+def stacked(**times):
+    """A long table with a series for each name, a = 0, 1, 2, ... at its times."""
+    return pd.concat([pd.DataFrame({"id": name, "date": at, "a": np.arange(len(at))}) for name, at in times.items()])
+
+
+def test_series_of_different_steps_are_refused_by_name():
+    hours, days = pd.date_range("2020-01-01", periods=720, freq="h"), pd.date_range("2020-01-01", periods=30, freq="D")
+    with pytest.raises(DataError, match=r"series 'B' has a step of D, but the usual step of the table is h\. .*='h'"):
+        read(stacked(A=hours, B=days), series="id")
+    few = hours[:20]
+    with pytest.raises(DataError, match=r"series 'A' has a step of h, but the usual step of the table is D\. .*='h'"):
+        read(stacked(A=few, B=days), series="id")
+    months, quarters = (pd.date_range("2000-01-01", periods=40, freq=step) for step in ("MS", "QS"))
+    with pytest.raises(
+        DataError, match=r"series 'C' has a step of QS-.* is MS \(2 of 3 series have others than most\)"
+    ):
+        read(stacked(B=months, C=quarters[:9], D=quarters[:9]), series="id")
+    with pytest.raises(
+        DataError, match=r"series 'B' has a step of 3, but the usual step of the table is 1\. .*before\.$"
+    ):
+        read(stacked(A=np.arange(9), B=np.arange(5) * 3), series="id", time="date")
+    assert read(stacked(A=hours, B=days), series="id", frequency="h").lengths.tolist() == [720, 29 * 24 + 1]
+    assert read(stacked(A=hours, B=days), series="id", gaps="keep").lengths.tolist() == [720, 30]
+
+
+def test_a_series_with_many_gaps_has_the_step_of_the_others():
+    hours = pd.date_range("2020-01-01", periods=720, freq="h")
+    sparse = hours[np.random.default_rng(0).random(720) < 0.3]
+    data = read(stacked(A=hours, B=sparse, C=hours[[0, 5, 10]]), series="id")
+    assert (data.frequency, data[2].n_timepoints) == ("h", 11)
+
+
 def test_a_long_table_needs_no_times():
     data = read(pa.table({"id": [7, 7, 3], "x": [1.0, 2.0, 3.0]}), series="id")
     assert (data.names, list(data.lengths), data.timestamps) == (("7", "3"), [2, 1], None)

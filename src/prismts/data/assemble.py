@@ -61,7 +61,7 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
 
     layout = lay_out(
         times, codes, columns.source, differences,
-        frequency=options.frequency, duplicates=options.duplicates, gaps=options.gaps,
+        names=names, frequency=options.frequency, duplicates=options.duplicates, gaps=options.gaps,
     )  # fmt: skip
     values, noted = _fill(columns, channels, layout, options)
     findings = (*columns.findings, *layout.findings, *findings, *noted)

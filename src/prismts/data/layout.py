@@ -6,7 +6,7 @@ table ever exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -30,6 +30,7 @@ _SETTLED = {
     "mean": "their mean was used",
     "keep": "all were kept",
 }
+_FEWEST_STEPS = 4  # of a series, that show how far apart its rows are
 _MOST_FILLED = 4  # filling gaps may not make a table longer than this many times: the step is wrong then, or a time
 
 
@@ -80,15 +81,20 @@ def lay_out(
     source: str,
     differences: Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.bool_], list[str]]],
     *,
+    names: Sequence[str] = (),
     frequency: str | None = None,
     duplicates: Duplicates = "refuse",
     gaps: Gaps = "fill",
 ) -> Layout:
     """Order the rows, settle duplicates, find the grid, and leave room for what is missing.
 
-    codes: [n_rows], which series a row belongs to, 0 to n_series-1. ``differences(a, b)`` compares row a[i] with row
-    b[i] and returns whether they differ, and the first column in which each pair does; it is called only for rows of
-    one time.
+    codes: [n_rows], which series a row belongs to, 0 to n_series-1; they are called ``names``. ``differences(a, b)``
+    compares row a[i] with row b[i] and returns whether they differ, and the first column in which each pair does; it is
+    called only for rows of one time.
+
+    Raises:
+        DataError: rows contradict each other or lie off the grid, or a series has another step than most, and the
+            caller did not say what is to become of them.
     """
     if times is None:
         if frequency is not None:
@@ -126,6 +132,8 @@ def lay_out(
     if grid is not None:
         ordered = _Ordered(source, times, rows, ticks, same, grid.alias or times.show_step(grid.step))
         place, origin, moved = _on_grid(grid, ticks, starts, lengths, snap=frequency is not None and gaps != "keep")
+        if frequency is None and gaps != "keep" and len(starts) > 1:
+            _check_steps(ordered, place, starts, lengths, [names[int(code)] for code in codes[starts]])
         if gaps == "keep" and (moved.any() or (np.diff(place)[same] != 1).any()):
             grid = None
         elif moved.any():
@@ -244,6 +252,39 @@ class _Ordered:
 
     def row(self, i: int) -> str:
         return f"row {self.rows[i]} ({self.time(i)})"
+
+
+def _check_steps(
+    ordered: _Ordered, place: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64],
+    names: Sequence[str],
+) -> None:  # fmt: skip
+    """Refuse series whose rows come at another step than those of most: hours beside days are no gaps.
+
+    place: [n] steps of the table; starts, lengths, names: [n_series].
+    """
+    of = np.repeat(np.arange(len(starts)), lengths - 1)
+    usual = np.bincount(of, np.diff(place)[ordered.same] == 1, minlength=len(starts))  # [n_series]
+    others: list[tuple[int, bool]] = []  # which series, and whether its rows are closer than those of the table
+    for i in np.flatnonzero((lengths > _FEWEST_STEPS) & (2 * usual < lengths - 1)):
+        own = np.diff(place[starts[i] : starts[i] + lengths[i]])
+        sizes, counts = np.unique(own, return_counts=True)
+        step = int(sizes[counts.argmax()])
+        if step != 1 and 2 * counts.max() > len(own) and (step == 0 or not (own % step).any()):
+            others.append((int(i), step == 0))
+    if not others:
+        return
+    i, finer = others[0]
+    ticks = ordered.ticks[starts[i] : starts[i] + lengths[i]]
+    grid = infer_grid(ticks, np.ones(len(ticks) - 1, bool), ordered.times.clock)
+    assert grid is not None
+    own = grid.alias or ordered.times.show_step(grid.step)
+    more = f" ({len(others):,} of {len(names):,} series have others than most)" if len(others) > 1 else ""
+    lay = f", or pass frequency={(own if finer else ordered.usual)!r} to leave what lies between their rows empty"
+    raise DataError(
+        f"{ordered.source}: series {names[i]!r} has a step of {own}, but the usual step of the table is {ordered.usual}"
+        f"{more}. Series that are read together share one step. Read those of each step apart, or resample them to one "
+        f"before{lay * ordered.times.clock}."
+    )
 
 
 def _moved(ordered: _Ordered, moved: NDArray[np.int64], place: NDArray[np.int64], *, given: bool) -> Finding:
