@@ -267,6 +267,15 @@ def test_generated_series_are_as_many_as_were_asked_for_whatever_was_written_bef
         assert sorted(names) == list(range(n))
 
 
+def test_numbers_that_were_counts_in_training_are_not_read_as_years_later(tmp_path):
+    counted = pd.DataFrame({"time": np.arange(2300), "load": np.sin(np.arange(2300) / 4)})
+    ridge().fit(counted).save(tmp_path / "m")
+    model = prismts.load(tmp_path / "m")
+    with pytest.raises(DataError, match=r"were read as counts of steps, but those of these data as times\. .*as years"):
+        model.predict(counted[1800:2000])
+    assert len(model.predict(counted[1500:1700])) == len(model.predict(counted[["load"]][1800:2000])) == 3
+
+
 def test_steps_of_a_table_whose_time_counts_from_elsewhere_have_a_column_of_their_own():
     counted = pd.DataFrame({"time": 1000 + STEPS, "load": X[0]})
     assert list(ridge().fit(counted).predict(counted)["step"]) == [300, 301, 302]  # not 300 in a column that holds 1299

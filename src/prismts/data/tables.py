@@ -32,6 +32,7 @@ class TableKind:
     time_is_index: bool = False  # pandas only
     zone: str | None = None  # of the times: "Europe/Berlin", "+01:00"
     local: bool = False  # whether times inside are those of the clock of the zone; else they are in UTC
+    counted: bool | None = None  # whether a time column of numbers was read as mere counts, and not as times
     series_type: str | None = None  # of the names of series where they are no text, as numpy calls it: "int64"
 
     @classmethod
@@ -40,7 +41,7 @@ class TableKind:
     ) -> TableKind:
         """The kind of a table whose time column, how its times are told, and series column are known."""
         return cls(
-            backend, time, series, zone=told.zone, local=told.local,
+            backend, time, series, zone=told.zone, local=told.local, counted=told.counted,
             series_type=None if series is None else _plain_type(columns.one(series).type),
         )  # fmt: skip
 

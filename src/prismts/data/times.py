@@ -45,10 +45,11 @@ _MOST_SHIFT = 3 * _HOUR  # between the clocks of a zone in the course of a year,
 
 @dataclass(frozen=True)
 class Clock:
-    """How times are told that have a zone."""
+    """How times are told that have a zone, or that are numbers."""
 
     zone: str | None = None  # "Europe/Berlin", "+01:00"; None where there is none, or where it is not to be told
     local: bool = False  # whether times inside are those of the clock there; else they are in UTC
+    counted: bool | None = None  # whether numbers were read as mere counts, and not as times; None of what is no number
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +181,8 @@ def _from_numbers(column: pa.ChunkedArray, name: str, source: str) -> Times:
     low, high = int(whole.min()), int(whole.max())
 
     def noted(ticks: NDArray[np.int64], reading: str, clock: bool = True, per_unit: int = 1) -> Times:
-        return Times(ticks, clock, (Finding("time", f"Column {name!r} was read as {reading}.", name),), per_unit)
+        message = f"Column {name!r} was read as {reading}."
+        return Times(ticks, clock, (Finding("time", message, name),), per_unit, Clock(counted=not clock))
 
     if counts_whole and (found := _written_dates(whole, low, high, name, source)) is not None:
         return noted(*found)
