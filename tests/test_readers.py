@@ -386,6 +386,18 @@ def test_the_time_column_is_found_by_its_type_if_not_by_its_name():
     assert "left out" in str(found(read(hourly().assign(other=lambda t: t.date), time="date"), "time"))
 
 
+@pytest.mark.parametrize("write_out", [lambda times: times, lambda times: times.astype(str)])
+def test_a_duration_that_is_called_time_does_not_stand_for_the_time(write_out):
+    times = write_out(pd.date_range("2020-01-01", periods=6, freq="h"))
+    trips = pd.DataFrame({"when": times, "time": [30, 12, 45, 12, 7, 60], "y": np.arange(6.0)})
+    assert (read(trips).frequency, read(trips).channels) == ("h", ("time", "y"))
+    counted = trips.assign(time=[0, 1, 2, 0, 1, 2], id=list("aaabbb")).drop(columns="y")
+    counted["y"] = np.arange(6.0)
+    assert read(counted, series="id", values=["y"]).timestamps is None  # which rises in each series
+    dated = trips.assign(time=[20200103, 20200101, 20200102, 20200105, 20200104, 20200106])
+    assert read(dated, values=["y"]).frequency == "D"
+
+
 def test_a_cell_that_is_no_time_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r"t.csv: column 'date' holds 'soon' in row 2, which is not a time written like '2020-01-01'"
