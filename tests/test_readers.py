@@ -244,6 +244,29 @@ def test_series_of_a_csv_are_called_as_they_are_written_there(tmp_path, names, k
     assert told.series_type == kind  # a number, where it is written as that number is
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array([0.0, 1, 0, 2, 0, 5], np.longdouble),
+        pd.arrays.SparseArray([0.0, 1, 0, 2, 0, 5]),
+        pd.arrays.SparseArray([0, 1, 0, 2, 0, 5]),
+    ],
+)
+def test_sparse_and_very_long_numbers_are_numbers(column):
+    assert read(hourly(b=column)).values[1].tolist() == [0, 1, 0, 2, 0, 5]
+
+
+def test_columns_of_types_that_nobody_reads_are_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match="column 'b' holds complex128, which cannot be read"):
+        read(hourly(b=np.arange(6) * 1j))
+    with pytest.raises(DataError, match="column 'b' holds Int128, which cannot be read"):
+        read(pl.DataFrame(hourly()).with_columns(pl.Series("b", range(6), dtype=pl.Int128)))
+    assert read(hourly(b=np.arange(6) * 1j), values="a").channels == ("a",)
+    pq.write_table(pa.table([pa.array([1, 2]), pa.array([3, 4])], names=["a", "a"]), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t.parquet has two columns named 'a'\. Rename one"):
+        read(tmp_path / "t.parquet")
+
+
 @pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow"])
 def test_what_goes_out_is_the_kind_of_table_that_came_in(backend):
     frame = {"pandas": hourly(), "polars": pl.from_pandas(hourly()), "pyarrow": pa.Table.from_pandas(hourly())}[backend]
