@@ -454,6 +454,48 @@ def test_business_days_have_no_gaps_at_weekends_but_at_holidays():
     assert (series.frequency, len(series), np.flatnonzero(~series.observed[0]).tolist()) == ("B", 10, [4])
 
 
+MONTHS = pd.date_range("2010-01-01", periods=60, freq="MS")
+
+
+@pytest.mark.parametrize(
+    ("days", "frequency", "first"),
+    [
+        (MONTHS + pd.Timedelta("14D"), "MS", "2010-01-01"),
+        ([day.replace(day=min(30, day.days_in_month)) for day in MONTHS], "MS", "2010-01-01"),
+        (MONTHS[::3] + pd.Timedelta("14D"), "QS-JAN", "2010-01-01"),
+        ([f"{year}-02-28" for year in range(1980, 2020)], "YS-FEB", "1980-02-01"),
+    ],
+)
+def test_months_on_any_day_are_read_as_months(days, frequency, first):
+    for named in (None, frequency):
+        series = read(pd.DataFrame({"date": pd.DatetimeIndex(days), "x": np.arange(float(len(days)))}), frequency=named)
+        assert (series.frequency, len(series), series.timestamps[0]) == (frequency, len(days), np.datetime64(first))
+        assert "whose times are the first days of these months" in str(found(series, "frequency"))
+
+
+@pytest.mark.parametrize("frequency", ["2MS", "2ME", "4MS", "6MS", "6ME", "SMS-15", "SME-15", "14D"])
+def test_steps_of_several_months_and_of_half_a_month_are_found(frequency):
+    days = pd.date_range("2010-01-01", periods=60, freq=frequency)
+    series = read(pd.DataFrame({"date": days[:50].delete(20), "x": np.arange(49.0)}))
+    assert (series.frequency, len(series), np.flatnonzero(~series.observed[0]).tolist()) == (frequency, 50, [20])
+    np.testing.assert_array_equal(series.future_timestamps(10), days[50:].to_numpy())
+
+
+def test_no_frequency_is_proposed_that_cannot_work():
+    times = {
+        "usual step, 31D. To take": [*MONTHS[:30], *(MONTHS[31:] + pd.Timedelta("3D"))],
+        "usual step, D. To take": pd.to_datetime(
+            ["2020-01-01", "2020-01-02", "2020-01-03", "2020-01-03T09"], format="ISO8601"
+        ),
+        "usual step, D. Pass": pd.to_datetime(
+            ["2020-01-01", "2020-01-02", "2020-01-03", "2020-01-04T09"], format="ISO8601"
+        ),
+    }
+    for words, days in times.items():
+        with pytest.raises(DataError, match=words):
+            read(pd.DataFrame({"date": days, "x": np.arange(float(len(days)))}))
+
+
 def test_a_row_off_the_grid_is_refused_unless_the_frequency_is_given():
     times = pd.to_datetime(["2020-01-01 00:00:01", "2020-01-01 00:05:02", "2020-01-01 00:10:02", "2020-01-01 00:14:58"])
     frame = pd.DataFrame({"date": times, "x": [1.0, 2, 3, 4]})

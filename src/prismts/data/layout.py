@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prismts.data.frequency import Grid, infer_grid, named_grid
+from prismts.data.frequency import Grid, first_days, infer_grid, named_grid
 from prismts.data.series import Finding
 from prismts.data.times import Times
 from prismts.errors import DataError
@@ -31,6 +31,7 @@ _SETTLED = {
     "keep": "all were kept",
 }
 _FEWEST_STEPS = 4  # of a series, that show how far apart its rows are
+_SHORTEST_MONTH = 28 * 86_400 * 10**9  # nanoseconds
 _MOST_FILLED = 4  # filling gaps may not make a table longer than this many times: the step is wrong then, or a time
 
 
@@ -125,11 +126,24 @@ def lay_out(
     same = np.diff(codes) == 0
     lengths = np.diff(np.append(starts, len(rows)))
 
-    grid = infer_grid(ticks, same, times.clock) if frequency is None else named_grid(frequency, ticks)
+    def grid_of(ticks: NDArray[np.int64]) -> Grid | None:
+        return infer_grid(ticks, same, times.clock) if frequency is None else named_grid(frequency, ticks)
+
+    grid = grid_of(ticks)
     if grid is not None and (np.diff(ticks)[same] == 0).any():  # duplicates were kept
         grid = None
     place = origin = None
     if grid is not None:
+        if times.clock and gaps != "keep" and _on_grid(grid, ticks, starts, lengths, snap=False)[2].any():
+            first = first_days(ticks)
+            months = None if first is None else grid_of(first)
+            if (
+                first is not None
+                and months is not None
+                and not _on_grid(months, first, starts, lengths, snap=False)[2].any()
+            ):
+                findings.append(_as_months(times, ticks, rows, months))
+                ticks, grid = first, months
         ordered = _Ordered(source, times, rows, ticks, same, grid.alias or times.show_step(grid.step))
         place, origin, moved = _on_grid(grid, ticks, starts, lengths, snap=frequency is not None and gaps != "keep")
         if frequency is None and gaps != "keep" and len(starts) > 1:
@@ -137,7 +151,8 @@ def lay_out(
         if gaps == "keep" and (moved.any() or (np.diff(place)[same] != 1).any()):
             grid = None
         elif moved.any():
-            findings.append(_moved(ordered, moved, place, given=frequency is not None))
+            helps = frequency is None and _can_be_moved(grid, ticks, starts, lengths, same)
+            findings.append(_moved(ordered, moved, place, given=frequency is not None, helps=helps))
         missing = np.where(same, np.diff(place) - 1, 0)
         if grid is not None and missing.any():
             findings.append(_missing(ordered, missing, gaps))
@@ -287,16 +302,38 @@ def _check_steps(
     )
 
 
-def _moved(ordered: _Ordered, moved: NDArray[np.int64], place: NDArray[np.int64], *, given: bool) -> Finding:
-    """Rows that lie off the grid were moved to it, which only a frequency given by the user allows."""
+def _as_months(times: Times, ticks: NDArray[np.int64], rows: NDArray[np.int64], grid: Grid) -> Finding:
+    """Rows on one day of their months were read as these months, which are told by their first days."""
+    message = (
+        f"All rows stand on one day of their months ({times.show(int(ticks[0]))}, row {rows[0]}); they were read as "
+        f"steps of {grid.alias}, whose times are the first days of these months."
+    )
+    return Finding("frequency", message, row=int(rows[0]))
+
+
+def _can_be_moved(
+    grid: Grid, ticks: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64], same: NDArray[np.bool_]
+) -> bool:
+    """Whether rows can be moved to steps of this length: no two to the same one, and no months to steps of days."""
+    place = _on_grid(grid, ticks, starts, lengths, snap=True)[0]
+    return grid.step < _SHORTEST_MONTH and not (np.diff(place)[same] == 0).any()
+
+
+def _moved(
+    ordered: _Ordered, moved: NDArray[np.int64], place: NDArray[np.int64], *, given: bool, helps: bool
+) -> Finding:
+    """Rows that lie off the grid were moved to it, which only a frequency given by the user allows.
+
+    ``helps`` says whether the usual step, given as a frequency, would move them.
+    """
     i = int(np.flatnonzero(moved)[0])
     if not given:
         away = ordered.times.show_step(int(ordered.ticks[i] - ordered.ticks[i - 1]))
-        snap = f"Pass frequency={ordered.usual!r} to move every row to the nearest step of that length. "
+        snap = f" Pass frequency={ordered.usual!r} to move every row to the nearest step of that length."
         raise DataError(
             f"{ordered.source}: {ordered.row(i)} comes {away} after the row before it, which is not a multiple of the "
-            f"usual step, {ordered.usual}. {snap * ordered.times.clock}To take the rows as they are, pass on what "
-            "prismts.read(..., gaps='keep') gives."
+            f"usual step, {ordered.usual}.{snap * (helps and ordered.times.clock)} To take the rows as they are, pass "
+            "on what prismts.read(..., gaps='keep') gives."
         )
     clash = ordered.same & (np.diff(place) == 0)
     if clash.any():
