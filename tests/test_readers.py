@@ -61,6 +61,20 @@ def test_the_separator_line_ends_and_compression_make_no_difference(tmp_path, na
     assert series.frequency == "D"
 
 
+@pytest.mark.parametrize(
+    ("header", "channels"),
+    [
+        ('date;"a,b";"c,d,e"', ("a,b", "c,d,e")),
+        ("date;load, kW, avg;c", ("load, kW, avg", "c")),
+        ('date;"load; kW; avg; max";c', ("load; kW; avg; max", "c")),
+    ],
+)
+def test_marks_within_names_do_not_separate(tmp_path, header, channels):
+    series = read(write(tmp_path, f"{header}\n2020-01-01;1,5;2\n2020-01-02;2,5;3\n"))
+    assert series.channels == channels
+    np.testing.assert_array_equal(series.values, [[1.5, 2.5], [2, 3]])
+
+
 def test_a_decimal_comma_is_read_between_semicolons(tmp_path):
     np.testing.assert_array_equal(read(write(tmp_path, "x;y\n1,5;2\n-0,25;3\n")).values, [[1.5, -0.25], [2, 3]])
 
@@ -545,6 +559,9 @@ def test_unknown_ways_and_names_are_met_with_the_nearest():
         read(hourly(), duplicates="frist")
     with pytest.raises(SettingsError, match="'15min', 'h', 'D'"):
         read(hourly(), frequency="hourly-ish")
+    for times in (hourly(), hourly().assign(date=lambda t: t.date.dt.tz_localize("Europe/Berlin"))):
+        with pytest.raises(SettingsError, match=r"frequency=60 is not a pandas offset alias. Examples: 's', '15min'"):
+            read(times, frequency=60)
     with pytest.raises(DataError, match=r"no column 'dat'. Did you mean 'date'"):
         read(hourly(), time="dat")
     with pytest.raises(DataError, match="no time column"):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pac
 import pyarrow.csv as pc
 
+from prismts.data.cells import MISSING_SPELLINGS
 from prismts.data.columns import Columns, columns_of_arrow
 from prismts.data.files import as_utf8, read_bytes
 from prismts.data.series import Finding
@@ -25,6 +26,7 @@ __all__ = ["columns_of_csv"]
 _DECIMAL_COMMA = re.compile(rb"(?:^|;)\s*\"?[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+\"?\s*(?=;|$)")
 _GROUPED = r"^\s*[+-]?\d{1,3}(\.\d{3})+(,\d+)?\s*$"  # 1.054,91: points stand between thousands
 _LINES = 1_000  # that are searched for a decimal comma
+_QUOTED = re.compile(rb'"[^"]*"')
 _PLAIN = r"^\s*[+-]?\d+(,\d+)?\s*$"
 # a number or a time; a table may call its columns 0, 1, 2
 _VALUE = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?")
@@ -33,7 +35,8 @@ _VALUE = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|\d{4}-\d\d-\d\d([ T]\d\d
 def columns_of_csv(path: Path, names: Sequence[str] = ()) -> Columns:
     """The columns of a .csv or .csv.gz file.
 
-    The separator is the one of , ; tab and | that occurs most often in the header. Numbers with a decimal comma are
+    The separator is the one of , ; tab and | that occurs most often in the header, outside of quoted names, and equally
+    often in the line below it, if one does. Numbers with a decimal comma are
     read where the separator is a semicolon and one of the first 1000 lines has such a number; points stand between
     thousands then, and 1.010 is a thousand and ten.
 
@@ -42,19 +45,21 @@ def columns_of_csv(path: Path, names: Sequence[str] = ()) -> Columns:
     """
     data, findings = as_utf8(read_bytes(path), path.name)
     lines = data[: 2**20].lstrip(b"\r\n").splitlines()[:_LINES]
-    separator = max(b",;\t|", key=lines[0].count)
+    separator = _separator(lines)
     decimal_comma = separator == ord(";") and any(_DECIMAL_COMMA.search(line) for line in lines[1:])
     table, zoned = _parse(data, path.name, chr(separator), "," if decimal_comma else ".", names)
     columns = [name.strip() for name in table.column_names]
-    repeated = next((name for name, n in Counter(columns).items() if n > 1), None)
-    if repeated is not None:
-        raise DataError(f"{path.name} has two columns named {repeated!r}. Rename one.")
-    if all(_VALUE.fullmatch(name) for name in columns) and not all(name.isdigit() for name in columns):
+    values = [name for name in columns if _VALUE.fullmatch(name)]
+    missing = [name for name in columns if name and name.lower() in MISSING_SPELLINGS]
+    if len(values) + len(missing) == len(columns) and not all(name.isdigit() for name in values):
         shown = ", ".join(columns[:5]) + ", ..." * (len(columns) > 5)
         raise DataError(
             f"{path.name}: line 1 ({shown}) holds values, where names of columns are expected. Put a line with the "
             "names above it, such as: time,load."
         )
+    repeated = next((name for name, n in Counter(columns).items() if n > 1), None)
+    if repeated is not None:
+        raise DataError(f"{path.name} has two columns named {repeated!r}. Rename one.")
     if not table.num_rows:
         raise DataError(
             f"{path.name} has a header ({', '.join(columns[:5])}{', ...' * (len(columns) > 5)}) but no rows."
@@ -65,6 +70,13 @@ def columns_of_csv(path: Path, names: Sequence[str] = ()) -> Columns:
         findings = (*findings, *noted)
     whole = columns_of_arrow(table, path.name, findings)
     return replace(whole, kinds={name: "time" if name in zoned else kind for name, kind in whole.kinds.items()})
+
+
+def _separator(lines: list[bytes]) -> int:
+    """The byte between the cells, as the header and the line below it tell."""
+    header, below = (_QUOTED.sub(b"", line) for line in (lines[0], lines[min(1, len(lines) - 1)]))
+    agree = [mark for mark in b",;\t|" if header.count(mark) == below.count(mark) > 0]
+    return max(agree or b",;\t|", key=header.count)
 
 
 def _ungrouped(table: pa.Table, names: Sequence[str]) -> tuple[pa.Table, list[Finding]]:

@@ -71,7 +71,7 @@ def named_grid(frequency: str, ticks: NDArray[np.int64]) -> Grid:
     """The grid of a pandas offset alias. Weeks start on the day of the data, whatever the alias says."""
     try:
         offset = to_offset(frequency)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise SettingsError(
             f"frequency={frequency!r} is not a pandas offset alias. Examples: 's', '15min', 'h', 'D', 'B', 'W', 'MS', "
             "'ME', 'QS', 'YS'."

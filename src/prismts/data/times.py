@@ -158,7 +158,7 @@ def _whole_days(frequency: str) -> bool:
     """Whether the steps of a pandas offset alias are days, weeks, months ...; what is no alias is refused elsewhere."""
     try:
         offset = to_offset(frequency)
-    except ValueError:
+    except (TypeError, ValueError):
         return False
     try:
         return int(offset.nanos) % _DAY == 0
