@@ -240,7 +240,16 @@ def test_a_fit_that_fails_leaves_the_one_before_it():
     assert set(model.predict(cases)) <= {"cat", "dog"}
 
 
-@pytest.mark.parametrize("text", ["2020-01-01,2\n2020-01-02,4\n2020-01-03,6\n", "1.5,2\n3,4\n5,6\n", "1.5;2\n3.5;4\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2020-01-01,2\n2020-01-02,4\n2020-01-03,6\n",
+        "1.5,2\n3,4\n5,6\n",
+        "1.5;2\n3.5;4\n",
+        "2020-01-01,NA,NA\n2020-01-02,4,1\n",
+        "?,0.5\n1,2\n",
+    ],
+)
 def test_a_table_without_names_is_refused_instead_of_losing_its_first_row(text, tmp_path):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=r"line 1 .* holds values, where names of columns are expected"):
@@ -250,6 +259,8 @@ def test_a_table_without_names_is_refused_instead_of_losing_its_first_row(text, 
 def test_columns_may_be_called_by_whole_numbers(tmp_path):
     pd.DataFrame(X.T).to_csv(tmp_path / "t.csv", index=False)
     assert prismts.read(tmp_path / "t.csv").channels == ("0", "1")
+    pd.DataFrame(X.T, columns=[0.5, 1.5]).to_csv(tmp_path / "t.csv")  # beside a column without a name
+    assert prismts.read(tmp_path / "t.csv").channels == ("0.5", "1.5")
 
 
 def test_a_share_of_a_set_with_borders_is_of_its_training_part():
@@ -265,6 +276,15 @@ def test_generated_series_are_as_many_as_were_asked_for_whatever_was_written_bef
         files = write_generated(tmp_path, n, per_file=10)
         names = pd.concat([pd.read_parquet(file, columns=["series"]) for file in files])["series"].unique()
         assert sorted(names) == list(range(n))
+
+
+def test_numbers_that_were_counts_in_training_are_not_read_as_years_later(tmp_path):
+    counted = pd.DataFrame({"time": np.arange(2300), "load": np.sin(np.arange(2300) / 4)})
+    ridge().fit(counted).save(tmp_path / "m")
+    model = prismts.load(tmp_path / "m")
+    with pytest.raises(DataError, match=r"were read as counts of steps, but those of these data as times\. .*as years"):
+        model.predict(counted[1800:2000])
+    assert len(model.predict(counted[1500:1700])) == len(model.predict(counted[["load"]][1800:2000])) == 3
 
 
 def test_steps_of_a_table_whose_time_counts_from_elsewhere_have_a_column_of_their_own():

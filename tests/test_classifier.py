@@ -210,6 +210,21 @@ def test_a_labeled_table_is_read_by_the_rules_of_every_other_table(motions, tmp_
     assert Classifier(**how).fit(tmp_path / "d.parquet").classes_.tolist() == ["NA", "k2", "null"]
 
 
+def test_a_column_of_labels_that_is_not_there_is_named(motions):
+    with pytest.raises(DataError, match=r"has no column 'kin'. Did you mean 'kind'"):
+        Classifier(**ONCE, series="id", label="kin", time="t").fit(long_table(motions))
+
+
+def test_classes_of_a_csv_are_called_as_they_are_written_there(motions, tmp_path):
+    frame = long_table(motions)
+    frame["kind"] = frame["kind"].replace({"k0": "01", "k1": "1", "k2": "10"})
+    frame.to_csv(tmp_path / "cases.csv", index=False)
+    frame[frame["kind"] == "10"].to_csv(tmp_path / "ten.csv", index=False)  # a file that could be of numbers
+    model = Classifier(**ONCE, series="id", label="kind", time="t").fit(tmp_path / "cases.csv")
+    assert model.classes_.tolist() == ["01", "1", "10"]
+    assert model.evaluate(tmp_path / "ten.csv").n_scored == len(frame[frame["kind"] == "10"]["id"].unique())
+
+
 @pytest.mark.parametrize("labels", [np.nan, None, ""])
 def test_new_cases_may_have_an_empty_column_of_labels(motions, labels):
     frame = long_table(motions)

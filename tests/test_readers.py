@@ -61,6 +61,20 @@ def test_the_separator_line_ends_and_compression_make_no_difference(tmp_path, na
     assert series.frequency == "D"
 
 
+@pytest.mark.parametrize(
+    ("header", "channels"),
+    [
+        ('date;"a,b";"c,d,e"', ("a,b", "c,d,e")),
+        ("date;load, kW, avg;c", ("load, kW, avg", "c")),
+        ('date;"load; kW; avg; max";c', ("load; kW; avg; max", "c")),
+    ],
+)
+def test_marks_within_names_do_not_separate(tmp_path, header, channels):
+    series = read(write(tmp_path, f"{header}\n2020-01-01;1,5;2\n2020-01-02;2,5;3\n"))
+    assert series.channels == channels
+    np.testing.assert_array_equal(series.values, [[1.5, 2.5], [2, 3]])
+
+
 def test_a_decimal_comma_is_read_between_semicolons(tmp_path):
     np.testing.assert_array_equal(read(write(tmp_path, "x;y\n1,5;2\n-0,25;3\n")).values, [[1.5, -0.25], [2, 3]])
 
@@ -186,9 +200,85 @@ def test_a_long_table_becomes_one_series_per_name_in_order_of_appearance():
     assert found(data, "order").row == 3
 
 
+def stacked(**times):
+    """A long table with a series for each name, a = 0, 1, 2, ... at its times."""
+    return pd.concat([pd.DataFrame({"id": name, "date": at, "a": np.arange(len(at))}) for name, at in times.items()])
+
+
+def test_series_of_different_steps_are_refused_by_name():
+    hours, days = pd.date_range("2020-01-01", periods=720, freq="h"), pd.date_range("2020-01-01", periods=30, freq="D")
+    with pytest.raises(DataError, match=r"series 'B' has a step of D, but the usual step of the table is h\. .*='h'"):
+        read(stacked(A=hours, B=days), series="id")
+    few = hours[:20]
+    with pytest.raises(DataError, match=r"series 'A' has a step of h, but the usual step of the table is D\. .*='h'"):
+        read(stacked(A=few, B=days), series="id")
+    months, quarters = (pd.date_range("2000-01-01", periods=40, freq=step) for step in ("MS", "QS"))
+    with pytest.raises(
+        DataError, match=r"series 'C' has a step of QS-.* is MS \(2 of 3 series have others than most\)"
+    ):
+        read(stacked(B=months, C=quarters[:9], D=quarters[:9]), series="id")
+    with pytest.raises(
+        DataError, match=r"series 'B' has a step of 3, but the usual step of the table is 1\. .*before\.$"
+    ):
+        read(stacked(A=np.arange(9), B=np.arange(5) * 3), series="id", time="date")
+    assert read(stacked(A=hours, B=days), series="id", frequency="h").lengths.tolist() == [720, 29 * 24 + 1]
+    assert read(stacked(A=hours, B=days), series="id", gaps="keep").lengths.tolist() == [720, 30]
+
+
+def test_a_series_with_many_gaps_has_the_step_of_the_others():
+    hours = pd.date_range("2020-01-01", periods=720, freq="h")
+    sparse = hours[np.random.default_rng(0).random(720) < 0.3]
+    data = read(stacked(A=hours, B=sparse, C=hours[[0, 5, 10]]), series="id")
+    assert (data.frequency, data[2].n_timepoints) == ("h", 11)
+
+
 def test_a_long_table_needs_no_times():
     data = read(pa.table({"id": [7, 7, 3], "x": [1.0, 2.0, 3.0]}), series="id")
     assert (data.names, list(data.lengths), data.timestamps) == (("7", "3"), [2, 1], None)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["007", "7", "0012"], None),
+        (["1E5", "100000"], None),
+        (["true", "True"], None),
+        (["12345678901234567890", "12345678901234567891"], None),
+        (["1.054", "1054"], None),
+        (["7", "12", "-3"], "int64"),
+        (["True", "False"], "bool"),
+    ],
+)
+def test_series_of_a_csv_are_called_as_they_are_written_there(tmp_path, names, kind):
+    rows = "".join(f'"{name}";{i},5;2020-01-0{i + 1}\n' for i, name in enumerate(names))
+    path = write(tmp_path, " meter ;x;date\n" + rows)
+    data, told = read_with_kind(path, series="meter")
+    assert data.names == tuple(names)
+    assert data.channels == ("x",)
+    assert told.series_type == kind  # a number, where it is written as that number is
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array([0.0, 1, 0, 2, 0, 5], np.longdouble),
+        pd.arrays.SparseArray([0.0, 1, 0, 2, 0, 5]),
+        pd.arrays.SparseArray([0, 1, 0, 2, 0, 5]),
+    ],
+)
+def test_sparse_and_very_long_numbers_are_numbers(column):
+    assert read(hourly(b=column)).values[1].tolist() == [0, 1, 0, 2, 0, 5]
+
+
+def test_columns_of_types_that_nobody_reads_are_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match="column 'b' holds complex128, which cannot be read"):
+        read(hourly(b=np.arange(6) * 1j))
+    with pytest.raises(DataError, match="column 'b' holds Int128, which cannot be read"):
+        read(pl.DataFrame(hourly()).with_columns(pl.Series("b", range(6), dtype=pl.Int128)))
+    assert read(hourly(b=np.arange(6) * 1j), values="a").channels == ("a",)
+    pq.write_table(pa.table([pa.array([1, 2]), pa.array([3, 4])], names=["a", "a"]), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t.parquet has two columns named 'a'\. Rename one"):
+        read(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow"])
@@ -239,6 +329,11 @@ def test_a_series_comes_back_as_it_is():
         ([1577836800, 1577840400, 1577844000], "h", "2020-01-01"),
         ([1577836800000, 1577836800250, 1577836800500], "250ms", "2020-01-01"),
         ([20200229, 20200301, 20200302], "D", "2020-02-29"),
+        ([201611, 201612, 201701], "MS", "2016-11-01"),
+        ([2020022823, 2020022900, 2020022901], "h", "2020-02-28T23"),
+        ([202002282345, 202002290000, 202002290015], "15min", "2020-02-28T23:45"),
+        ([20200228235959, 20200229000000, 20200229000001], "s", "2020-02-28T23:59:59"),
+        ([201551, 201552, 201553, 201601], "W-MON", "2015-12-14"),
         ([1990, 1991, 1993], "YS-JAN", "1990-01-01"),
         (["2020-01-31", "2020-02-29", "2020-03-31"], "ME", "2020-01-31"),
     ],
@@ -282,6 +377,33 @@ def test_numbers_that_are_no_times_only_order_the_rows():
     assert kinds(series) == ["time", "order", "gap"]
 
 
+def test_whole_numbers_that_are_no_dates_stay_what_they_were():
+    def reading(*numbers):
+        return found(read(pd.DataFrame({"time": numbers, "x": np.arange(float(len(numbers)))})), "time").message
+
+    assert "numbers of steps" in reading(190099, 190100, 190101)  # no month, no week
+    assert "seconds since 1970" in reading(2020010100, 2020010160, 2020010220)  # no hour 60
+    with pytest.raises(DataError, match=r"looks like weeks written YYYYWW, but 2014 has no week 53 .*\(row 1\)"):
+        reading(201452, 201453, 201501)
+
+
+def test_numbers_too_large_for_a_time_are_refused():
+    for numbers in ([0.0, 1.0, 1e25], [0.5, 1.0, 1e16]):
+        with pytest.raises(DataError, match=r"column 'time' holds 1e\+\d\d, which is too large for a time"):
+            read(pd.DataFrame({"time": numbers, "x": [1.0, 2, 3]}))
+
+
+@pytest.mark.parametrize(("rate", "decimals"), [(256, 9), (256, 6), (30, 4), (44100, 6)])
+def test_elapsed_time_that_was_rounded_is_as_regular_as_it_was(rate, decimals):
+    moments = (np.arange(2000) / rate).round(decimals)
+    series = read(pd.DataFrame({"time": moments, "x": np.arange(2000.0)}))
+    assert (len(series), kinds(series)) == (2000, ["time"])
+    gappy = read(pd.DataFrame({"time": moments, "x": np.arange(2000.0)}).drop(index=[700]))
+    assert np.flatnonzero(np.isnan(gappy.values[0])).tolist() == [700]
+    with pytest.raises(DataError, match="not a multiple of the usual step"):
+        read(pd.DataFrame({"time": np.where(np.arange(2000) == 900, moments + 0.4 / rate, moments), "x": moments}))
+
+
 def test_elapsed_time_shows_where_rows_are_missing():
     series = read(pd.DataFrame({"time": [0, 0.1, 0.2, 0.4], "x": [0.0, 1, 2, 4]}))
     np.testing.assert_array_equal(series.values, [[0, 1, 2, np.nan, 4]])
@@ -299,6 +421,18 @@ def test_the_time_column_is_found_by_its_type_if_not_by_its_name():
     with pytest.raises(DataError, match=r"several columns that could be the time: 'date', 'time'.*time='date'"):
         read(hourly().assign(time=lambda t: t.date))
     assert "left out" in str(found(read(hourly().assign(other=lambda t: t.date), time="date"), "time"))
+
+
+@pytest.mark.parametrize("write_out", [lambda times: times, lambda times: times.astype(str)])
+def test_a_duration_that_is_called_time_does_not_stand_for_the_time(write_out):
+    times = write_out(pd.date_range("2020-01-01", periods=6, freq="h"))
+    trips = pd.DataFrame({"when": times, "time": [30, 12, 45, 12, 7, 60], "y": np.arange(6.0)})
+    assert (read(trips).frequency, read(trips).channels) == ("h", ("time", "y"))
+    counted = trips.assign(time=[0, 1, 2, 0, 1, 2], id=list("aaabbb")).drop(columns="y")
+    counted["y"] = np.arange(6.0)
+    assert read(counted, series="id", values=["y"]).timestamps is None  # which rises in each series
+    dated = trips.assign(time=[20200103, 20200101, 20200102, 20200105, 20200104, 20200106])
+    assert read(dated, values=["y"]).frequency == "D"
 
 
 def test_a_cell_that_is_no_time_is_named(tmp_path):
@@ -332,6 +466,48 @@ def test_business_days_have_no_gaps_at_weekends_but_at_holidays():
     days = pd.bdate_range("2020-01-01", periods=10).delete(4)  # without Tuesday 2020-01-07
     series = read(pd.DataFrame({"date": days, "x": np.arange(9.0)}))
     assert (series.frequency, len(series), np.flatnonzero(~series.observed[0]).tolist()) == ("B", 10, [4])
+
+
+MONTHS = pd.date_range("2010-01-01", periods=60, freq="MS")
+
+
+@pytest.mark.parametrize(
+    ("days", "frequency", "first"),
+    [
+        (MONTHS + pd.Timedelta("14D"), "MS", "2010-01-01"),
+        ([day.replace(day=min(30, day.days_in_month)) for day in MONTHS], "MS", "2010-01-01"),
+        (MONTHS[::3] + pd.Timedelta("14D"), "QS-JAN", "2010-01-01"),
+        ([f"{year}-02-28" for year in range(1980, 2020)], "YS-FEB", "1980-02-01"),
+    ],
+)
+def test_months_on_any_day_are_read_as_months(days, frequency, first):
+    for named in (None, frequency):
+        series = read(pd.DataFrame({"date": pd.DatetimeIndex(days), "x": np.arange(float(len(days)))}), frequency=named)
+        assert (series.frequency, len(series), series.timestamps[0]) == (frequency, len(days), np.datetime64(first))
+        assert "whose times are the first days of these months" in str(found(series, "frequency"))
+
+
+@pytest.mark.parametrize("frequency", ["2MS", "2ME", "4MS", "6MS", "6ME", "SMS-15", "SME-15", "14D"])
+def test_steps_of_several_months_and_of_half_a_month_are_found(frequency):
+    days = pd.date_range("2010-01-01", periods=60, freq=frequency)
+    series = read(pd.DataFrame({"date": days[:50].delete(20), "x": np.arange(49.0)}))
+    assert (series.frequency, len(series), np.flatnonzero(~series.observed[0]).tolist()) == (frequency, 50, [20])
+    np.testing.assert_array_equal(series.future_timestamps(10), days[50:].to_numpy())
+
+
+def test_no_frequency_is_proposed_that_cannot_work():
+    times = {
+        "usual step, 31D. To take": [*MONTHS[:30], *(MONTHS[31:] + pd.Timedelta("3D"))],
+        "usual step, D. To take": pd.to_datetime(
+            ["2020-01-01", "2020-01-02", "2020-01-03", "2020-01-03T09"], format="ISO8601"
+        ),
+        "usual step, D. Pass": pd.to_datetime(
+            ["2020-01-01", "2020-01-02", "2020-01-03", "2020-01-04T09"], format="ISO8601"
+        ),
+    }
+    for words, days in times.items():
+        with pytest.raises(DataError, match=words):
+            read(pd.DataFrame({"date": days, "x": np.arange(float(len(days)))}))
 
 
 def test_a_row_off_the_grid_is_refused_unless_the_frequency_is_given():
@@ -383,6 +559,9 @@ def test_unknown_ways_and_names_are_met_with_the_nearest():
         read(hourly(), duplicates="frist")
     with pytest.raises(SettingsError, match="'15min', 'h', 'D'"):
         read(hourly(), frequency="hourly-ish")
+    for times in (hourly(), hourly().assign(date=lambda t: t.date.dt.tz_localize("Europe/Berlin"))):
+        with pytest.raises(SettingsError, match=r"frequency=60 is not a pandas offset alias. Examples: 's', '15min'"):
+            read(times, frequency=60)
     with pytest.raises(DataError, match=r"no column 'dat'. Did you mean 'date'"):
         read(hourly(), time="dat")
     with pytest.raises(DataError, match="no time column"):

@@ -65,7 +65,7 @@ def solved(kind: type[RidgeMap], train: Windows, validation: Windows | None) -> 
 @pytest.mark.parametrize(
     ("frequency", "seasons"),
     [("h", (24, 168)), ("15min", (96, 672)), ("6h", (4, 28)), ("D", (7,)), ("MS", (12,)), ("W", (52,)), ("s", (60,)),
-     ("7min", (206,)), ("YS", ()), (None, ())],
+     ("7min", (206,)), ("2MS", (6,)), ("SMS-15", (24,)), ("2D", (4,)), ("YS", ()), (None, ())],
 )  # fmt: skip
 def test_seasons_of_a_frequency_are_its_day_and_week_or_the_one_season_it_has(frequency, seasons):
     assert season_lengths(frequency) == seasons

@@ -409,6 +409,11 @@ def test_rows_that_gaps_bring_count_too():
         series_of(body, Reading(), Limits(max_rows=99))
 
 
+def test_series_of_a_csv_body_are_called_as_they_are_written_there():
+    body = Body(data=b"id,x\n007,1\n007,2\n7,3\n", format="csv")
+    assert series_of(body, Reading(series="id"), Limits()).data.names == ("007", "7")
+
+
 def test_an_error_of_ours_tells_nothing_and_the_log_tells_all(folders, caplog):
     app = create_app([folders / "ridge"])
 

@@ -46,10 +46,10 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
     """The series in a table, the name of the time column that was found in it, and how its times are told."""
     if not columns.n_rows:
         raise DataError(f"{columns.source} has no rows.")
-    time, times = _find_times(columns, options)
+    codes, names = _find_series(columns, options.series)
+    time, times = _find_times(columns, options, codes)
     told = Clock() if times is None else times.told
     channels, findings = _find_channels(columns, options, time)
-    codes, names = _find_series(columns, options.series)
 
     def differences(a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.bool_], list[str]]:
         first = np.full(len(a), len(channels))
@@ -61,7 +61,7 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
 
     layout = lay_out(
         times, codes, columns.source, differences,
-        frequency=options.frequency, duplicates=options.duplicates, gaps=options.gaps,
+        names=names, frequency=options.frequency, duplicates=options.duplicates, gaps=options.gaps,
     )  # fmt: skip
     values, noted = _fill(columns, channels, layout, options)
     findings = (*columns.findings, *layout.findings, *findings, *noted)
@@ -114,15 +114,24 @@ def _fill(
     raise AssertionError("double precision is always enough")
 
 
-def _find_times(columns: Columns, options: Options) -> tuple[str | None, Times | None]:
-    """The column named by the caller; else by its name; else the only one that holds times."""
+def _find_times(columns: Columns, options: Options, codes: NDArray[np.int64]) -> tuple[str | None, Times | None]:
+    """The column named by the caller; else by its name; else the only one that holds times.
+
+    The name alone is no reason where the counts of a series do not rise and another column holds times: a duration may
+    be called time as well. codes: [n_rows] which series.
+    """
     if options.time is not None:
         return options.time, _times(columns, options.time, options)
     taken = {options.series, *(options.values or ())}
     free = [name for name in columns.kinds if name not in taken]
     found = [name for name in free if name.lower() in TIME_NAMES and _could_be_time(columns, name)]
-    found = found or [name for name in free if columns.kinds[name] == "time"]
-    found = found or [name for name in free if columns.kinds[name] == "text" and looks_like_times(columns.one(name))]
+    numbers_only = all(columns.kinds[name] == "number" for name in found)
+    if numbers_only and not any(
+        _rises(columns.one(name), codes) or _times(columns, name, options).clock for name in found
+    ):
+        real = [name for name in free if columns.kinds[name] == "time"]
+        real = real or [name for name in free if columns.kinds[name] == "text" and looks_like_times(columns.one(name))]
+        found = real or found
     if len(found) > 1:
         raise DataError(
             f"{columns.source} has several columns that could be the time: {', '.join(map(repr, found))}. "
@@ -148,6 +157,13 @@ def _could_be_time(columns: Columns, name: str) -> bool:
             np.isfinite(numbers).all() and ((numbers == np.floor(numbers)).all() or (np.diff(numbers) >= 0).all())
         )
     return kind == "time"
+
+
+def _rises(column: pa.ChunkedArray, codes: NDArray[np.int64]) -> bool:
+    """Whether the numbers of each series never fall from one row to the next."""
+    rows = np.argsort(codes, kind="stable")
+    steps = np.diff(column.cast(pa.float64(), safe=False).to_numpy()[rows])
+    return bool((steps[np.diff(codes[rows]) == 0] >= 0).all())
 
 
 def _find_channels(columns: Columns, options: Options, time: str | None) -> tuple[list[str], list[Finding]]:

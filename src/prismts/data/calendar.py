@@ -6,7 +6,7 @@ import pandas as pd
 
 __all__ = ["season_length", "season_lengths"]
 
-_CALENDAR = {"YE": 1, "YS": 1, "QE": 4, "QS": 4, "ME": 12, "MS": 12, "B": 5, "D": 7, "W": 52}
+_CALENDAR = {"YE": 1, "YS": 1, "QE": 4, "QS": 4, "ME": 12, "MS": 12, "SMS": 24, "SME": 24, "B": 5, "D": 7, "W": 52}
 _DAY = pd.Timedelta("1D")
 
 
@@ -20,7 +20,7 @@ def season_length(frequency: str | None) -> int:
     offset = pd.tseries.frequencies.to_offset(frequency)
     name = str(getattr(offset, "name", frequency)).split("-")[0]
     if name in _CALENDAR:
-        return _CALENDAR[name]
+        return max(1, round(_CALENDAR[name] / getattr(offset, "n", 1)))
     step = _span(offset)
     if step is None:  # an anchored calendar offset of several units
         return 1

@@ -12,7 +12,7 @@ from pandas.tseries.offsets import Week
 
 from prismts.errors import SettingsError
 
-__all__ = ["Grid", "alike", "infer_grid", "lies_on", "named_grid"]
+__all__ = ["Grid", "alike", "first_days", "infer_grid", "lies_on", "named_grid"]
 
 _DAY = 86_400_000_000_000  # nanoseconds
 _HOUR, _MINUTE = _DAY // 24, _DAY // 1440
@@ -71,7 +71,7 @@ def named_grid(frequency: str, ticks: NDArray[np.int64]) -> Grid:
     """The grid of a pandas offset alias. Weeks start on the day of the data, whatever the alias says."""
     try:
         offset = to_offset(frequency)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise SettingsError(
             f"frequency={frequency!r} is not a pandas offset alias. Examples: 's', '15min', 'h', 'D', 'B', 'W', 'MS', "
             "'ME', 'QS', 'YS'."
@@ -113,13 +113,33 @@ def _calendar_candidates(ticks: NDArray[np.int64], steps: NDArray[np.int64], ste
     if days == 1:
         weekday = (ticks // _DAY + 3) % 7  # 1970 began on a Thursday
         return ["B"] if weekday.max() < 5 and (steps == 3 * _DAY).any() else []
+    if 13 <= days <= 16:
+        return ["SMS-15", "SME-15"]
     if 28 <= days <= 31:
         return ["MS", "ME", "BMS", "BME"]
     if 89 <= days <= 93:
         return [f"{kind}-{month}" for kind in ("QS", "QE", "BQS", "BQE") for month in _MONTHS[:3]]
     if 364 <= days <= 367:
         return [f"{kind}-{month}" for kind in ("YS", "YE", "BYS", "BYE") for month in _MONTHS]
-    return []
+    months = next((n for n in (2, 4, 6) if 29.5 * n - 1 <= days <= 30.7 * n + 1), None)
+    return [] if months is None else [f"{months}MS", f"{months}ME"]
+
+
+def first_days(ticks: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The first days of the months in which the times stand, at their time of day; None where that would mix days up.
+
+    All have to stand on one day of the month, or on the last one of a month that is shorter, and none on the first.
+    ticks: [n].
+    """
+    days, rest = np.divmod(ticks, _DAY)
+    if (rest != rest[0]).any():
+        return None
+    month = days.astype("datetime64[D]").astype("datetime64[M]")
+    day = days - month.astype("datetime64[D]").astype(np.int64)  # [n], counted from 0
+    length = (month + 1).astype("datetime64[D]").astype(np.int64) - days + day
+    if not day.max() or (day != np.minimum(day.max(), length - 1)).any():
+        return None
+    return ticks - day * _DAY
 
 
 def _calendar_grid(alias: str, ticks: NDArray[np.int64]) -> Grid:

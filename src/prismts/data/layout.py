@@ -6,7 +6,7 @@ table ever exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prismts.data.frequency import Grid, infer_grid, named_grid
+from prismts.data.frequency import Grid, first_days, infer_grid, named_grid
 from prismts.data.series import Finding
 from prismts.data.times import Times
 from prismts.errors import DataError
@@ -30,6 +30,8 @@ _SETTLED = {
     "mean": "their mean was used",
     "keep": "all were kept",
 }
+_FEWEST_STEPS = 4  # of a series, that show how far apart its rows are
+_SHORTEST_MONTH = 28 * 86_400 * 10**9  # nanoseconds
 _MOST_FILLED = 4  # filling gaps may not make a table longer than this many times: the step is wrong then, or a time
 
 
@@ -80,15 +82,20 @@ def lay_out(
     source: str,
     differences: Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.bool_], list[str]]],
     *,
+    names: Sequence[str] = (),
     frequency: str | None = None,
     duplicates: Duplicates = "refuse",
     gaps: Gaps = "fill",
 ) -> Layout:
     """Order the rows, settle duplicates, find the grid, and leave room for what is missing.
 
-    codes: [n_rows], which series a row belongs to, 0 to n_series-1. ``differences(a, b)`` compares row a[i] with row
-    b[i] and returns whether they differ, and the first column in which each pair does; it is called only for rows of
-    one time.
+    codes: [n_rows], which series a row belongs to, 0 to n_series-1; they are called ``names``. ``differences(a, b)``
+    compares row a[i] with row b[i] and returns whether they differ, and the first column in which each pair does; it is
+    called only for rows of one time.
+
+    Raises:
+        DataError: rows contradict each other or lie off the grid, or a series has another step than most, and the
+            caller did not say what is to become of them.
     """
     if times is None:
         if frequency is not None:
@@ -119,17 +126,33 @@ def lay_out(
     same = np.diff(codes) == 0
     lengths = np.diff(np.append(starts, len(rows)))
 
-    grid = infer_grid(ticks, same, times.clock) if frequency is None else named_grid(frequency, ticks)
+    def grid_of(ticks: NDArray[np.int64]) -> Grid | None:
+        return infer_grid(ticks, same, times.clock) if frequency is None else named_grid(frequency, ticks)
+
+    grid = grid_of(ticks)
     if grid is not None and (np.diff(ticks)[same] == 0).any():  # duplicates were kept
         grid = None
     place = origin = None
     if grid is not None:
+        if times.clock and gaps != "keep" and _on_grid(grid, ticks, starts, lengths, snap=False)[2].any():
+            first = first_days(ticks)
+            months = None if first is None else grid_of(first)
+            if (
+                first is not None
+                and months is not None
+                and not _on_grid(months, first, starts, lengths, snap=False)[2].any()
+            ):
+                findings.append(_as_months(times, ticks, rows, months))
+                ticks, grid = first, months
         ordered = _Ordered(source, times, rows, ticks, same, grid.alias or times.show_step(grid.step))
         place, origin, moved = _on_grid(grid, ticks, starts, lengths, snap=frequency is not None and gaps != "keep")
+        if frequency is None and gaps != "keep" and len(starts) > 1:
+            _check_steps(ordered, place, starts, lengths, [names[int(code)] for code in codes[starts]])
         if gaps == "keep" and (moved.any() or (np.diff(place)[same] != 1).any()):
             grid = None
         elif moved.any():
-            findings.append(_moved(ordered, moved, place, given=frequency is not None))
+            helps = frequency is None and _can_be_moved(grid, ticks, starts, lengths, same)
+            findings.append(_moved(ordered, moved, place, given=frequency is not None, helps=helps))
         missing = np.where(same, np.diff(place) - 1, 0)
         if grid is not None and missing.any():
             findings.append(_missing(ordered, missing, gaps))
@@ -246,16 +269,71 @@ class _Ordered:
         return f"row {self.rows[i]} ({self.time(i)})"
 
 
-def _moved(ordered: _Ordered, moved: NDArray[np.int64], place: NDArray[np.int64], *, given: bool) -> Finding:
-    """Rows that lie off the grid were moved to it, which only a frequency given by the user allows."""
+def _check_steps(
+    ordered: _Ordered, place: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64],
+    names: Sequence[str],
+) -> None:  # fmt: skip
+    """Refuse series whose rows come at another step than those of most: hours beside days are no gaps.
+
+    place: [n] steps of the table; starts, lengths, names: [n_series].
+    """
+    of = np.repeat(np.arange(len(starts)), lengths - 1)
+    usual = np.bincount(of, np.diff(place)[ordered.same] == 1, minlength=len(starts))  # [n_series]
+    others: list[tuple[int, bool]] = []  # which series, and whether its rows are closer than those of the table
+    for i in np.flatnonzero((lengths > _FEWEST_STEPS) & (2 * usual < lengths - 1)):
+        own = np.diff(place[starts[i] : starts[i] + lengths[i]])
+        sizes, counts = np.unique(own, return_counts=True)
+        step = int(sizes[counts.argmax()])
+        if step != 1 and 2 * counts.max() > len(own) and (step == 0 or not (own % step).any()):
+            others.append((int(i), step == 0))
+    if not others:
+        return
+    i, finer = others[0]
+    ticks = ordered.ticks[starts[i] : starts[i] + lengths[i]]
+    grid = infer_grid(ticks, np.ones(len(ticks) - 1, bool), ordered.times.clock)
+    assert grid is not None
+    own = grid.alias or ordered.times.show_step(grid.step)
+    more = f" ({len(others):,} of {len(names):,} series have others than most)" if len(others) > 1 else ""
+    lay = f", or pass frequency={(own if finer else ordered.usual)!r} to leave what lies between their rows empty"
+    raise DataError(
+        f"{ordered.source}: series {names[i]!r} has a step of {own}, but the usual step of the table is {ordered.usual}"
+        f"{more}. Series that are read together share one step. Read those of each step apart, or resample them to one "
+        f"before{lay * ordered.times.clock}."
+    )
+
+
+def _as_months(times: Times, ticks: NDArray[np.int64], rows: NDArray[np.int64], grid: Grid) -> Finding:
+    """Rows on one day of their months were read as these months, which are told by their first days."""
+    message = (
+        f"All rows stand on one day of their months ({times.show(int(ticks[0]))}, row {rows[0]}); they were read as "
+        f"steps of {grid.alias}, whose times are the first days of these months."
+    )
+    return Finding("frequency", message, row=int(rows[0]))
+
+
+def _can_be_moved(
+    grid: Grid, ticks: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64], same: NDArray[np.bool_]
+) -> bool:
+    """Whether rows can be moved to steps of this length: no two to the same one, and no months to steps of days."""
+    place = _on_grid(grid, ticks, starts, lengths, snap=True)[0]
+    return grid.step < _SHORTEST_MONTH and not (np.diff(place)[same] == 0).any()
+
+
+def _moved(
+    ordered: _Ordered, moved: NDArray[np.int64], place: NDArray[np.int64], *, given: bool, helps: bool
+) -> Finding:
+    """Rows that lie off the grid were moved to it, which only a frequency given by the user allows.
+
+    ``helps`` says whether the usual step, given as a frequency, would move them.
+    """
     i = int(np.flatnonzero(moved)[0])
     if not given:
         away = ordered.times.show_step(int(ordered.ticks[i] - ordered.ticks[i - 1]))
-        snap = f"Pass frequency={ordered.usual!r} to move every row to the nearest step of that length. "
+        snap = f" Pass frequency={ordered.usual!r} to move every row to the nearest step of that length."
         raise DataError(
             f"{ordered.source}: {ordered.row(i)} comes {away} after the row before it, which is not a multiple of the "
-            f"usual step, {ordered.usual}. {snap * ordered.times.clock}To take the rows as they are, pass on what "
-            "prismts.read(..., gaps='keep') gives."
+            f"usual step, {ordered.usual}.{snap * (helps and ordered.times.clock)} To take the rows as they are, pass "
+            "on what prismts.read(..., gaps='keep') gives."
         )
     clash = ordered.same & (np.diff(place) == 0)
     if clash.any():

@@ -25,11 +25,12 @@ def columns_of_parquet(path: Path) -> Columns:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path.name} is no Parquet file, or a damaged one ({_reason(error)}).") from error
     n_rows = file.metadata.num_rows
+    names = file.schema_arrow.names
+    repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if repeated is not None:
+        raise DataError(f"{path.name} has two columns named {repeated!r}. Rename one.")
     schema = nw.from_native(file.schema_arrow.empty_table()).schema
     kinds: dict[str, Kind] = {name: kind_of(dtype) for name, dtype in schema.items()}
-    if len(kinds) < len(file.schema_arrow.names):
-        repeated = next(name for name in kinds if file.schema_arrow.names.count(name) > 1)
-        raise DataError(f"{path.name} has two columns named {repeated!r}. Rename one.")
     n_together = max(1, _SLICE // (8 * max(1, n_rows)))
 
     def fetch(names: Sequence[str]) -> Iterator[pa.ChunkedArray]:

@@ -24,10 +24,10 @@ from prismts.errors import DataError, ShapeError, unknown_name
 
 __all__ = ["columns_of", "read", "read_with_kind"]
 
-TABLE_FILES: dict[str, Callable[[Path], Columns]] = {
+TABLE_FILES: dict[str, Callable[[Path, Sequence[str]], Columns]] = {
     ".csv": columns_of_csv,
     ".csv.gz": columns_of_csv,
-    ".parquet": columns_of_parquet,
+    ".parquet": lambda path, _: columns_of_parquet(path),
 }
 ARRAY_FILES: dict[str, Callable[[Path, Options], Series | Collection]] = {
     ".npz": lambda path, how: read_npz(path, how.missing_codes, may_be_empty=how.may_be_empty, exact=how.exact),
@@ -175,21 +175,25 @@ def _timed(source: Series | Collection, *, on_grid: bool) -> Series | Collection
     return source if times is source.timestamps else replace(source, timestamps=times)
 
 
-def columns_of(source: Any, time: Any = None, series: Any = None) -> tuple[Columns, str] | None:
-    """The columns of a table or of a path to one, and what the table is called; None of anything else."""
+def columns_of(source: Any, time: Any = None, series: Any = None, label: Any = None) -> tuple[Columns, str] | None:
+    """The columns of a table or of a path to one, and what the table is called; None of anything else.
+
+    Series and classes in text are called as they are written there: 007 is not 7.
+    """
     if is_frame(source):
         return columns_of_frame(source, time, series)[0], "collection"
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
         ending = next((ending for ending in TABLE_FILES if path.name.lower().endswith(ending)), None)
         if ending is not None:
-            return TABLE_FILES[ending](existing_file(path)), stem(path)
+            names = [str(name) for name in (series, label) if name is not None]
+            return TABLE_FILES[ending](existing_file(path), names), stem(path)
     return None
 
 
 def _read_file(path: Path, options: Options) -> tuple[Series | Collection, TableKind]:
     existing_file(path)
-    found = columns_of(path)
+    found = columns_of(path, series=options.series)
     if found is not None:
         data, time, told = assemble(found[0], options, found[1])
         return data, TableKind.of_columns("pandas", found[0], time, told, options.series)

@@ -32,6 +32,7 @@ class TableKind:
     time_is_index: bool = False  # pandas only
     zone: str | None = None  # of the times: "Europe/Berlin", "+01:00"
     local: bool = False  # whether times inside are those of the clock of the zone; else they are in UTC
+    counted: bool | None = None  # whether a time column of numbers was read as mere counts, and not as times
     series_type: str | None = None  # of the names of series where they are no text, as numpy calls it: "int64"
 
     @classmethod
@@ -40,7 +41,7 @@ class TableKind:
     ) -> TableKind:
         """The kind of a table whose time column, how its times are told, and series column are known."""
         return cls(
-            backend, time, series, zone=told.zone, local=told.local,
+            backend, time, series, zone=told.zone, local=told.local, counted=told.counted,
             series_type=None if series is None else _plain_type(columns.one(series).type),
         )  # fmt: skip
 
@@ -166,15 +167,28 @@ def _holds_times(level: pd.Index) -> bool:
 
 
 def _kind_and_fetch(name: str, column: nw.Series[Any]) -> tuple[Kind, Callable[[], pa.ChunkedArray]]:
-    if isinstance(column.to_native(), pd.Series) and isinstance(column.to_native().dtype, pd.PeriodDtype):
-        column = nw.from_native(column.to_native().dt.to_timestamp(), series_only=True)
+    native = column.to_native()
+    if isinstance(native, pd.Series) and isinstance(native.dtype, pd.PeriodDtype):
+        column = nw.from_native(native.dt.to_timestamp(), series_only=True)
+    elif isinstance(native, pd.Series) and (isinstance(native.dtype, pd.SparseDtype) or native.dtype == np.longdouble):
+        column = nw.from_native(pd.Series(native.to_numpy(np.float64)), series_only=True)
     if isinstance(column.to_native(), pd.Series) and isinstance(column.to_native().dtype, pd.DatetimeTZDtype):
-        return "time", lambda: _chunked(column.to_arrow())  # narwhals knows no zone such as America/New_York
+        return "time", lambda: _arrow(name, column)  # narwhals knows no zone such as America/New_York
     if column.dtype == nw.Object:  # only its cells can tell
         arrow = _arrow_of_objects(column)
         dtype = nw.from_native(pa.table({name: arrow})).schema[name]
         return kind_of(dtype), lambda: arrow
-    return kind_of(column.dtype), lambda: _chunked(column.to_arrow())
+    return kind_of(column.dtype), lambda: _arrow(name, column)
+
+
+def _arrow(name: str, column: nw.Series[Any]) -> pa.ChunkedArray:
+    try:
+        return _chunked(column.to_arrow())
+    except (pa.ArrowException, TypeError, ValueError) as error:  # complex numbers, whole ones of 128 bits
+        raise DataError(
+            f"The table: column {name!r} holds {column.to_native().dtype}, which cannot be read. Convert it to "
+            "float64, or name the columns to read with values=[...]."
+        ) from error
 
 
 def _arrow_of_objects(column: nw.Series[Any]) -> pa.ChunkedArray:

@@ -30,16 +30,26 @@ _YEAR_FIRST = re.compile(r"^\d{4}([/.\-])\d{1,2}\1\d{1,2}(?P<clock>\D.*)?$")
 _CLOCK = re.compile(r"^(?P<gap>T|,? +)\d{1,2}:\d{2}(?P<second>:\d{2})?(?P<fraction>\.\d+)?(?P<half> ?[AaPp][Mm])?$")
 _OFFSET = r"(?P<offset>[+-]\d{2}(?::?\d{2})?|[Zz])$"
 _QUARTER = re.compile(r"^\d{4}-?[Qq][1-4]$")
+# times that are written as one whole number, by its number of digits
+_WRITTEN = {
+    6: ("%Y%m", "months written YYYYMM"),
+    8: ("%Y%m%d", "dates written YYYYMMDD"),
+    10: ("%Y%m%d%H", "times written YYYYMMDDHH"),
+    12: ("%Y%m%d%H%M", "times written YYYYMMDDHHMM"),
+    14: ("%Y%m%d%H%M%S", "times written YYYYMMDDHHMMSS"),
+}
 _HOUR, _DAY = 3_600 * 10**9, 86_400 * 10**9
+_MILLION = 10**6  # ticks in one unit of elapsed time
 _MOST_SHIFT = 3 * _HOUR  # between the clocks of a zone in the course of a year, and room to spare
 
 
 @dataclass(frozen=True)
 class Clock:
-    """How times are told that have a zone."""
+    """How times are told that have a zone, or that are numbers."""
 
     zone: str | None = None  # "Europe/Berlin", "+01:00"; None where there is none, or where it is not to be told
     local: bool = False  # whether times inside are those of the clock there; else they are in UTC
+    counted: bool | None = None  # whether numbers were read as mere counts, and not as times; None of what is no number
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +76,9 @@ def times_of(
 ) -> Times:
     """Read a time column: timestamps, dates, text in one format throughout, or numbers.
 
-    Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970 (told by their size), dates written
-    20160701, years, or else counts of steps. Every cell must hold a time.
+    Numbers are dates written 20160701 (or 201607, 2016070100, 201607010000, 20160701000000), weeks written 201627, as
+    ISO 8601 counts them, seconds, milliseconds, microseconds or nanoseconds since 1970 (told by their size), years, or
+    else counts of steps. Every cell must hold a time.
 
     Times with a zone become UTC, unless they are days: rows that all stand at one time of the day by the clock of
     their zone, on two days or more, or any with a ``frequency`` of whole days. These are read by that clock, which
@@ -147,7 +158,7 @@ def _whole_days(frequency: str) -> bool:
     """Whether the steps of a pandas offset alias are days, weeks, months ...; what is no alias is refused elsewhere."""
     try:
         offset = to_offset(frequency)
-    except ValueError:
+    except (TypeError, ValueError):
         return False
     try:
         return int(offset.nanos) % _DAY == 0
@@ -162,17 +173,19 @@ def _from_numbers(column: pa.ChunkedArray, name: str, source: str) -> Times:
     if not np.isfinite(numbers).all():
         row = int(np.flatnonzero(~np.isfinite(numbers))[0])
         raise DataError(f"{source}: row {row} has no time in column {name!r}. Fill it in, or remove the row.")
+    largest = float(np.abs(numbers.astype(np.float64)).max())
+    counts_whole = bool((numbers == np.floor(numbers)).all())
+    if largest >= 2**63 / (1 if counts_whole or numbers.min() >= 10**8 else _MILLION):
+        raise DataError(f"{source}: column {name!r} holds {largest:g}, which is too large for a time. Correct it.")
     whole = np.floor(numbers).astype(np.int64)
     low, high = int(whole.min()), int(whole.max())
-    counts_whole = bool((numbers == whole).all())
 
     def noted(ticks: NDArray[np.int64], reading: str, clock: bool = True, per_unit: int = 1) -> Times:
-        return Times(ticks, clock, (Finding("time", f"Column {name!r} was read as {reading}.", name),), per_unit)
+        message = f"Column {name!r} was read as {reading}."
+        return Times(ticks, clock, (Finding("time", message, name),), per_unit, Clock(counted=not clock))
 
-    if counts_whole and low >= 19000101 and high <= 22001231:
-        dates = pd.to_datetime(pd.Series(whole.astype(str)), format="%Y%m%d", errors="coerce")
-        if not dates.isna().any():
-            return noted(_nanoseconds(dates, name, source), "dates written YYYYMMDD")
+    if counts_whole and (found := _written_dates(whole, low, high, name, source)) is not None:
+        return noted(*found)
     if counts_whole and low >= 1700 and high <= 2200:
         years = (whole - 1970).astype("datetime64[Y]").astype("datetime64[ns]")
         return noted(years.astype(np.int64), "years")
@@ -194,9 +207,51 @@ def _from_numbers(column: pa.ChunkedArray, name: str, source: str) -> Times:
         return noted(whole * per_tick + parts, f"{unit} since 1970")
     if counts_whole:
         return noted(whole, "numbers of steps, which order the rows; the series has no timestamps", clock=False)
-    millionths = np.rint(numbers * 1e6).astype(np.int64)
+    numbers, noise = numbers.astype(np.float64), 4 * float(np.finfo(numbers.dtype).eps) * largest
+    rate = _rate(np.unique(numbers), noise)
     reading = "elapsed time, which orders the rows; the series has no timestamps"
-    return noted(millionths, reading, clock=False, per_unit=10**6)
+    return noted(np.rint(numbers * rate).astype(np.int64), reading, clock=False, per_unit=rate)
+
+
+def _written_dates(
+    whole: NDArray[np.int64], low: int, high: int, name: str, source: str
+) -> tuple[NDArray[np.int64], str] | None:
+    """Ticks of times that are written as one number, such as 201607, and how they were read; None of other numbers."""
+    digits = len(str(low))
+    years = 10 ** max(0, digits - 4)  # what comes behind the year
+    if digits not in _WRITTEN or low < 1900 * years or high >= 2201 * years:
+        return None
+    form, reading = _WRITTEN[digits]
+    dates = pd.to_datetime(pd.Series(whole.astype(str)), format=form, errors="coerce")
+    if digits == 6 and dates.isna().any() and bool(((whole % 100 >= 1) & (whole % 100 <= 53)).all()):
+        dates = pd.to_datetime(pd.Series((10 * whole + 1).astype(str)), format="%G%V%u", errors="coerce")
+        reading = "weeks written YYYYWW, which begin on Monday (ISO 8601)"
+        unknown = dates.isna().to_numpy()
+        if unknown.any() and low // 100 < high // 100:
+            row = int(unknown.argmax())
+            year, week = divmod(int(whole[row]), 100)
+            raise DataError(
+                f"{source}: column {name!r} looks like weeks written YYYYWW, but {year} has no week {week} by ISO 8601 "
+                f"(row {row}). Write the day on which each week begins, such as {year}-12-28."
+            )
+    return None if dates.isna().any() else (_nanoseconds(dates, name, source), reading)
+
+
+def _rate(moments: NDArray[np.float64], noise: float) -> int:
+    """Ticks in one unit of elapsed time: a million, or the steps in it, if the numbers are such steps, rounded.
+
+    moments: [n], rising; steps of 1/30 are written 0.0333, 0.0667, 0.1, and are no whole number of millionths.
+    ``noise`` is what a number may be off by itself.
+    """
+    if len(moments) < 3:
+        return _MILLION
+    decimals = next((d for d in range(1, 9) if np.abs(moments - moments.round(d)).max() <= noise), 9)
+    rounding = 0.5 * 10.0**-decimals + noise
+    gaps = np.diff(moments)
+    rate = round(float(np.rint(gaps / np.median(gaps)).sum() / gaps.sum()))
+    if rate > 1 and 10 * rounding * rate < 1 and np.abs(moments - np.rint(moments * rate) / rate).max() <= rounding:
+        return rate
+    return _MILLION
 
 
 def _from_text(

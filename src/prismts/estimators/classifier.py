@@ -251,6 +251,8 @@ class Classifier(ClassifierMixin, Estimator):
         began = clock.perf_counter()
         self._check_fitted()
         data, labels = self._labeled(X, y, empty_channels=True)
+        if y is None and self.classes_.dtype.kind == "U" and labels.dtype.kind in "iu":
+            labels = labels.astype(str)  # a file that holds 10 and 11 alone, of classes 01 to 12
         measures = classification_scores(labels, self.predict_proba(data), self.classes_)
         seconds = clock.perf_counter() - began
         return Scores(measures, len(labels), seconds, data=data.name, data_hash=data_hash(data), counted="cases")

@@ -30,7 +30,7 @@ from prismts.estimators.conformal import conformal_offsets
 from prismts.estimators.forecast_arguments import check_forecaster
 from prismts.estimators.forecast_batches import forecast_batches, in_order
 from prismts.estimators.learned import Learned
-from prismts.estimators.match import in_steps_of, reordered, rows_of, scaler_for, season_scales
+from prismts.estimators.match import check_times, in_steps_of, reordered, rows_of, scaler_for, season_scales
 from prismts.estimators.parts import parts_of
 from prismts.estimators.recipes import (
     NETWORK_FIT,
@@ -444,6 +444,7 @@ class Forecaster(Estimator):
 
     def _read_new(self, data: Any, **how: Any) -> tuple[Collection, TableKind]:
         read, kind = super()._read_new(data, **how)
+        check_times(read, kind, self.kind_)
         return self._like_training(read), kind
 
     def _read(self, data: Any, *, empty_channels: bool = False) -> tuple[Collection, TableKind]:

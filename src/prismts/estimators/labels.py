@@ -39,7 +39,7 @@ def read_labeled(
     Raises:
         DataError: a series has no label, or more than one.
     """
-    found = columns_of(source, time, series)
+    found = columns_of(source, time, series, label)
     if found is None:
         return None
     if series is None:
@@ -48,6 +48,8 @@ def read_labeled(
         raise unknown_name("way with duplicates", duplicates, get_args(Duplicates))
     columns, name = found
     columns.require(str(series))
+    if needed:
+        columns.require(str(label))
     others = {column: kind for column, kind in columns.kinds.items() if column != str(label)}
     named = None if time is None else str(time)
     options = Options(named, str(series), values, duplicates=duplicates, may_be_empty=empty_channels)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from prismts.data.frequency import alike, lies_on
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection
+from prismts.data.tables import TableKind
 from prismts.errors import DataError, ShapeError
 
-__all__ = ["in_steps_of", "reordered", "rows_of", "scaler_for", "season_scales"]
+__all__ = ["check_times", "in_steps_of", "reordered", "rows_of", "scaler_for", "season_scales"]
 
 
 def rows_of(data: Collection, names: Sequence[str]) -> list[int | None]:
@@ -70,6 +71,19 @@ def in_steps_of(data: Collection, frequency: str | None, remedy: str) -> Collect
             f"The model learned steps of {frequency}, but these data have steps of {data.frequency}. {remedy}"
         )
     return data
+
+
+def check_times(data: Collection, kind: TableKind, learned: TableKind) -> None:
+    """Refuse data whose time column of numbers was read in another way than that of training: 1800 is a year alone."""
+    if {kind.counted, learned.counted} != {True, False}:
+        return
+    before, now = ("counts of steps", "times") if learned.counted else ("times", "counts of steps")
+    note = next((f" {finding}" for finding in data.findings if finding.kind == "time"), "")
+    raise DataError(
+        f"The numbers in the time column that the model learned from were read as {before}, but those of these data as "
+        f"{now}.{note} Leave the column out where rows are one step apart, or write times as 2016-07-01 00:00:00 in "
+        "both."
+    )
 
 
 def scaler_for(

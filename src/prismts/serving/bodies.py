@@ -259,7 +259,8 @@ def series_of(body: Body, how: Reading, limits: Limits) -> Given:
         whole = _parsed(body) if body.format == "json" else None
         if whole is not None and "values" in whole:
             return _of_arrays(_arrays_of(whole["values"], limits), how, limits)
-        return _of_table(_table(body, whole, limits), how, limits)
+        names = [] if how.series is None else [how.series]
+        return _of_table(_table(body, whole, limits, names), how, limits)
 
 
 def rows_of(body: Body, how: Reading, limits: Limits) -> tuple[Series, TableKind]:
@@ -342,12 +343,12 @@ def _of_table(table: _Table, how: Reading, limits: Limits) -> Given:
     return Given(data=data, kind=TableKind.of_columns("pandas", columns, time, told, how.series), arrays=arrays)
 
 
-def _table(body: Body, whole: dict[str, Any] | None, limits: Limits) -> _Table:
-    """The table in a body, every column a flat one."""
+def _table(body: Body, whole: dict[str, Any] | None, limits: Limits, named: Sequence[str] = ()) -> _Table:
+    """The table in a body, every column a flat one; those ``named`` hold names, as ``columns_of_csv`` reads them."""
     if whole is not None:
         found = _Table(_of_lists(whole["columns"], limits), "The body")
     elif body.format == "csv":
-        found = _of_csv(body, limits)
+        found = _of_csv(body, limits, named)
     elif body.format == "parquet":
         found = _Table(_of_parquet(body, limits), _called(body))
     else:
@@ -366,7 +367,7 @@ def _called(body: Body) -> str:
     return "The body" if body.name == "body" else body.name
 
 
-def _of_csv(body: Body, limits: Limits) -> _Table:
+def _of_csv(body: Body, limits: Limits, named: Sequence[str]) -> _Table:
     data = body.data
     if body.charset is not None:
         try:
@@ -385,7 +386,7 @@ def _of_csv(body: Body, limits: Limits) -> _Table:
     with tempfile.TemporaryDirectory(prefix="prism-") as folder:  # the reader of the library takes files
         path = Path(folder) / (body.name if body.name.lower().endswith(".csv") else f"{body.name}.csv")
         path.write_bytes(data)
-        columns: Columns = columns_of_csv(path)
+        columns: Columns = columns_of_csv(path, named)
     names = list(columns.kinds)
     return _Table(pa.table(dict(zip(names, columns.fetch(names), strict=True))), columns.source, columns.findings)
 

@@ -34,7 +34,7 @@ def look(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         tell({"stage": "looking through the file"})
         table = looked_through(Path(source["file"]))
         if table.ending in TABLE_FILES:  # told before it is read as a series: who must choose, sees what there is
-            columns = TABLE_FILES[table.ending](table.path)
+            columns = TABLE_FILES[table.ending](table.path, ())
             tell({"columns": [{"name": name, "kind": kind} for name, kind in list(columns.kinds.items())[:500]]})
     tell({"stage": "reading"})
     loaded = load_source(source, options)
