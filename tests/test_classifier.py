@@ -143,6 +143,15 @@ def test_the_answer_for_a_case_does_not_depend_on_the_cases_beside_it(motions, f
         np.testing.assert_allclose(fitted.predict_proba([cases[i]])[0], together[i], atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_case_without_a_finite_answer_is_named_and_gets_no_class(motions, fitted):
+    x = arrays(motions)[0][:4].astype(np.float64)
+    x[2, 0, 5] = 1e200
+    for ask in (fitted.predict_proba, fitted.predict):
+        with pytest.raises(DataError, match=r"largest value is 1e\+200, in channel 'channel_0' of series '2'"):
+            ask(x)
+
+
 def test_padding_a_case_with_nan_changes_nothing(motions, fitted):
     X, _ = arrays(motions.test)
     padded = np.concatenate([X, np.full((20, 2, 17), np.nan)], axis=2)

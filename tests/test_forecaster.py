@@ -545,6 +545,16 @@ def test_errors_name_the_place_and_the_remedy(fitted):
         Forecaster(context_length=12, horizon=4, model_settings={"patch_length": 64}).fit(wide())
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_forecast_that_is_no_finite_number_is_refused_with_its_series_and_channel():
+    x = np.ones((2, 2, 30))
+    x[:, :, ::2] = 2.0
+    found = Forecaster("ridge", context_length=8, horizon=2, progress=False).fit(x[0])
+    x[1, 1, -1] = 1e200
+    with pytest.raises(DataError, match=r"no finite number. .* 1e\+200, in channel 'channel_1' of series '1'"):
+        found.predict(x)
+
+
 def test_what_a_floor_cannot_use_is_refused_and_default_values_are_not():
     sizes = {"context_length": 48, "horizon": 12}
     for name, value in (("fit_settings", {"max_epochs": 3}), ("n_members", 3), ("setting", "published")):

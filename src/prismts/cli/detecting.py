@@ -88,7 +88,7 @@ def predict_anomalies(
     detector: AnomalyDetector, data: str, duplicates: Duplicates, out: Path | None, plot: Path | None, quiet: bool
 ) -> None:
     """Scores, threshold and alarm of every step as a table; the events are printed; a page with both."""
-    read, kind, _ = table_for(detector, data, duplicates)
+    read, kind, _ = table_for(detector, data, duplicates, missing_codes=())  # scored as they are
     scores: list[NDArray[np.float64]] = []
     console = Console(stderr=True, quiet=quiet)
     tell_findings(console, read.findings)

@@ -28,6 +28,7 @@ from prismts.data.readers import read
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.errors import DataError, SettingsError, ShapeError
+from prismts.estimators.answer import check_finite
 from prismts.estimators.base import Estimator, joined, on_device
 from prismts.estimators.case_recipes import CaseRecipe, find_case_recipe, fit_for, patched
 from prismts.estimators.labels import read_labeled
@@ -221,10 +222,12 @@ class Classifier(ClassifierMixin, Estimator):
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The probability of every class for each case: [n, K], in the order of ``classes_``."""
         self._check_fitted()
-        cases = Cases(self._like_training(X), scaler=self.scaler_)
+        data = self._like_training(X)
         if self._inference is None:
             self._inference = on_device(self.model_)
-        return self._score(self._inference, cases).double().softmax(1).numpy()
+        found = self._score(self._inference, Cases(data, scaler=self.scaler_)).double().softmax(1).numpy()
+        check_finite(found, data)
+        return found
 
     def names_of(self, X: Any) -> list[str]:
         """What the cases are called, in the order of the answers: their number, or the name of their series."""
