@@ -597,14 +597,21 @@ def test_reading_changes_nothing_of_the_detector(fitted):
     assert vars(fitted) == before
 
 
-def test_what_judges_is_what_was_fitted_whatever_is_set_later(tmp_path):
+@pytest.mark.parametrize(
+    "later", [{"model": "knn"}, {"setting": "network"}, {"threshold": "quantile"}, {"false_alarm_rate": 0.5}]
+)
+def test_what_shapes_the_answers_cannot_be_set_after_fit_and_a_folder_holds_what_was_fitted(later, tmp_path):
     found = closed().fit(TRAIN)
     expected = found.score_samples(TEST)
-    found.set_params(model="knn", score="forecast", setting="network", model_settings=None)
-    np.testing.assert_array_equal(found.score_samples(TEST), expected)
+    found.set_params(**later)
+    for ask in (found.score_samples, found.predict, found.events, found.contributions, found.update):
+        with pytest.raises(
+            SettingsError, match=f"{next(iter(later))} was .* when this AnomalyDetector was fitted, and"
+        ):
+            ask(TEST)
     found.save(tmp_path / "m")
     again = AnomalyDetector.load(tmp_path / "m")
-    assert again.model == "sub_pca_mahalanobis"
+    assert again.get_params() == {**closed().get_params(), "run_folder": None}
     np.testing.assert_array_equal(again.score_samples(TEST), expected)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from prismts.analysis.proposal import Proposal, propose_cases
 from prismts.cases import Cases, scaler_of_cases
 from prismts.data.layout import Duplicates
-from prismts.data.readers import read
+from prismts.data.readers import columns_of, read
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.errors import DataError, SettingsError, ShapeError
@@ -93,6 +93,8 @@ class Classifier(ClassifierMixin, Estimator):
             come last, and only their networks are kept.
         n_channels_, channels_, n_timepoints_: what was learned from; ``n_timepoints_`` is the longest case.
     """
+
+    _bound = ("model", "setting", "model_settings", "class_weight")
 
     def __init__(
         self,
@@ -252,10 +254,16 @@ class Classifier(ClassifierMixin, Estimator):
         """Accuracy and its like over labeled cases."""
         began = clock.perf_counter()
         self._check_fitted()
-        data, labels = self._labeled(X, y, empty_channels=True)
+        data, labels = self._truth(X, y)
         measures = classification_scores(labels, self.predict_proba(data), self.classes_)
         seconds = clock.perf_counter() - began
         return Scores(measures, len(labels), seconds, data=data.name, data_hash=data_hash(data), counted="cases")
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The share of cases whose class is told rightly, as scikit-learn asks for it."""
+        self._check_fitted()
+        data, labels = self._truth(X, y)
+        return float(np.average(self.predict(data) == labels, weights=sample_weight))
 
     @property
     def members_(self) -> Sequence[nn.Module]:
@@ -311,6 +319,11 @@ class Classifier(ClassifierMixin, Estimator):
     # ---- inside
 
     def _labeled(self, X: Any, y: Any, *, empty_channels: bool = False) -> tuple[Collection, NDArray[Any]]:
+        table = None if y is None or self.label is None else columns_of(X, self.time, self.series)
+        if table is not None and str(self.label) in table[0].kinds:
+            raise SettingsError(
+                f"label={self.label!r} names the column of the labels, but y brings labels too. Leave one of them out."
+            )
         data = self.read_(
             X, labeled=y is None, empty_channels=empty_channels, n_labels=None if y is None else np.size(y)
         )
@@ -329,6 +342,17 @@ class Classifier(ClassifierMixin, Estimator):
         if missing:
             raise DataError(
                 f"Case {missing[0]} has no label ({len(missing)} of {len(labels)} have none). Leave it out."
+            )
+        return data, labels
+
+    def _truth(self, X: Any, y: Any) -> tuple[Collection, NDArray[Any]]:
+        """New cases, and their labels in the type of those that were learned."""
+        data, labels = self._labeled(X, y, empty_channels=True)
+        told, known = labels[0], self.classes_[0]
+        if isinstance(told, str) != isinstance(known, str):
+            raise DataError(
+                f"This classifier learned classes such as {self.classes_.tolist()[0]!r}, but these labels are such as "
+                f"{labels.tolist()[0]!r}: text and numbers are never equal. Pass labels of the type of training."
             )
         return data, labels
 

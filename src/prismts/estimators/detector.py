@@ -125,6 +125,8 @@ class AnomalyDetector(Estimator):
         fit_results_: losses by epoch of each network.
     """
 
+    _bound = ("model", "setting", "context_length", "score", "threshold", "false_alarm_rate", "model_settings")
+
     def __init__(
         self,
         model: str = "convtimenet",

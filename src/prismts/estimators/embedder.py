@@ -75,7 +75,7 @@ class Embedder(TransformerMixin, Estimator):
         n_features_: d.
     """
 
-    _bound = ("pooling", "channels")
+    _bound = ("model", "context_length", "pooling", "channels", "model_settings")
 
     def __init__(
         self,

@@ -132,7 +132,7 @@ class Forecaster(Estimator):
             training nor validation has read.
     """
 
-    _bound = ("model", "context_length", "horizon", "quantiles", "head", "times")
+    _bound = ("model", "setting", "context_length", "horizon", "quantiles", "line", "head", "times", "model_settings")
 
     def __init__(
         self,

@@ -111,7 +111,7 @@ class Imputer(Estimator):
         n_channels_, channels_, frequency_: what was learned from.
     """
 
-    _bound = ("context_length",)
+    _bound = ("model", "setting", "context_length", "model_settings")
 
     def __init__(
         self,
