@@ -1,5 +1,6 @@
 """A classifier learns from cases of any form, says calibrated probabilities, and comes back from disk as it was."""
 
+import copy
 import json
 import warnings
 from dataclasses import replace
@@ -141,6 +142,35 @@ def test_the_answer_for_a_case_does_not_depend_on_the_cases_beside_it(motions, f
     together = fitted.predict_proba(cases)
     for i in (0, 3, 11):
         np.testing.assert_allclose(fitted.predict_proba([cases[i]])[0], together[i], atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_case_without_a_finite_answer_is_named_and_gets_no_class(motions, fitted):
+    x = arrays(motions)[0][:4].astype(np.float64)
+    x[2, 0, 5] = 1e200
+    for ask in (fitted.predict_proba, fitted.predict):
+        with pytest.raises(DataError, match=r"largest value is 1e\+200, in channel 'channel_0' of series '2'"):
+            ask(x)
+
+
+def test_what_shapes_the_answers_cannot_be_set_after_fit(motions, fitted):
+    later = copy.copy(fitted).set_params(class_weight="balanced")
+    with pytest.raises(SettingsError, match="class_weight was None when this Classifier was fitted"):
+        later.predict(motions.test)
+
+
+def test_labels_of_another_type_than_those_of_training_are_refused_when_they_judge(motions, fitted):
+    x, y = arrays(motions.test)
+    assert fitted.score(x, y) == (fitted.predict(x) == y).mean() == fitted.score(motions.test)
+    for ask in (fitted.score, fitted.evaluate):
+        with pytest.raises(DataError, match="learned classes such as 0, but these labels are such as '"):
+            ask(x, y.astype(str))
+
+
+def test_labels_that_come_twice_are_refused(motions):
+    found = Classifier(**TINY, series="id", label="kind")
+    with pytest.raises(SettingsError, match="label='kind' names the column of the labels, but y brings labels too"):
+        found.fit(long_table(motions), motions.train.labels)
 
 
 def test_padding_a_case_with_nan_changes_nothing(motions, fitted):

@@ -254,6 +254,74 @@ def test_update_goes_on_with_a_stream_of_its_own_and_fit_begins_anew():
     assert len(found.update(TEST[:, :30])) == 30 == len(found._own_stream)
 
 
+@pytest.mark.parametrize("code, rows", [(-999.0, [400]), (999.0, [200, 401]), (1e6, [400])])
+def test_what_is_scored_is_read_as_it_is_whatever_looks_like_a_code_for_missing(code, rows):
+    found = AnomalyDetector(progress=False).fit(table(TRAIN[:, :600]))
+    x = TEST.astype(np.float64)
+    x[1, rows] = code
+    scores = found.score_samples(x)
+    assert (scores[rows] > found.threshold_.value).all()
+    for same in (table(x), pl.from_pandas(table(x)), Series(x)):
+        np.testing.assert_allclose(found.score_samples(same), scores, rtol=1e-9)
+    assert {row for row in rows for event in found.events(table(x)) if event.start <= row < event.end} == set(rows)
+    stream = found.stream()
+    for first in (0, 300):
+        stream.update(table(x).iloc[first : first + 300 if not first else None])
+    np.testing.assert_allclose(stream.scores, scores, rtol=1e-9)
+
+
+def test_training_still_looks_for_codes_for_missing_values():
+    train = TRAIN.astype(np.float64)
+    train[1, 100:110] = -9999.0
+    found = AnomalyDetector(progress=False).fit(train)
+    assert np.isnan(found.training_[1, 100:110]).all()
+
+
+@pytest.mark.parametrize("train", [table(TRAIN), TRAIN], ids=["of hours", "without times"])
+def test_steps_missing_between_the_tables_of_a_stream_are_steps_without_an_observation(train):
+    found, frame = AnomalyDetector(progress=False).fit(train), table(TEST[:, :300])
+    left = frame.drop(index=range(150, 162))
+    stream = found.stream()
+    stream.update(left.iloc[:150])
+    assert stream.update(left.iloc[150:151]).shape == (13,)
+    for rows in (left.iloc[151:200], left.iloc[200:]):
+        stream.update(rows)
+    assert len(stream) == 300
+    np.testing.assert_allclose(stream.scores, found.score_samples(left), rtol=1e-9)
+
+
+def test_rows_of_a_stream_come_once_in_order_and_alike_or_change_nothing():
+    found, frame = AnomalyDetector(progress=False).fit(table(TRAIN)), table(TEST)
+    stream = found.stream()
+    stream.update(frame.iloc[100:200])
+    before = stream.scores.copy()
+    for rows, words in (
+        (frame.iloc[150:250], "begin at 2024-03-07 06:00:00, but the stream already reaches 2024-03-09 07:00:00"),
+        (frame.iloc[:50], "Send rows once, in order of time"),
+        (frame.iloc[200:202].assign(when=frame["when"].iloc[200:202] + pd.Timedelta("7min")), "no whole number of st"),
+        (frame.iloc[200:201].assign(when=pd.Timestamp("2099-01-01")), "more than 100,000 steps of h are missing"),
+        (TEST[:, 200:210], "The rows before had times, but these have none. Send all rows of a stream alike"),
+        ([TEST[:, 200:210], TEST[:, 210:220]], "New rows of a stream are of one series, but got 2"),
+    ):
+        with pytest.raises(DataError, match=words):
+            stream.update(rows)
+    np.testing.assert_array_equal(stream.scores, before)
+    stream.update(frame.iloc[200:])
+    np.testing.assert_allclose(stream.scores, found.score_samples(frame.iloc[100:]), rtol=1e-9)
+
+
+def test_steps_of_another_length_than_those_of_training_are_refused(tmp_path):
+    found = AnomalyDetector(progress=False).fit(table(TRAIN))
+    days = table(TEST[:, :100]).assign(when=pd.date_range("2024", periods=100))
+    found.save(tmp_path / "model")
+    for one in (found, AnomalyDetector.load(tmp_path / "model")):
+        with pytest.raises(DataError, match="learned steps of h, but these data have steps of D"):
+            one.score_samples(days)
+
+    found.frequency_ = None  # as in a folder of before
+    assert len(found.score_samples(days)) == 100
+
+
 # ---- how a step is judged
 
 
@@ -445,6 +513,29 @@ def test_errors_of_data_that_are_not_those_of_training(fitted):
         fitted.stream().update(np.full((3, 2), np.inf))
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_values_of_which_no_finite_score_can_be_told_are_refused_and_leave_a_stream_as_it_was():
+    found = AnomalyDetector(progress=False).fit(TRAIN)
+    x = TEST.astype(np.float64)
+    x[1, 200] = 1e200
+    for ask in (found.score_samples, found.contributions, found.predict, found.events):
+        with pytest.raises(
+            DataError, match=r"no finite number. Their largest value is 1e\+200, in channel 'channel_1': "
+        ):
+            ask(x)
+        with pytest.raises(DataError, match="in channel 'channel_1' of series '1'"):
+            ask([TEST, x])
+    stream = found.stream()
+    stream.update(x[:, :200])
+    before, n_final = stream.scores.copy(), stream.n_final
+    with pytest.raises(DataError, match="no finite number"):
+        stream.update(x[:, 200:300])
+    np.testing.assert_array_equal(stream.scores, before)
+    assert stream.n_final == n_final
+    stream.update(TEST[:, 200:])
+    np.testing.assert_allclose(stream.scores, found.score_samples(TEST), rtol=1e-9)
+
+
 def test_a_constant_channel_in_training_is_watched_without_a_warning():
     x = np.concatenate([TRAIN, np.full((1, 800), 7.0)])
     y = np.concatenate([TEST, np.full((1, 800), 7.0)])
@@ -506,14 +597,21 @@ def test_reading_changes_nothing_of_the_detector(fitted):
     assert vars(fitted) == before
 
 
-def test_what_judges_is_what_was_fitted_whatever_is_set_later(tmp_path):
+@pytest.mark.parametrize(
+    "later", [{"model": "knn"}, {"setting": "network"}, {"threshold": "quantile"}, {"false_alarm_rate": 0.5}]
+)
+def test_what_shapes_the_answers_cannot_be_set_after_fit_and_a_folder_holds_what_was_fitted(later, tmp_path):
     found = closed().fit(TRAIN)
     expected = found.score_samples(TEST)
-    found.set_params(model="knn", score="forecast", setting="network", model_settings=None)
-    np.testing.assert_array_equal(found.score_samples(TEST), expected)
+    found.set_params(**later)
+    for ask in (found.score_samples, found.predict, found.events, found.contributions, found.update):
+        with pytest.raises(
+            SettingsError, match=f"{next(iter(later))} was .* when this AnomalyDetector was fitted, and"
+        ):
+            ask(TEST)
     found.save(tmp_path / "m")
     again = AnomalyDetector.load(tmp_path / "m")
-    assert again.model == "sub_pca_mahalanobis"
+    assert again.get_params() == {**closed().get_params(), "run_folder": None}
     np.testing.assert_array_equal(again.score_samples(TEST), expected)
 
 

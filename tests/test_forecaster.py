@@ -402,6 +402,31 @@ def test_finishing_twice_is_finishing_once(fortune):
 # ---- honest scores
 
 
+@pytest.mark.parametrize("name", ["begin", "end"])
+def test_a_backtest_counts_no_steps_from_the_end(fitted, name):
+    with pytest.raises(SettingsError, match=f"{name} is the number of a time step, counted from 0, but got -20. Steps"):
+        fitted.backtest(plant(), **{name: -20})
+
+
+def test_evaluate_reads_what_is_no_name_of_the_catalog(tmp_path):
+    frame = wide(300)
+    frame.to_csv(tmp_path / "ab.csv", index=False)
+    ridge = Forecaster("ridge", context_length=48, horizon=12, progress=False)
+    expected = evaluate(ridge, plant(300))["mse"]
+    for data in (frame, tmp_path / "ab.csv", str(tmp_path / "ab.csv"), plant(300).values):
+        assert evaluate(ridge, data)["mse"] == pytest.approx(expected, rel=1e-5)
+    assert evaluate(Forecaster("last_value", context_length=4, horizon=2, values=["feeder_1"]), frame).channels == (
+        "feeder_1",
+    )
+    with pytest.raises(DataError, match=r"no file nowhere\.csv"):
+        evaluate(ridge, "nowhere.csv")
+    with pytest.raises(SettingsError, match="no data set named 'ETTh9'"):
+        evaluate(ridge, "ETTh9")
+    for what in ("ridge", Forecaster, None):
+        with pytest.raises(SettingsError, match="evaluate fits a copy of an estimator, such as"):
+            evaluate(what, frame)
+
+
 def test_a_backtest_equals_predict_at_the_same_place(fitted):
     series = plant()
     result = fitted.backtest(series, begin=600, end=620, keep_forecasts=True)
@@ -543,6 +568,16 @@ def test_errors_name_the_place_and_the_remedy(fitted):
         Forecaster(quantiles=(0.9, 0.1)).fit(wide())
     with pytest.raises(SettingsError, match="no room for a patch"):
         Forecaster(context_length=12, horizon=4, model_settings={"patch_length": 64}).fit(wide())
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_forecast_that_is_no_finite_number_is_refused_with_its_series_and_channel():
+    x = np.ones((2, 2, 30))
+    x[:, :, ::2] = 2.0
+    found = Forecaster("ridge", context_length=8, horizon=2, progress=False).fit(x.copy())
+    x[1, 1, -1] = 1e200
+    with pytest.raises(DataError, match=r"no finite number. .* 1e\+200, in channel 'channel_1' of series '1'"):
+        found.predict(x)
 
 
 def test_what_a_floor_cannot_use_is_refused_and_default_values_are_not():
@@ -727,6 +762,27 @@ def test_an_argument_that_shapes_a_forecast_cannot_be_changed_after_fit(later):
     with pytest.raises(SettingsError, match=f"{name} was .* when this Forecaster was fitted.*Call fit again"):
         forecaster.predict()
     assert forecaster.fit(wide(300)).predict() is not None
+    with pytest.raises(SettingsError, match="setting was 'default' when"):
+        forecaster.set_params(setting="network").predict()
+
+
+def test_arguments_of_another_form_than_meant_are_refused_in_words(fitted, tmp_path):
+    (tmp_path / "file").write_text("")
+    for changes, words in (
+        ({"fit_settings": ["max_epochs"]}, "fit_settings are names with values, such as"),
+        ({"model_settings": 3}, "model_settings are names with values, such as"),
+        ({"run_folder": tmp_path / "file"}, "file' is a file. Name a folder to keep checkpoints in"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            Forecaster(**{**TINY, **changes}).fit(wide(300))
+    for many in (Forecaster(**TINY), 3):
+        with pytest.raises(SettingsError, match="fit_many fits several estimators, such as"):
+            prismts.fit_many(many, wide(300))
+    for read in (prismts.load, Forecaster.load):
+        with pytest.raises(SavedModelError, match="named by a path, but got None"):
+            read(None)
+    with pytest.raises(SavedModelError, match=r"/(m{250}) cannot be written \(File name too long\)\. Save to another"):
+        fitted.save(tmp_path / ("m" * 250))
 
 
 def test_a_fit_that_fails_leaves_what_was_fitted_as_it_was(tmp_path):

@@ -106,6 +106,31 @@ def test_a_complete_table_comes_back_unchanged(fitted):
     pd.testing.assert_frame_equal(fitted.transform(frame), frame)
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_gap_that_no_finite_number_can_fill_is_refused(fitted):
+    x = waves().astype(np.float64)
+    x[0, 100], x[0, 102] = 1e200, np.nan
+    with pytest.raises(DataError, match=r"no finite number. Their largest value is 1e\+200, in channel 'a'"):
+        fitted.transform(x)
+
+
+def test_steps_of_another_length_than_those_of_training_are_refused(tmp_path):
+    hours = table(waves())
+    days = hours.assign(**{hours.columns[0]: pd.date_range("2024", periods=len(hours))})
+    found = imputer().fit(hours)
+    found.save(tmp_path / "model")
+    for ask in (
+        found.transform,
+        found.evaluate_removed,
+        found.evaluate_windows,
+        Imputer.load(tmp_path / "model").transform,
+    ):
+        with pytest.raises(DataError, match="learned steps of h, but these data have steps of D"):
+            ask(days)
+    with pytest.raises(DataError, match=r"steps of D\. Validate on data"):
+        imputer().fit(hours, validation=days)
+
+
 def test_columns_in_another_order_keep_it(fitted):
     frame = table(with_gaps(waves()))
     turned = fitted.transform(frame[["when", "c", "a", "b"]])

@@ -603,6 +603,14 @@ def test_codes_for_missing_are_found_where_they_stand_apart():
     assert x[4] == -9999  # the caller's array stays as it was
 
 
+@pytest.mark.parametrize("code", [9.999e20, 1e35, 1e36, -1.07374182e9])
+@pytest.mark.parametrize("stored", [np.float64, np.float32])
+def test_codes_of_weather_models_are_found_also_where_single_precision_has_rounded_them(code, stored):
+    x = np.array([[5.0, 6, 7, 5, code, 6, 7, 8, 5, 6, code, 7]], dtype=stored)
+    for kept in (stored, np.float64):  # a table widens what an archive has rounded
+        assert np.flatnonzero(~read(x.astype(kept)).observed[0]).tolist() == [4, 10]
+
+
 def test_genuine_values_that_look_like_codes_stay():
     wide = np.linspace(-20000, 20000, 41)
     wide[3] = -9999.0

@@ -314,6 +314,10 @@ REFUSED = {
     "four levels": (JSON, b'{"values": [[[[1]]]]}', 422, "holds a list at place 0"),
     "no values": (JSON, b'{"values": [[], [], []]}', 422, "that is, no values"),
     "an infinite value": (JSON, b'{"values": [[1e999, 1], [1, 1], [1, 1]]}', 422, "holds an infinite value in row 0"),
+    "nulls alone": (JSON, b'{"values": [[null, null], [null, null], [null, null]]}', 422, "Nothing was observed"),
+    "empty columns alone": (
+        CSV, csv_of(FRAME.assign(feeder_1=np.nan, feeder_2=np.nan, feeder_3=np.nan)), 422, "Nothing was observed",
+    ),
     "1e300": (CSV, csv_of(FRAME.assign(feeder_2=1e300)), 422, "largest value is 1e+300, in channel 'feeder_2'"),
     "3e38": (CSV, csv_of(FRAME.assign(feeder_2=FRAME["feeder_2"] * 3e38)), 422, "no finite number"),
     "rows of one time": (CSV, csv_of(TWICE), 422, "rows 3 and 40 have the same time (2026-03-01 03:00:00) but differ"),
@@ -672,6 +676,23 @@ def test_days_of_a_stream_are_read_by_the_clock_of_their_zone_row_after_row(clie
         assert fed.status_code == 200, fed.text
     told = client.get(place).json()["columns"]["time"]
     assert [pd.Timestamp(one).date() for one in told] == [at.date() for at in frame["date"]]
+
+
+@pytest.mark.parametrize("path", ["detect", "impute"])
+def test_rows_of_other_steps_than_those_of_training_are_refused(client, path):
+    days = question(next(name for name, task in PATHS.items() if task == path))
+    days["date"] = pd.date_range("2026", periods=len(days))
+    refused = client.post(f"/{path}", content=csv_of(days), headers={"Content-Type": CSV})
+    assert refused.status_code == 422 and "learned steps of h" in refused.json()["message"]
+
+
+def test_what_looks_like_a_code_for_missing_is_scored_as_it_is(client, loaded):
+    frame = question("watch")
+    frame.loc[100, "feeder_2"] = -9999.0
+    for content, kind in ((csv_of(frame), CSV), (json_of(frame), JSON)):
+        answer = client.post("/detect", content=content, headers={"Content-Type": kind}).json()
+        np.testing.assert_allclose(answer["columns"]["score"], loaded["watch"].score_samples(frame), rtol=1e-9)
+        assert answer["columns"]["alarm"][100] == 1
 
 
 def test_a_stream_of_nested_arrays_counts_its_steps(client, loaded):

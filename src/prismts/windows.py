@@ -53,7 +53,7 @@ class Windows:
         data: the series.
         context_length, horizon: in time steps. A horizon of 0 gives contexts alone.
         scaler: one row for all series, or one row per series.
-        begin, end: the part, the same for all series or one per series [n]; negative numbers are not special.
+        begin, end: the part, the same for all series or one per series [n]; counted from 0.
         stride: steps from one window to the next of the same series.
         min_context: shortest past of a window of a short series; None refuses short series silently (they give no
             windows).
@@ -279,6 +279,11 @@ def _steps(name: str, given: Any, n: int) -> NDArray[np.int64]:
     if steps.dtype.kind not in "iu" or steps.shape not in ((), (1,), (n,)):
         each = f" (or one for each of the {n} series)" if n > 1 else ""
         raise SettingsError(f"{name} is the number of a time step{each}, counted from 0, but got {given!r}.")
+    if steps.min(initial=0) < 0:
+        raise SettingsError(
+            f"{name} is the number of a time step, counted from 0, but got {steps.min()}. Steps are not counted from "
+            "the end: the last 20 of 100 begin at step 80."
+        )
     return np.broadcast_to(steps, n)
 
 

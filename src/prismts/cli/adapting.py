@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from prismts.cli.app import app
 from prismts.cli.files import free_place, is_dataset, run_beside, table_or_dataset, tell_findings
-from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values, Whole
 from prismts.cli.seen import told_if_learned
 from prismts.errors import DataError, SettingsError
 
@@ -29,7 +29,7 @@ def adapt(
     *,
     out: Path | None = None,
     how: Literal["lora", "bottleneck", "probe", "full"] = "lora",
-    rank: int | None = None,
+    rank: Whole | None = None,
     new_head: Annotated[bool, Parameter(negative="")] = False,
     save_adapter: Path | None = None,
     with_adapter: Path | None = None,
@@ -40,7 +40,7 @@ def adapt(
     duplicates: Duplicates = "refuse",
     validation: float | None = None,
     test: float | None = None,
-    epochs: int | None = None,
+    epochs: Whole | None = None,
     learning_rate: float | None = None,
     seed: Seed | None = None,
     replace: Replace = False,

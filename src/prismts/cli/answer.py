@@ -11,7 +11,7 @@ from rich.table import Table
 
 from prismts.cli.app import app
 from prismts.cli.files import free_file, table_for, tell_findings, write_json, write_table
-from prismts.cli.options import Duplicates, Quiet
+from prismts.cli.options import Duplicates, Quiet, Whole
 from prismts.cli.saved import Head, saved
 from prismts.errors import SettingsError
 
@@ -24,7 +24,7 @@ def predict(
     data: Path | None = None,
     *,
     head: Head = None,
-    horizon: int | None = None,
+    horizon: Whole | None = None,
     duplicates: Duplicates = "refuse",
     out: Path | None = None,
     plot: Path | None = None,
@@ -80,8 +80,8 @@ def evaluate(
     data: str,
     *,
     head: Head = None,
-    begin: int | None = None,
-    end: int | None = None,
+    begin: Whole | None = None,
+    end: Whole | None = None,
     duplicates: Duplicates = "refuse",
     out: Path | None = None,
     quiet: Quiet = False,

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from prismts.cli.app import app
 from prismts.cli.files import free_file, goes_on, typed
-from prismts.cli.options import Quiet
+from prismts.cli.options import Quiet, Whole
 from prismts.errors import SettingsError
 from prismts.writing import write_whole
 
@@ -32,7 +32,7 @@ def bench_run(
     spec: Path,
     *,
     out: Path | None = None,
-    jobs: int = 1,
+    jobs: Whole = 1,
     only: str = "",
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     redo: Annotated[bool, Parameter(negative="")] = False,
@@ -102,7 +102,7 @@ def bench_table(
     published: Path | None = None,
     all_published: Annotated[bool, Parameter(negative="")] = False,
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    digits: int | None = None,
+    digits: Whole | None = None,
     out: Path | None = None,
 ) -> None:
     """Print the table of a benchmark: mean ± spread over seeds, floors beside ours, the best in bold.
@@ -148,7 +148,7 @@ def bench_compare(
     over: Literal["data", "data,horizon"] = "data",
     protocol: str | None = None,
     models: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    context: int | None = None,
+    context: Whole | None = None,
     level: float = 0.05,
     out: Path | None = None,
     quiet: Quiet = False,

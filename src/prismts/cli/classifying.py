@@ -12,7 +12,7 @@ from rich.table import Table
 
 from prismts.cli.app import fit_app
 from prismts.cli.files import free_place, is_dataset, run_beside, tell_findings
-from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values, Whole
 from prismts.cli.seen import told_if_learned
 from prismts.errors import DataError, SettingsError
 
@@ -43,8 +43,8 @@ def fit_classify(
     values: Values = None,
     duplicates: Duplicates = "refuse",
     balanced: Annotated[bool, Parameter(negative="")] = False,
-    members: int | None = None,
-    epochs: int | None = None,
+    members: Whole | None = None,
+    epochs: Whole | None = None,
     refit: Annotated[bool, Parameter(negative="")] = False,
     seed: Seed = 0,
     replace: Replace = False,

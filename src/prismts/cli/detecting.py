@@ -15,7 +15,7 @@ from rich.table import Table
 
 from prismts.cli.app import fit_app
 from prismts.cli.files import free_place, run_beside, table_for, table_or_dataset, tell_findings, typed, write_table
-from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values, Whole
 from prismts.cli.seen import told_if_learned
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def fit_detect(
     out: Path,
     model: str = "convtimenet",
     setting: str = "default",
-    context_length: int | None = None,
+    context_length: Whole | None = None,
     score: str = "both",
     threshold: str = "tail",
     false_alarm_rate: float = 0.001,
@@ -88,7 +88,7 @@ def predict_anomalies(
     detector: AnomalyDetector, data: str, duplicates: Duplicates, out: Path | None, plot: Path | None, quiet: bool
 ) -> None:
     """Scores, threshold and alarm of every step as a table; the events are printed; a page with both."""
-    read, kind, _ = table_for(detector, data, duplicates)
+    read, kind, _ = table_for(detector, data, duplicates, missing_codes=())  # scored as they are
     scores: list[NDArray[np.float64]] = []
     console = Console(stderr=True, quiet=quiet)
     tell_findings(console, read.findings)

@@ -22,7 +22,7 @@ from prismts.cli.files import (
     tell_findings,
     typed,
 )
-from prismts.cli.options import Duplicates, Quiet, Replace, Seed
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, Whole
 from prismts.cli.seen import told_if_learned, told_of_steps
 from prismts.errors import SettingsError
 
@@ -41,7 +41,7 @@ def distill(
     out: Path,
     more_teachers: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     share: float = 0.1,
-    context_length: int | None = None,
+    context_length: Whole | None = None,
     weight: float = 0.5,
     temperature: float = 2.0,
     features: float = 0.0,
@@ -49,7 +49,7 @@ def distill(
     alone: Annotated[bool, Parameter(negative="")] = False,
     test: str | None = None,
     duplicates: Duplicates = "refuse",
-    epochs: int | None = None,
+    epochs: Whole | None = None,
     learning_rate: float | None = None,
     seed: Seed = 0,
     report: Path | None = None,

@@ -49,11 +49,13 @@ def table_or_dataset(
     duplicates: Literal["refuse", "first", "last", "mean", "keep"] = "refuse",
     empty_channels: Literal["refuse", "keep"] = "refuse",
     exact: bool = False,
+    missing_codes: Sequence[float] | None = None,
 ) -> tuple[Collection, TableKind, Borders | None]:
     """The data as a collection, what kind of table they were, and official borders where they are known by name.
 
     ``empty_channels="keep"`` is for answers of a model that knows the channels: one of them may have no value today.
-    ``exact`` keeps values in double precision, for commands that give them back.
+    ``exact`` keeps values in double precision, for commands that give them back. ``missing_codes`` as in
+    ``prismts.read``.
     """
     from prismts.data.catalog import load_dataset
     from prismts.data.readers import read_with_kind
@@ -63,7 +65,7 @@ def table_or_dataset(
     known = is_dataset(data)
     found, kind = read_with_kind(
         load_dataset(data) if known else data, time=time, series=series, values=values, frequency=frequency,
-        duplicates=duplicates, empty_channels=empty_channels, exact=exact,
+        duplicates=duplicates, empty_channels=empty_channels, exact=exact, missing_codes=missing_codes,
     )  # fmt: skip
     if known and values is not None:
         for name in values:
@@ -82,6 +84,7 @@ def table_for(
     duplicates: Literal["refuse", "first", "last", "mean", "keep"] = "refuse",
     empty_channels: Literal["refuse", "keep"] = "keep",
     exact: bool = False,
+    missing_codes: Sequence[float] | None = None,
     **columns: Any,
 ) -> tuple[Collection, TableKind, Borders | None]:
     """The data as a fitted estimator reads them: where a column that it never learned cannot be read, without it.
@@ -94,8 +97,9 @@ def table_for(
 
     def read(values: Any) -> tuple[Collection, TableKind, Borders | None]:
         return table_or_dataset(
-            data, told("time"), told("series"), values, told("frequency"), duplicates, empty_channels, exact
-        )
+            data, told("time"), told("series"), values, told("frequency"), duplicates, empty_channels, exact,
+            missing_codes,
+        )  # fmt: skip
 
     try:
         return read(told("values"))

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from prismts.cli.app import app
 from prismts.cli.files import free_file, free_place, is_dataset, table_for, table_or_dataset, tell_findings, write_table
-from prismts.cli.options import Count, Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.options import Count, Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values, Whole
 from prismts.cli.saved import Head, saved
 from prismts.errors import SettingsError
 
@@ -34,7 +34,7 @@ def impute(
     values: Values = None,
     frequency: str | None = None,
     duplicates: Duplicates = "refuse",
-    epochs: int | None = None,
+    epochs: Whole | None = None,
     seed: Seed = 0,
     replace: Replace = False,
     quiet: Quiet = False,
@@ -101,7 +101,7 @@ def embed(
     series: SeriesColumn = None,
     values: Values = None,
     duplicates: Duplicates = "refuse",
-    epochs: int | None = None,
+    epochs: Whole | None = None,
     seed: Seed = 0,
     replace: Replace = False,
     quiet: Quiet = False,

@@ -25,7 +25,7 @@ from prismts.cli.files import (
     typed,
     write_table,
 )
-from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values
+from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values, Whole
 from prismts.cli.seen import told_of_steps, told_of_teachers
 from prismts.errors import SettingsError
 
@@ -44,8 +44,8 @@ def fit_forecast(
     data: str,
     *,
     out: Path,
-    horizon: int = 96,
-    context_length: int = 512,
+    horizon: Whole = 96,
+    context_length: Whole = 512,
     model: str = "convtimenet",
     setting: str = "default",
     loss: str | None = None,
@@ -59,7 +59,7 @@ def fit_forecast(
     duplicates: Duplicates = "refuse",
     validation: float | None = None,
     test: float | None = None,
-    epochs: int | None = None,
+    epochs: Whole | None = None,
     seed: Seed = 0,
     report: Path | None = None,
     replace: Replace = False,

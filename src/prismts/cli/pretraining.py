@@ -12,7 +12,7 @@ from rich.console import Console
 
 from prismts.cli.app import app
 from prismts.cli.files import free_place, run_beside
-from prismts.cli.options import Quiet, Replace
+from prismts.cli.options import Quiet, Replace, Whole
 
 if TYPE_CHECKING:
     from prismts.benchmark.pretrain_spec import PretrainSpec
@@ -26,7 +26,7 @@ def pretrain(
     spec: Path,
     *,
     out: Path,
-    epochs: int | None = None,
+    epochs: Whole | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     replace: Replace = False,
     quiet: Quiet = False,

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from prismts.cli.app import app
 from prismts.cli.files import goes_on, typed
-from prismts.cli.options import Quiet
+from prismts.cli.options import Quiet, Whole
 
 __all__ = ["search"]
 
@@ -23,8 +23,8 @@ def search(
     spec: Path,
     *,
     out: Path | None = None,
-    jobs: int = 1,
-    trials: int | None = None,
+    jobs: Whole = 1,
+    trials: Whole | None = None,
     storage: str | None = None,
     test: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from prismts.cli.app import app
-from prismts.cli.options import Quiet
+from prismts.cli.options import Quiet, Whole
 from prismts.errors import MissingExtraError, SettingsError
 
 __all__ = ["serve"]
@@ -27,15 +27,15 @@ _SHUTDOWN_SECONDS = 30  # that requests on their way may still take
 def serve(
     *models: Path,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Whole = 8000,
     token: Annotated[str | None, Parameter(env_var="PRISMTS_TOKEN")] = None,
     backend: Literal["torch", "onnx"] = "torch",
-    max_body: int = 16,
-    max_rows: int = 200_000,
+    max_body: Whole = 16,
+    max_rows: Whole = 200_000,
     gather: Literal["exact", "any", "off"] = "exact",
     batch_wait: float = 0.0,
-    max_batch: int = 16,
-    max_streams: int = 64,
+    max_batch: Whole = 16,
+    max_streams: Whole = 64,
     stream_idle: float = 900.0,
     quiet: Quiet = False,
 ) -> None:

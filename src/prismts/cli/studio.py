@@ -8,13 +8,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prismts.cli.app import app
+from prismts.cli.options import Whole
 
 __all__ = ["studio"]
 
 
 @app.command
 def studio(
-    file: Path | None = None, *, port: int = 0, browser: Annotated[bool, Parameter(negative="--no-browser")] = True
+    file: Path | None = None, *, port: Whole = 0, browser: Annotated[bool, Parameter(negative="--no-browser")] = True
 ) -> None:
     """Open a local page: drop a table, see what it is like, train a model, look at what it says.
 

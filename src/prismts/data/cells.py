@@ -29,7 +29,9 @@ MISSING_CODES = (
     -999.0, -999.9, -9999.0, -9999.9, -99999.0, -999999.0,
     999.0, 999.9, 9999.0, 9999.9, 99999.0, 999999.0,
     -1e20, 1e20, -1e30, 1e30, 9.969209968386869e36, 3.4028234663852886e38, -2147483648.0, 2147483647.0,
+    9.999e20, 1e35, 1e36, -1.07374182e9,  # of weather and ocean models
 )  # fmt: skip
+_ROUNDING = 2.0**-24  # of a number in single precision, which archives have and tables widen
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
 _MARKED = re.compile(r"^[+-]?\d+([.,'’\s]\d+)+$")  # 1,234.5 or 1 234,5
@@ -65,7 +67,7 @@ def mark_missing(
     where they stand far outside the channel's other values; an empty list turns the search off.
     """
     # fmax and fmin pass over NaN, make no array on the way, and tell in one look that most channels are harmless
-    low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+    low, high = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
     if np.isinf(low) or np.isinf(high):
         row = int(np.flatnonzero(np.isinf(values))[0])
         raise DataError(
@@ -73,11 +75,13 @@ def mark_missing(
             "Replace it by a number, or leave it empty to say it was not observed."
         )
     findings: list[Finding] = []
-    for code in MISSING_CODES if missing_codes is None else missing_codes:
-        if not low <= code <= high:  # also where everything is NaN
+    searched = missing_codes is None
+    for code in MISSING_CODES if searched else missing_codes:
+        near = abs(code) * _ROUNDING
+        if not low - near <= code <= high + near:  # also where everything is NaN
             continue
-        hits = values == values.dtype.type(code)
-        if hits.any() and (missing_codes is not None or _stands_apart(values, hits, code)):
+        hits = _are(values, code) if searched else values == values.dtype.type(code)
+        if hits.any() and (not searched or _stands_apart(values, hits, code)):
             n, row = int(hits.sum()), int(hits.argmax())
             values = np.where(hits, values.dtype.type(np.nan), values)
             message = (
@@ -165,6 +169,12 @@ def _numbers_in_text(column: pa.ChunkedArray, name: str, source: str) -> tuple[p
     ]
 
 
+def _are(values: NDArray[np.floating], code: float) -> NDArray[np.bool_]:
+    """Which values are this code, as it is or as single precision has it."""
+    near = abs(code) * _ROUNDING
+    return (values >= np.float64(code - near)) & (values <= np.float64(code + near))
+
+
 def _stands_apart(values: NDArray[np.floating], hits: NDArray[np.bool_], code: float) -> bool:
     """Whether a code lies where no genuine value of the channel would.
 
@@ -172,7 +182,8 @@ def _stands_apart(values: NDArray[np.floating], hits: NDArray[np.bool_], code: f
     that otherwise never is, and larger than all of it. A positive code must also occur twice: one 9999 may be real.
     """
     others = values[~hits & ~np.isnan(values)]
-    others = others[~np.isin(others, np.array(MISSING_CODES, dtype=values.dtype))]  # one code must not hide another
+    for other in MISSING_CODES:  # one code must not hide another
+        others = others[~_are(others, other)]
     if others.size < _FEWEST or (0 < code < 1e15 and hits.sum() < 2):
         return False
     low, quarter, three_quarters, high = (float(q) for q in np.quantile(others, [0, 0.25, 0.75, 1]))

@@ -1,8 +1,8 @@
-"""Forecasts as the kind of table that came in."""
+"""Answers on their way out: whether they are numbers at all, and forecasts as the kind of table that came in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,26 @@ from prismts.data.tables import TableKind, to_table
 from prismts.errors import DataError
 from prismts.evaluation.probabilistic import median_of
 
-__all__ = ["forecast_table"]
+__all__ = ["check_finite", "forecast_table", "free_name"]
+
+
+def check_finite(answers: Iterable[NDArray[np.floating]], data: Collection, *, first: int = 0) -> None:
+    """Refuse answers, one for each series of ``data`` from the ``first`` on, that are no finite numbers.
+
+    Raises:
+        DataError: one is not, which values far outside single precision lead to.
+    """
+    for i, answer in enumerate(answers, first):
+        if np.isfinite(answer).all():
+            continue
+        values = data[i].values
+        channel, step = np.unravel_index(int(np.nan_to_num(np.abs(values)).argmax()), values.shape)
+        where = f" of series {data.names[i]!r}" if len(data) > 1 else ""
+        raise DataError(
+            f"The model's answer to these data is no finite number. Their largest value is "
+            f"{values[channel, step]:g}, in channel {data.channels[int(channel)]!r}{where}: check its unit, or leave "
+            "out (NaN, null) what was not observed."
+        )
 
 
 def forecast_table(

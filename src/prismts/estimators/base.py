@@ -181,6 +181,15 @@ class Estimator(BaseEstimator):
         if n is not None and (not isinstance(n, Integral) or n is True or n < 1):
             raise SettingsError(f"n_members counts the networks whose mean is the answer, at least 1, but got {n!r}.")
 
+    def _check_places(self) -> None:
+        """Refuse settings that are no names with values, and a place for checkpoints that is a file."""
+        for name in ("model_settings", "fit_settings"):
+            value: Any = getattr(self, name, None)
+            if value is not None and not isinstance(value, Mapping):
+                raise SettingsError(f"{name} are names with values, such as {{'name': 3}}, but got {value!r}.")
+        if self.run_folder is not None and Path(self.run_folder).is_file():
+            raise SettingsError(f"run_folder={str(self.run_folder)!r} is a file. Name a folder to keep checkpoints in.")
+
     def _seed(self, member: int) -> int:
         return expect_seed(self.random_state, "random_state") + 10_007 * member
 
@@ -263,6 +272,7 @@ def _or_as_before(fit: Callable[..., Any]) -> Callable[..., Any]:
     def whole(self: Any, *args: Any, **kwargs: Any) -> Any:
         self._seed(0)  # whatever it is drawn for later, a seed that cannot be one is told before all else
         self._check_members()
+        self._check_places()
         before = self.__dict__.copy()
         try:
             return fit(self, *args, **kwargs)

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from prismts.analysis.proposal import Proposal, propose_cases
 from prismts.cases import Cases, scaler_of_cases
 from prismts.data.layout import Duplicates
-from prismts.data.readers import read
+from prismts.data.readers import columns_of, read
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.errors import DataError, SettingsError, ShapeError
+from prismts.estimators.answer import check_finite
 from prismts.estimators.base import Estimator, joined, on_device
 from prismts.estimators.case_recipes import CaseRecipe, find_case_recipe, fit_for, patched
 from prismts.estimators.labels import read_labeled
@@ -93,6 +94,8 @@ class Classifier(ClassifierMixin, Estimator):
             come last, and only their networks are kept.
         n_channels_, channels_, n_timepoints_: what was learned from; ``n_timepoints_`` is the longest case.
     """
+
+    _bound = ("model", "setting", "model_settings", "class_weight")
 
     def __init__(
         self,
@@ -222,10 +225,12 @@ class Classifier(ClassifierMixin, Estimator):
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The probability of every class for each case: [n, K], in the order of ``classes_``."""
         self._check_fitted()
-        cases = Cases(self._like_training(X), scaler=self.scaler_)
+        data = self._like_training(X)
         if self._inference is None:
             self._inference = on_device(self.model_)
-        return self._score(self._inference, cases).double().softmax(1).numpy()
+        found = self._score(self._inference, Cases(data, scaler=self.scaler_)).double().softmax(1).numpy()
+        check_finite(found, data)
+        return found
 
     def names_of(self, X: Any) -> list[str]:
         """What the cases are called, in the order of the answers: their number, or the name of their series."""
@@ -250,12 +255,16 @@ class Classifier(ClassifierMixin, Estimator):
         """Accuracy and its like over labeled cases."""
         began = clock.perf_counter()
         self._check_fitted()
-        data, labels = self._labeled(X, y, empty_channels=True)
-        if y is None and self.classes_.dtype.kind == "U" and labels.dtype.kind in "iu":
-            labels = labels.astype(str)  # a file that holds 10 and 11 alone, of classes 01 to 12
+        data, labels = self._truth(X, y)
         measures = classification_scores(labels, self.predict_proba(data), self.classes_)
         seconds = clock.perf_counter() - began
         return Scores(measures, len(labels), seconds, data=data.name, data_hash=data_hash(data), counted="cases")
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The share of cases whose class is told rightly, as scikit-learn asks for it."""
+        self._check_fitted()
+        data, labels = self._truth(X, y)
+        return float(np.average(self.predict(data) == labels, weights=sample_weight))
 
     @property
     def members_(self) -> Sequence[nn.Module]:
@@ -311,6 +320,11 @@ class Classifier(ClassifierMixin, Estimator):
     # ---- inside
 
     def _labeled(self, X: Any, y: Any, *, empty_channels: bool = False) -> tuple[Collection, NDArray[Any]]:
+        table = None if y is None or self.label is None else columns_of(X, self.time, self.series)
+        if table is not None and str(self.label) in table[0].kinds:
+            raise SettingsError(
+                f"label={self.label!r} names the column of the labels, but y brings labels too. Leave one of them out."
+            )
         data = self.read_(
             X, labeled=y is None, empty_channels=empty_channels, n_labels=None if y is None else np.size(y)
         )
@@ -329,6 +343,19 @@ class Classifier(ClassifierMixin, Estimator):
         if missing:
             raise DataError(
                 f"Case {missing[0]} has no label ({len(missing)} of {len(labels)} have none). Leave it out."
+            )
+        return data, labels
+
+    def _truth(self, X: Any, y: Any) -> tuple[Collection, NDArray[Any]]:
+        """New cases, and their labels in the type of those that were learned."""
+        data, labels = self._labeled(X, y, empty_channels=True)
+        if y is None and self.classes_.dtype.kind == "U" and labels.dtype.kind in "iu":
+            labels = labels.astype(str)  # a file that holds 10 and 11 alone, of classes 01 to 12
+        told, known = labels[0], self.classes_[0]
+        if isinstance(told, str) != isinstance(known, str):
+            raise DataError(
+                f"This classifier learned classes such as {self.classes_.tolist()[0]!r}, but these labels are such as "
+                f"{labels.tolist()[0]!r}: text and numbers are never equal. Pass labels of the type of training."
             )
         return data, labels
 

@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 
 from prismts.data.bridging import bridged
 from prismts.data.scaling import StandardScaler
+from prismts.data.series import Collection, Series
 from prismts.errors import DataError, ShapeError
+from prismts.estimators.answer import check_finite
+from prismts.estimators.growing import GrowingTimes
 from prismts.estimators.panel import Array, Panel
 from prismts.evaluation.thresholds import Event, Threshold, events
 
 __all__ = ["DetectStream"]
+
+_MOST_MISSING = 100_000  # steps between two updates, each of which is judged
+_TELLING = 3  # rows that tell their frequency
 
 
 class DetectStream:
@@ -27,15 +33,31 @@ class DetectStream:
 
     Args:
         panel: the judges of a detector, which have learned.
+        channels: their names.
         scaler: of its channels.
         threshold: of its scores.
-        read: values [C, n] of anything else than an array: a table, a path, a ``Series``.
+        read: one series of anything else than an array: a table, a path, a ``Series``; on the steps of a frequency,
+            where it gets one.
+        frequency: of rows that bring times; where None, that of the first ones, if there are three or more.
     """
 
     def __init__(
-        self, panel: Panel, scaler: StandardScaler, threshold: Threshold, read: Callable[[Any], NDArray]
+        self,
+        panel: Panel,
+        channels: tuple[str, ...],
+        scaler: StandardScaler,
+        threshold: Threshold,
+        read: Callable[[Any, str | None], Series],
+        frequency: str | None = None,
     ) -> None:
-        self._panel, self._scaler, self._threshold, self._read = panel, scaler, threshold, read
+        self._panel, self._channels, self._scaler, self._threshold, self._read = (
+            panel,
+            channels,
+            scaler,
+            threshold,
+            read,
+        )
+        self._grown = GrowingTimes(frequency, _MOST_MISSING)
         self._values = np.zeros((panel.n_channels, 0))  # [C, T] scaled
         self.scores: Array = np.zeros(0)  # [T]
         self.n_final = 0  # steps whose score will not change
@@ -56,9 +78,15 @@ class DetectStream:
     def update(self, new_rows: Any) -> Array:
         """Read new rows, and return their scores [n_new], which may be provisional.
 
-        ``new_rows`` is an array [n_channels, n_new], one row of values [n_channels], or a table.
+        ``new_rows`` is an array [n_channels, n_new], one row of values [n_channels], or a table. Rows that bring times
+        come in their order, each once; steps that are missing before or between them count as rows in which nothing was
+        observed, and get scores too.
+
+        Raises:
+            DataError: rows do not follow those before, or their scores are no finite numbers. The stream stays as it
+                was.
         """
-        n_channels = self._panel.n_channels
+        n_channels, times, frequency = self._panel.n_channels, None, self._grown.frequency
         if isinstance(new_rows, np.ndarray | list | tuple) and np.ndim(new_rows) == 1:
             rows = np.asarray(new_rows, dtype=np.float64)[:, None]
             if len(rows) != n_channels:
@@ -74,15 +102,26 @@ class DetectStream:
                     "comes first, pass rows.T."
                 )
         else:
-            rows = self._read(new_rows)
+            series = self._read(new_rows, self._grown.frequency)
+            rows, times = series.values, series.timestamps
+            if frequency is None and len(series) >= _TELLING:
+                frequency = series.frequency
         if np.isinf(rows).any():
             raise DataError("New rows hold an infinite value. Replace it by a number, or by NaN: not observed.")
-        old = len(self)
-        new = self._scaler.transform(rows.astype(np.float64))
-        self._values = np.concatenate([self._values, new], axis=1)
-        self.scores = np.concatenate([self.scores, np.zeros(new.shape[1])])
-        if new.shape[1]:
-            self._judge_anew()
+        rows, times = self._grown.following(rows, times, frequency)
+        old, before = len(self), (self._values, self.scores, self.n_final)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused in words
+            new = self._scaler.transform(rows.astype(np.float64))
+            self._values = np.concatenate([self._values, new], axis=1)
+            self.scores = np.concatenate([self.scores, np.zeros(new.shape[1])])
+            try:
+                if new.shape[1]:
+                    self._judge_anew()
+                check_finite([self.scores], Collection.of(Series(rows, self._channels)))
+            except BaseException:
+                self._values, self.scores, self.n_final = before
+                raise
+        self._grown.keep(rows.shape[1], times, frequency)
         return self.scores[old:]
 
     def events(self, *, merge_gap: int = 0) -> list[Event]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -21,11 +21,11 @@ from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders
 from prismts.data.tables import TableKind, to_table
 from prismts.errors import DataError, SettingsError, ShapeError, unknown_name
-from prismts.estimators.answer import free_name
+from prismts.estimators.answer import check_finite, free_name
 from prismts.estimators.base import Estimator, joined, refuse_given
 from prismts.estimators.detect_recipes import DetectRecipe, find_detect_recipe
 from prismts.estimators.detect_stream import DetectStream
-from prismts.estimators.match import reordered
+from prismts.estimators.match import in_steps_of, reordered
 from prismts.estimators.panel import Array, Panel
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.thresholds import (
@@ -55,6 +55,7 @@ _HELD_OUT = 100  # steps that a validation part needs, or scores are put on one 
 _SHORTEST = 16  # steps of training
 _TOO_SMALL = 0.01  # standard deviations of all series together that the channels of one may move by
 _FOLDS = 5  # blocks of training, each judged for the threshold by closed forms that have learned the others
+_OTHER_STEPS = "Bring them to steps of that length first, or fit a detector on such data."
 _BLOCKS = (4, 8)  # parts of a window that are hidden in turn, and the steps of one block
 
 
@@ -86,6 +87,8 @@ class AnomalyDetector(Estimator):
     fit takes the highest scores for suspects. Data may be a table (wide, or long with ``series``), a path to one, a
     ``Series``, a ``Collection``, or an array [n_channels, n_timepoints] or [n_cases, n_channels, n_timepoints]. NaN
     means not observed: such a point is never judged by the networks, and the closed forms read a straight line there.
+    Only training looks for codes of missing values, such as -9999 (see ``prismts.read``): what is scored is read as it
+    is, since a value far outside all others is what a detector is asked about.
     Of several series one detector is learned, on one scale for all; the closed forms read them end to end. Series that
     hardly move beside the distances between them are refused: each needs a detector of its own.
 
@@ -114,12 +117,15 @@ class AnomalyDetector(Estimator):
     Attributes:
         threshold_: a ``Threshold``; its ``words`` say how it was found, and what stood against the tail fit.
         period_, context_length_, delay_: in steps.
+        channels_, n_channels_, frequency_: what was learned from.
         model_: the trained networks by name, none for a baseline.
         judges_, networks_: the names of all judges with their weights, and which of them are networks.
         panel_: the judges with what they learned and their scales, a ``Panel``.
         calibrated_on_: which steps the scales and the threshold come from, in words.
         fit_results_: losses by epoch of each network.
     """
+
+    _bound = ("model", "setting", "context_length", "score", "threshold", "false_alarm_rate", "model_settings")
 
     def __init__(
         self,
@@ -172,6 +178,7 @@ class AnomalyDetector(Estimator):
         known, ends = _split(read, validation)
         self._check_training(known, ends)
         self.channels_, self.n_channels_, self.recipe_ = known.channels, known.n_channels, recipe
+        self.frequency_ = known.frequency
         self.networks_ = self._networks()
         self.scaler_, self.still_ = _scaler_of(known, ends), _still(known)
         train = [self._scaled(case) for case in known]
@@ -210,11 +217,12 @@ class AnomalyDetector(Estimator):
     def score_samples(self, data: Any) -> Any:
         """How unusual each step is: [n_timepoints], or a list of such for several series. Always finite.
 
-        0 is usual, higher is more unusual. A step on which no judge has a verdict gets 0.
+        0 is usual, higher is more unusual. A step on which no judge has a verdict gets 0. Values so large that no score
+        of them is finite are refused, with their channel.
         """
         self._check_fitted()
         read, _, single = self._read_like_training(data)
-        scores = [self._score(self._scaled(case), case.name) for case in read]
+        scores = [scores for _, _, scores in self._judged(read)]
         return scores[0] if single else scores
 
     def contributions(self, data: Any) -> Any:
@@ -226,10 +234,7 @@ class AnomalyDetector(Estimator):
         """
         self._check_fitted()
         read, _, single = self._read_like_training(data)
-        found: list[Array] = []
-        for case in read:
-            x = self._scaled(case)
-            found.append(self._blame(x, self._judged(x, case.name)))
+        found = [self._blame(x, judged) for x, judged, _ in self._judged(read)]
         return found[0] if single else found
 
     def predict(self, data: Any) -> Any:
@@ -239,7 +244,7 @@ class AnomalyDetector(Estimator):
         """
         self._check_fitted()
         read, kind, single = self._read_like_training(data)
-        scores = [self._score(self._scaled(case), case.name) for case in read]
+        scores = [scores for _, _, scores in self._judged(read)]
         if kind.backend == "array" or isinstance(data, Series | Collection):
             alarms = [self.threshold_.alarms(one).astype(np.int64) for one in scores]
             return alarms[0] if single else alarms
@@ -253,10 +258,7 @@ class AnomalyDetector(Estimator):
         self._check_fitted()
         read, _, single = self._read_like_training(data)
         found: list[list[Event]] = []
-        for case in read:
-            x = self._scaled(case)
-            judged = self._judged(x, case.name)
-            scores = self.panel_.combined(judged)
+        for x, judged, scores in self._judged(read):
             alarms = self.threshold_.alarms(scores)
             blame = self._blame(x, judged) if alarms.any() else None
             found.append(events(alarms, scores, blame, self.channels_ if blame is not None else None,
@@ -266,7 +268,10 @@ class AnomalyDetector(Estimator):
     def stream(self) -> DetectStream:
         """Follow a new series that grows: see ``DetectStream``. Several may run beside each other."""
         self._check_fitted()
-        return DetectStream(self.panel_, self.scaler_, self.threshold_, self._new_rows)
+        return DetectStream(
+            self.panel_, self.channels_, self.scaler_, self.threshold_, self._new_rows,
+            self.frequency or self.frequency_,
+        )  # fmt: skip
 
     def update(self, new_rows: Any) -> Array:
         """Scores of new rows of this detector's own stream: [n_new]; a new ``fit`` begins a new one."""
@@ -295,8 +300,9 @@ class AnomalyDetector(Estimator):
 
     def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         fitted = {
-            "channels": list(self.channels_), "period": self.period_, "context_length": self.context_length_,
-            "calibrated_on": self.calibrated_on_, "data_hash": self.data_hash_, "threshold": asdict(self.threshold_),
+            "channels": list(self.channels_), "frequency": self.frequency_, "period": self.period_,
+            "context_length": self.context_length_, "calibrated_on": self.calibrated_on_, "data_hash": self.data_hash_,
+            "threshold": asdict(self.threshold_),
             "fit_results": {name: asdict(result) for name, result in self.fit_results_.items()},
             "recipe": asdict(self.recipe_),
             "guarded": {name: [list(scale.guarded) for scale in scales] for name, scales in self.panel_.scales.items()},
@@ -319,6 +325,7 @@ class AnomalyDetector(Estimator):
         self.recipe_ = DetectRecipe(**recipe)
         self.networks_ = self._networks()
         self.channels_, self.n_channels_ = tuple(fitted["channels"]), len(fitted["channels"])
+        self.frequency_ = fitted.get("frequency")  # folders of before lack it
         self.period_, self.context_length_ = fitted["period"], fitted["context_length"]
         self.calibrated_on_, self.data_hash_ = fitted["calibrated_on"], fitted["data_hash"]
         self.threshold_ = Threshold(**fitted["threshold"])
@@ -394,26 +401,39 @@ class AnomalyDetector(Estimator):
                 "no telling what is usual. Pass a training part in which something happens."
             )
 
-    def _read(self, data: Any, *, empty_channels: bool = False) -> tuple[Collection, TableKind, bool]:
+    def _read(
+        self,
+        data: Any,
+        *,
+        empty_channels: bool = False,
+        missing_codes: Sequence[float] | None = None,
+        frequency: str | None = None,
+    ) -> tuple[Collection, TableKind, bool]:
         """The data, what kind of table they were, and whether they are one series that stands alone."""
         read, kind = read_with_kind(
-            data, time=self.time, series=self.series, values=self.values, frequency=self.frequency,
-            empty_channels="keep" if empty_channels else "refuse",
+            data, time=self.time, series=self.series, values=self.values, frequency=frequency or self.frequency,
+            empty_channels="keep" if empty_channels else "refuse", missing_codes=missing_codes,
         )  # fmt: skip
         return (Collection.of(read), kind, True) if isinstance(read, Series) else (read, kind, False)
 
-    def _read_like_training(self, data: Any) -> tuple[Collection, TableKind, bool]:
-        read, kind, single = self._read_new(data)
+    def _read_like_training(self, data: Any, *, frequency: str | None = None) -> tuple[Collection, TableKind, bool]:
+        read, kind, single = self._read_new(
+            data, missing_codes=(), frequency=frequency
+        )  # what stands far outside is what is asked about
         if read.n_channels != self.n_channels_ and all(name.startswith("channel_") for name in read.channels):
             hint = " If time is the first axis, pass its transpose." if read.n_channels > 4 * self.n_channels_ else ""
             raise ShapeError(
                 f"This detector learned {self.n_channels_} channels and reads [channel={self.n_channels_}, time], but "
                 f"these data have {read.n_channels} channels.{hint}"
             )
-        return reordered(read, self.channels_, "detection"), kind, single
+        read = reordered(read, self.channels_, "detection")
+        return in_steps_of(read, self.frequency_, _OTHER_STEPS), kind, single
 
-    def _new_rows(self, data: Any) -> NDArray:
-        return self._read_like_training(data)[0].values
+    def _new_rows(self, data: Any, frequency: str | None) -> Series:
+        read, _, _ = self._read_like_training(data, frequency=frequency)
+        if len(read) > 1:
+            raise DataError(f"New rows of a stream are of one series, but got {len(read)}. Call stream() for each.")
+        return read[0]
 
     def _scaled(self, case: Series) -> Array:
         return self.scaler_.transform(case.values.astype(np.float64))
@@ -518,18 +538,21 @@ class AnomalyDetector(Estimator):
 
     # ---- inside: judging
 
-    def _judged(self, x: Array, name: str) -> dict[str, Array]:
-        """Every judge's verdict on scaled values [C, T], where they are enough for one."""
+    def _judged(self, data: Collection) -> Iterator[tuple[Array, dict[str, Array], Array]]:
+        """Of each series, scaled values [C, T], every judge's verdict on them, and scores [T]."""
         shortest = self.panel_.shortest
-        if x.shape[1] < shortest:
-            raise DataError(
-                f"Series {name!r} has {x.shape[1]} steps, but this detector reads windows of {shortest} at least. Pass "
-                "a longer series, or fit with a shorter context_length."
-            )
-        return self.panel_.judged(x)
-
-    def _score(self, x: Array, name: str) -> Array:
-        return self.panel_.combined(self._judged(x, name))
+        for i, case in enumerate(data):
+            if len(case) < shortest:
+                raise DataError(
+                    f"Series {case.name!r} has {len(case)} steps, but this detector reads windows of {shortest} at "
+                    "least. Pass a longer series, or fit with a shorter context_length."
+                )
+            with np.errstate(over="ignore", invalid="ignore"):  # refused in words below
+                x = self._scaled(case)
+                judged = self.panel_.judged(x)
+                scores = self.panel_.combined(judged)
+            check_finite([scores], data, first=i)
+            yield x, judged, scores
 
     def _blame(self, x: Array, judged: Mapping[str, Array]) -> Array:
         return self._blaming_the_still(self.panel_.by_channel(judged), x)

@@ -20,6 +20,7 @@ from prismts.data.readers import read
 from prismts.data.scaling import StandardScaler
 from prismts.data.series import Collection, Series
 from prismts.errors import DataError, SettingsError, ShapeError, unknown_name
+from prismts.estimators.answer import check_finite
 from prismts.estimators.base import Estimator, joined, on_device
 from prismts.estimators.match import reordered
 from prismts.evaluation.protocols import data_hash
@@ -74,7 +75,7 @@ class Embedder(TransformerMixin, Estimator):
         n_features_: d.
     """
 
-    _bound = ("pooling", "channels")
+    _bound = ("model", "context_length", "pooling", "channels", "model_settings")
 
     def __init__(
         self,
@@ -181,6 +182,7 @@ class Embedder(TransformerMixin, Estimator):
         tokens = torch.cat(answers).numpy()[order]  # [n, C, d]
         levels = (_statistics(scaler) - self.level_) / self.spread_  # [n, C, 2]
         vectors = np.concatenate([tokens, levels], axis=2).astype(np.float32)
+        check_finite(vectors, data)
         if self.channels == "apart":
             return vectors.reshape(len(vectors), -1)
         return np.concatenate([vectors.mean(1), vectors.max(1)], axis=1)

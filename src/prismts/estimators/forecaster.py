@@ -24,7 +24,7 @@ from prismts.data.series import Collection, Finding, Series
 from prismts.data.splits import Borders
 from prismts.data.tables import TableKind
 from prismts.errors import DataError, SettingsError
-from prismts.estimators.answer import forecast_table
+from prismts.estimators.answer import check_finite, forecast_table
 from prismts.estimators.base import Estimator, joined, on_device, weights_hash
 from prismts.estimators.conformal import conformal_offsets
 from prismts.estimators.forecast_arguments import check_forecaster
@@ -132,7 +132,7 @@ class Forecaster(Estimator):
             training nor validation has read.
     """
 
-    _bound = ("model", "context_length", "horizon", "quantiles", "head", "times")
+    _bound = ("model", "setting", "context_length", "horizon", "quantiles", "line", "head", "times", "model_settings")
 
     def __init__(
         self,
@@ -272,6 +272,7 @@ class Forecaster(Estimator):
         told = self._forecasts(windows, numbered=timed or data is None, horizon=horizon)
         parts = [self._own_units(forecast[..., :horizon], scaler, batch, collection.values) for batch, forecast in told]
         forecast = np.concatenate(parts)  # [n, (Q), C, H]
+        check_finite(forecast, collection)
         if kind.backend == "array":
             return forecast[0] if self._single(collection, data) else forecast
         levels = None if self.quantiles is None else [float(q) for q in self.quantiles]

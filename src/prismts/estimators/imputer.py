@@ -22,9 +22,9 @@ from prismts.data.series import Collection, Series, storage_dtype
 from prismts.data.splits import Borders
 from prismts.data.tables import TableKind, is_frame, to_table
 from prismts.errors import DataError, SettingsError, unknown_name
-from prismts.estimators.answer import free_name
+from prismts.estimators.answer import check_finite, free_name
 from prismts.estimators.base import Estimator, joined, on_device
-from prismts.estimators.match import reordered, scaler_for
+from prismts.estimators.match import in_steps_of, reordered, scaler_for
 from prismts.estimators.parts import parts_of
 from prismts.evaluation.protocols import data_hash
 from prismts.evaluation.scores import Scores
@@ -108,10 +108,10 @@ class Imputer(Estimator):
         model_: the trained network, or the ``Ensemble`` of them.
         scaler_: fitted on the training part.
         fit_result_: best epoch and losses by epoch of the first network, seconds of all.
-        n_channels_, channels_: what was learned from.
+        n_channels_, channels_, frequency_: what was learned from.
     """
 
-    _bound = ("context_length",)
+    _bound = ("model", "setting", "context_length", "model_settings")
 
     def __init__(
         self,
@@ -186,6 +186,7 @@ class Imputer(Estimator):
         self.fit_result_ = replace(results[0], seconds=sum(result.seconds for result in results))
         self.recipe_, self.scaler_, self.series_names_ = recipe, scaler, collection.names
         self.channels_, self.n_channels_ = collection.channels, collection.n_channels
+        self.frequency_ = collection.frequency
         self.n_windows_ = {"train": len(train), "validation": 0 if check is None else len(check)}
         self.data_hash_ = digest
         self._inference: nn.Module | None = None
@@ -210,8 +211,9 @@ class Imputer(Estimator):
         """
         self._check_fitted()
         read, kind = self._read_new(data, exact=True)
-        collection = reordered(read, self.channels_, "transform")
+        collection = self._like_training(read, "transform")
         filled = self._filled(_as_stored(data, collection))
+        check_finite(np.split(filled, collection.offsets[1:-1], axis=1), collection)
         filled = np.where(np.isnan(collection.values), filled, collection.values)
         if collection.channels != read.channels and set(collection.channels) == set(read.channels):
             filled = filled[[self.channels_.index(name) for name in read.channels]]
@@ -232,7 +234,7 @@ class Imputer(Estimator):
         """
         self._check_fitted()
         began = clock.perf_counter()
-        collection = reordered(self._read_new(data, empty_channels=False)[0], self.channels_, "evaluate_removed")
+        collection = self._like_training(self._read_new(data, empty_channels=False)[0], "evaluate_removed")
         hide, generator = _hide(kind, share, length), torch.Generator().manual_seed(expect_seed(seed))
         hidden = np.zeros(collection.values.shape, dtype=bool)  # [C, total]
         for begin, end in zip(collection.offsets[:-1], collection.offsets[1:], strict=True):
@@ -272,7 +274,7 @@ class Imputer(Estimator):
         """
         self._check_fitted()
         began = clock.perf_counter()
-        collection = reordered(self._read_new(data, empty_channels=False)[0], self.channels_, "evaluate_windows")
+        collection = self._like_training(self._read_new(data, empty_channels=False)[0], "evaluate_windows")
         scaler = scaler_for(collection, self.scaler_, self.series_names_, may_be_empty=True)
         windows = Windows(collection, self.context_length, 0, scaler=scaler, begin=begin, end=end, stride=stride)
         task, sums = Reconstruct(_hide(kind, share, length), seed=expect_seed(seed)), _ErrorSums()
@@ -291,7 +293,7 @@ class Imputer(Estimator):
     def _to_save(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         fitted = {
             "channels": list(self.channels_), "series_names": list(self.series_names_), "n_windows": self.n_windows_,
-            "fit_result": asdict(self.fit_result_), "data_hash": self.data_hash_,
+            "fit_result": asdict(self.fit_result_), "data_hash": self.data_hash_, "frequency": self.frequency_,
             "recipe": {**asdict(replace(self.recipe_, model={})), "model": dict(self.recipe_.model)},
         }  # fmt: skip
         return fitted, {"scaler.mean": self.scaler_.mean, "scaler.scale": self.scaler_.scale}
@@ -302,6 +304,7 @@ class Imputer(Estimator):
         recipe["masks"] = None if recipe["masks"] is None else tuple(recipe["masks"])
         self.recipe_ = ImputeRecipe(**recipe)
         self.channels_, self.n_channels_ = tuple(fitted["channels"]), len(fitted["channels"])
+        self.frequency_ = fitted.get("frequency")  # folders of before lack it
         self.series_names_, self.n_windows_ = tuple(fitted["series_names"]), fitted["n_windows"]
         self.fit_result_, self.data_hash_ = FitResult(**fitted["fit_result"]), fitted["data_hash"]
         self.scaler_ = StandardScaler(arrays["scaler.mean"], arrays["scaler.scale"])
@@ -310,6 +313,10 @@ class Imputer(Estimator):
         self._inference = None
 
     # ---- inside
+
+    def _like_training(self, data: Collection, what: str) -> Collection:
+        remedy = "Bring them to steps of that length first, or fit an imputer on such data."
+        return in_steps_of(reordered(data, self.channels_, what), self.frequency_, remedy)
 
     def _read(self, data: Any, *, empty_channels: bool = False, exact: bool = False) -> tuple[Collection, TableKind]:
         if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], TableKind):  # as read_with_kind gives it

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -56,6 +56,11 @@ def fit_many(
 
     An estimator with a ``run_folder`` of its own resumes there, as in ``fit``.
     """
+    if isinstance(estimators, Estimator) or not isinstance(estimators, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SettingsError(
+            f"fit_many fits several estimators, such as [Forecaster(random_state=0), Forecaster(random_state=1)], but "
+            f"got {estimators!r}."
+        )
     estimators = list(estimators)
     if how not in get_args(How):
         raise unknown_name("way to fit many", how, get_args(How))

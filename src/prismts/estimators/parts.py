@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from prismts.data.series import Collection
 from prismts.data.splits import Borders
 from prismts.errors import DataError, SettingsError
-from prismts.estimators.match import reordered
+from prismts.estimators.match import in_steps_of, reordered
 
 __all__ = ["Parts", "parts_of"]
 
@@ -59,7 +59,9 @@ def parts_of(
     if validation is None or (isinstance(validation, float) and not validation):
         return Parts(lengths, lengths, None)
     if not isinstance(validation, float):
-        return Parts(lengths, lengths, reordered(read(validation), data.channels, "validation"))
+        held_out = reordered(read(validation), data.channels, "validation")
+        remedy = "Validate on data of that step, or give a fraction."
+        return Parts(lengths, lengths, in_steps_of(held_out, data.frequency, remedy))
     ends = lengths - np.round(data.lengths * validation).astype(np.int64)
     if not (lengths - ends >= horizon).any():
         raise DataError(

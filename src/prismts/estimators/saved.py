@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def write_folder(
     path = Path(path)
     if path.exists() and (path.is_file() or (any(path.iterdir()) and not _is_ours(path))):
         raise SavedModelError(f"{path} exists and is no model folder of PrismTS. Save to another place.")
-    with whole_folder(path) as partial:
+    with _in_words(path), whole_folder(path) as partial:
         save_file(
             {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, partial / _WEIGHTS
         )
@@ -62,14 +63,24 @@ def write_folder(
         )
 
 
+@contextlib.contextmanager
+def _in_words(path: Path) -> Generator[None]:
+    """What the system says of a folder that cannot be written, by the name that was asked for."""
+    try:
+        yield
+    except OSError as error:
+        raise SavedModelError(
+            f"{path} cannot be written ({error.strerror or error}). Save to another place."
+        ) from error
+
+
 def read_folder(path: Path | str) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, NDArray]]:
     """Config, weights and arrays of a model folder.
 
     Raises:
         SavedModelError: the folder is missing, foreign, altered, incomplete, or of a newer format.
     """
-    path = Path(path)
-    config = read_config(path)
+    config, path = read_config(path), Path(path)
     for name, expected in config["sha256"].items():
         if not (path / name).is_file():
             raise SavedModelError(f"{path} lacks the file {name}. Save the model again, or copy the whole folder.")
@@ -86,6 +97,8 @@ def read_folder(path: Path | str) -> tuple[dict[str, Any], dict[str, torch.Tenso
 
 def read_config(path: Path | str) -> dict[str, Any]:
     """The checked ``config.json`` of a model folder."""
+    if not isinstance(path, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SavedModelError(f"A model folder is named by a path, but got {path!r}. Pass the one that save wrote.")
     path = Path(path)
     recover(path)
     if not path.is_dir():

@@ -14,14 +14,16 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from prismts.data.catalog import load_dataset
+from prismts.data.readers import read
 from prismts.data.series import Collection, Series
 from prismts.data.splits import Borders, by_fraction
-from prismts.errors import DataError, unknown_name
+from prismts.errors import DataError, SettingsError, unknown_name
 from prismts.evaluation.detection import detection_scores
 from prismts.evaluation.detection_vus import vus_buffer
 from prismts.evaluation.scores import Scores
@@ -54,12 +56,7 @@ class Estimator(Protocol):
 
 
 def evaluate(
-    estimator: Any,
-    data: str | Series | Collection,
-    *,
-    protocol: str = "honest",
-    seed: int | None = 0,
-    borders: Borders | None = None,
+    estimator: Any, data: Any, *, protocol: str = "honest", seed: int | None = 0, borders: Borders | None = None
 ) -> Scores:
     """Fit a copy of the estimator on the training part of a data set, and score it on the test part.
 
@@ -68,13 +65,18 @@ def evaluate(
 
     Args:
         estimator: unfitted, or fitted: a copy with the same arguments is fitted anew.
-        data: a name of the catalog, a series, or a collection of labeled cases with official parts.
+        data: a name of the catalog; a series, or a collection of labeled cases with official parts; or what
+            ``prismts.read`` takes: a path, a table, an array.
         protocol: "honest" or "published".
         seed: replaces ``random_state``; None leaves it.
         borders: of train, validation and test of a series; its official ones, or else 70/10/20.
     """
     _known(protocol)
-    found = load_dataset(data) if isinstance(data, str) else data
+    if not hasattr(estimator, "get_params") or isinstance(estimator, type):
+        raise SettingsError(
+            f"evaluate fits a copy of an estimator, such as prismts.Forecaster(model='ridge'), but got {estimator!r}."
+        )
+    found = _read(estimator, data)
     fresh = estimator.__class__(**estimator.get_params(deep=False))
     if seed is not None:
         fresh.set_params(random_state=seed)
@@ -98,6 +100,16 @@ def evaluate(
             fresh.fit(found, validation=borders)
             scores = score(fresh, found, borders, protocol=protocol)
     return replace(scores, seconds=time.perf_counter() - began, seed=seed, protocol=protocol)
+
+
+def _read(estimator: Any, data: Any) -> Series | Collection:
+    """A data set by its name; anything else as the estimator reads it, a file before a data set of its name."""
+    if isinstance(data, Series | Collection):
+        return data
+    if isinstance(data, str) and not Path(data).expanduser().exists() and not Path(data).suffix:
+        return load_dataset(data)
+    how: dict[str, Any] = {name: getattr(estimator, name, None) for name in ("time", "series", "values", "frequency")}
+    return read(data, **how)
 
 
 def _classified(classifier: Any, data: Series | Collection, protocol: str) -> Scores:

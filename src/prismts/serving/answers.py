@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from prismts.data.series import Collection
 from prismts.data.tables import TableKind, to_table
-from prismts.errors import DataError
-from prismts.estimators.answer import forecast_table, free_name
+from prismts.estimators.answer import check_finite, forecast_table, free_name
 from prismts.evaluation.thresholds import Event, events
 from prismts.serving.bodies import Given
 from prismts.serving.refusals import Refused
@@ -91,7 +90,7 @@ def answer_of(given: Given, data: Collection, result: Any, facts: Facts, merge_g
     Raises:
         DataError: it is no finite number, which values far outside single precision lead to.
     """
-    _check_finite(result, data)
+    check_finite(_by_series(result, data, facts.task), data)  # ONNX Runtime does not check its own
     return _MAKERS[facts.task](given, data, result, facts, merge_gap)
 
 
@@ -216,16 +215,11 @@ _MAKERS: dict[str, Callable[[Given, Collection, Any, Facts, int], Answer]] = {
 }  # fmt: skip
 
 
-def _check_finite(result: Any, data: Collection) -> None:
-    arrays: list[Any] = [one.scores for one in result] if isinstance(result, list) else [result]
-    if all(bool(np.isfinite(one).all()) for one in arrays):
-        return
-    channel, step = np.unravel_index(int(np.nanargmax(np.abs(data.values))), data.values.shape)
-    raise DataError(
-        f"The model's answer to these data is no finite number. Their largest value is "
-        f"{data.values[channel, step]:g}, in channel {data.channels[int(channel)]!r}: check its unit, or send null "
-        "where nothing was observed."
-    )
+def _by_series(result: Any, data: Collection, task: str) -> Sequence[NDArray[np.floating]]:
+    """What the result says of each series."""
+    if task == "detect":
+        return [verdict.scores for verdict in result]
+    return np.split(result, data.offsets[1:-1], axis=1) if task == "impute" else result
 
 
 # ---- to bytes

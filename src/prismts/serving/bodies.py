@@ -122,6 +122,7 @@ class Reading:
     rows_are_cases: bool = False  # whether an array [., .] is [case, time] of one channel, not [channel, time]
     exact: bool = False  # whether values are given back, and so kept in double precision beside what the model reads
     local: bool | None = None  # whether times are read by the clock of their zone; None: as their rows say
+    missing_codes: tuple[float, ...] | None = None  # as ``prismts.read`` has them
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -258,9 +259,13 @@ def series_of(body: Body, how: Reading, limits: Limits) -> Given:
     with _in_words(body):
         whole = _parsed(body) if body.format == "json" else None
         if whole is not None and "values" in whole:
-            return _of_arrays(_arrays_of(whole["values"], limits), how, limits)
-        names = [] if how.series is None else [how.series]
-        return _of_table(_table(body, whole, limits, names), how, limits)
+            given = _of_arrays(_arrays_of(whole["values"], limits), how, limits)
+        else:
+            names = [] if how.series is None else [how.series]
+            given = _of_table(_table(body, whole, limits, names), how, limits)
+    if bool(np.isnan(given.data.values).all()):
+        raise DataError("Nothing was observed: every value is missing. Send data with a value at least.")
+    return given
 
 
 def rows_of(body: Body, how: Reading, limits: Limits) -> tuple[Series, TableKind]:
@@ -323,8 +328,9 @@ def _of_table(table: _Table, how: Reading, limits: Limits) -> Given:
         arrow = arrow.drop_columns([how.label])
     columns = columns_of_arrow(arrow, table.source, table.findings)
     options = Options(
-        how.time, how.series, how.values, how.frequency, how.duplicates, may_be_empty=True, exact=how.exact
-    )
+        how.time, how.series, how.values, how.frequency, how.duplicates, missing_codes=how.missing_codes,
+        may_be_empty=True, exact=how.exact,
+    )  # fmt: skip
     try:
         found, time, told = assemble(columns, options, "series")
     except DataError:
@@ -626,9 +632,9 @@ def _of_arrays(found: tuple[list[NDArray[np.float64]], bool], how: Reading, limi
     limits.check_columns(len(arrays[0]))
     same = len({x.shape for x in arrays}) == 1
     if single or same:
-        read = of_array(arrays[0] if single else np.stack(arrays), may_be_empty=True)
+        read = of_array(arrays[0] if single else np.stack(arrays), missing_codes=how.missing_codes, may_be_empty=True)
     else:
-        read = of_arrays(arrays, may_be_empty=True)
+        read = of_arrays(arrays, how.missing_codes, may_be_empty=True)
     data = Collection.of(read) if isinstance(read, Series) else read
     limits.check_rows(int(data.offsets[-1]))
     return Given(data=data, kind=TableKind("array"), single=single, arrays=tuple(arrays))

@@ -140,7 +140,7 @@ def _format(path: Path, format: str | None) -> Format:
 def _metadata(estimator: Any, graph: Graph) -> dict[str, Any]:
     """Everything a reader of the file has to know, as plain values; what a kind does not have is None."""
     title = (MODELS.get(getattr(estimator, "_architecture", estimator.model)) or DETECTORS[estimator.model]).title
-    empty = dict.fromkeys(("frequency", "context_length", "horizon", "quantiles", "classes", "threshold"))
+    empty = dict.fromkeys(("context_length", "horizon", "quantiles", "classes", "threshold"))
     trained_on = getattr(estimator, "channels_", None)
     n_channels = graph.inputs["values"].axes[1]
     numbered = [f"channel_{i}" for i in range(n_channels)] if isinstance(n_channels, int) else []
@@ -149,7 +149,8 @@ def _metadata(estimator: Any, graph: Graph) -> dict[str, Any]:
         "torch_version": torch.__version__, "name": f"{type(estimator).__name__}: {title}",
         "estimator": type(estimator).__name__, "model": estimator.model, "setting": getattr(estimator, "setting", None),
         "channels": numbered if trained_on is None else list(trained_on),
-        "data_hash": getattr(estimator, "data_hash_", None), "series_names": [], **empty, **graph.described(),
+        "frequency": getattr(estimator, "frequency_", None), "data_hash": getattr(estimator, "data_hash_", None),
+        "series_names": [], **empty, **graph.described(),
     }  # fmt: skip
 
 

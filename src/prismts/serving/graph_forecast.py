@@ -68,7 +68,7 @@ def forecast_graph(forecaster: Forecaster) -> Graph:
         outputs = {"quantiles": Port(axes, "float32", "the user's own", "one forecast for each level, rising")}
     facts: dict[str, Any] = {
         "context_length": length, "horizon": int(forecaster.horizon), "quantiles": levels,
-        "frequency": forecaster.frequency_, "series_names": list(forecaster.series_names_),
+        "series_names": list(forecaster.series_names_),
         "line": forecaster.line_, "network_share": forecaster.network_share_,
     }  # fmt: skip
     return Graph("forecast", ForecastGraph(forecaster).eval(), inputs, outputs, TimeRange(1), example, facts)

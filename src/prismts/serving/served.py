@@ -35,6 +35,7 @@ TASKS = {
     "impute": "imputer",
     "embed": "embedder",
 }
+_OF_SERIES = {"forecast": "predict", "impute": "transform", "detect": "detection"}  # where steps have a length
 _STRANGER = "a series that was not in training"
 _TASK_OF = {
     "Forecaster": "forecast",
@@ -286,12 +287,11 @@ def load_engines(paths: Sequence[Path | str], backend: Backend = "torch") -> dic
 
 
 def like_training(data: Collection, facts: Facts) -> Collection:
-    """The data with the channels in the order of training and its steps, as ``Forecaster.predict`` wants them."""
-    if facts.task == "impute":
-        return reordered(data, facts.channels, "transform")
-    if facts.task != "forecast":
+    """The data with the channels in the order of training and its steps, as the library wants them."""
+    if facts.task not in _OF_SERIES:
         return data
-    data = reordered(data, facts.channels, "predict")
+    if facts.task != "detect":  # whose library counts the channels itself
+        data = reordered(data, facts.channels, _OF_SERIES[facts.task])
     remedy = "Bring them to steps of that length first, or choose a model that learned such data."
     return in_steps_of(data, facts.frequency, remedy)
 
@@ -365,6 +365,7 @@ def _reading(params: dict[str, Any], task: str, channels: tuple[str, ...], any_c
         time=params.get("time"), series=params.get("series"), values=None if values is None else tuple(values),
         frequency=params.get("frequency"), label=params.get("label"), channels=() if any_channels else channels,
         rows_are_cases=task == "embed" or (task == "classify" and len(channels) == 1), exact=task == "impute",
+        missing_codes=() if task == "detect" else None,
     )  # fmt: skip
 
 

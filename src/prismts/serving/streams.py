@@ -9,14 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from pandas.tseries.frequencies import to_offset
-from pandas.tseries.offsets import Tick, Week
 
 from prismts.data.series import Collection, Series
 from prismts.data.tables import TableKind
 from prismts.errors import DataError, SettingsError
+from prismts.estimators.growing import GrowingTimes
 from prismts.estimators.match import reordered
 from prismts.serving.batching import Worker
 from prismts.serving.refusals import Refused
@@ -28,19 +26,25 @@ class Session:
     """One growing series: what it held so far, when, and its scores. Use it under its ``lock``."""
 
     def __init__(self, worker: Worker, stream: Any, frequency: str | None, max_rows: int, now: float) -> None:
-        if frequency is not None and not _runs_forward(frequency):
-            raise SettingsError(
-                f"frequency={frequency!r} is no length of time. Write it as in '15min', 'h', 'D' or 'MS'."
-            )
+        self.grown = GrowingTimes(frequency, max_rows)
         self.id = secrets.token_urlsafe(16)
-        self.worker, self.stream, self.frequency, self.max_rows = worker, stream, frequency, max_rows
+        self.worker, self.stream, self.max_rows = worker, stream, max_rows
         self.lock, self.used = asyncio.Lock(), now
-        self.times: NDArray[np.datetime64] | None = None  # [T] in UTC, or by the clock of their zone
         self.kind: TableKind | None = None  # how the last rows told their times
         self._precision = _precision(worker.engine.facts.levels)
 
     def __len__(self) -> int:
         return len(self.stream)
+
+    @property
+    def frequency(self) -> str | None:
+        """The step of its rows, where one is known."""
+        return self.grown.frequency
+
+    @property
+    def times(self) -> NDArray[np.datetime64] | None:
+        """When its rows were measured, if they tell: [T] in UTC, or by the clock of their zone."""
+        return self.grown.times
 
     def aligned(self, rows: Series) -> tuple[NDArray[np.float64], NDArray[np.datetime64] | None]:
         """New rows [C, n] in the order of the model, with the steps that are missing before them, and their times.
@@ -50,12 +54,7 @@ class Session:
         """
         facts = self.worker.engine.facts
         values = reordered(Collection.of(rows), facts.channels, "detection").values
-        times = rows.timestamps
-        if len(self) and (times is None) != (self.times is None):
-            had, has = ("had", "have none") if times is None else ("had none", "have some")
-            raise DataError(f"The rows before {had} times, but these {has}. Send all rows of a stream alike.")
-        if times is not None:
-            values, times = self._after_the_last(values, times)
+        values, times = self.grown.following(values, rows.timestamps, self.frequency)
         if len(self) + values.shape[1] > self.max_rows:
             raise DataError(
                 f"With these rows the stream would hold {len(self) + values.shape[1]:,}, but one may hold "
@@ -67,53 +66,8 @@ class Session:
         """Score rows that were aligned; the first step whose score is new or may have changed."""
         first = self.stream.n_final
         self.stream.update(values)
-        if times is not None:
-            self.times = times if self.times is None else np.concatenate([self.times, times])
+        self.grown.keep(values.shape[1], times, self.frequency)
         return first
-
-    def _after_the_last(
-        self, values: NDArray[np.floating], times: NDArray[np.datetime64]
-    ) -> tuple[NDArray[np.floating], NDArray[np.datetime64]]:
-        if (np.diff(times) <= np.timedelta64(0)).any():
-            raise DataError("The new rows do not come in order of time. Sort them.")
-        if self.times is None:
-            return values, times
-        last = self.times[-1]
-        if times[0] <= last:
-            raise DataError(
-                f"The new rows begin at {pd.Timestamp(times[0])}, but the stream already reaches {pd.Timestamp(last)}. "
-                "Send rows once, in order of time."
-            )
-        if self.frequency is None:
-            return values, times
-        missing = self._between(last, times[0])
-        empty = np.full((len(values), len(missing)), np.nan, dtype=values.dtype)
-        return np.concatenate([empty, values], axis=1), np.concatenate([missing, times])
-
-    def _between(self, last: np.datetime64, following: np.datetime64) -> NDArray[np.datetime64]:
-        """The times of the steps between two rows."""
-        assert self.frequency is not None
-        offset, away = to_offset(self.frequency), following - last
-        week = np.timedelta64(7, "D") * offset.n  # whatever its name says, a week begins on the day of the data
-        step = (
-            week
-            if isinstance(offset, Week)
-            else np.timedelta64(offset.nanos, "ns")
-            if isinstance(offset, Tick)
-            else None
-        )
-        begin, end = pd.Timestamp(last), pd.Timestamp(following)
-        if step is not None and away // step > self.max_rows:
-            raise DataError(
-                f"Between {begin} and the new rows more than {self.max_rows:,} steps of {self.frequency} are missing. "
-                "Open a new stream."
-            )
-        steps = pd.date_range(begin, end, freq=offset if step is None else pd.Timedelta(step)).to_numpy()
-        if not len(steps) or steps[0] != last or steps[-1] != following:
-            raise DataError(
-                f"The new rows begin at {end}, which is no whole number of steps of {self.frequency} after {begin}."
-            )
-        return steps[1:-1]
 
 
 class Streams:
@@ -175,13 +129,6 @@ class Streams:
         for name, session in list(self._sessions.items()):
             if session.used < before and not session.lock.locked():
                 del self._sessions[name]
-
-
-def _runs_forward(frequency: str) -> bool:
-    try:
-        return to_offset(frequency).n > 0
-    except ValueError:
-        return False
 
 
 def _precision(levels: tuple[tuple[float, float], ...]) -> type[np.float32] | type[np.float64]:
