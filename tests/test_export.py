@@ -633,6 +633,7 @@ def test_test_windows_of_etth2_are_forecast_alike(model, changes, data_root, tmp
     [
         ("BasicMotions", {}),
         ("JapaneseVowels", {}),
+        ("ArticularyWordRecognition", {}),
         ("BasicMotions", {"setting": "published", "fit_settings": {"max_epochs": 1}}),
         ("JapaneseVowels", {"model": "cross_learner", "model_settings": {"patch_length": 3}}),
         ("BasicMotions", {"model_settings": {"channels": "independent"}}),

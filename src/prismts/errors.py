@@ -11,6 +11,7 @@ __all__ = [
     "NotFittedError",
     "SavedModelError",
     "MissingExtraError",
+    "a_or_an",
     "unknown_name",
 ]
 
@@ -41,6 +42,11 @@ class SavedModelError(PrismError, OSError):
 
 class MissingExtraError(PrismError, ImportError):
     """A feature needs an optional package: the message names the extra to install."""
+
+
+def a_or_an(name: str) -> str:
+    """A name of ours with its article: "an AnomalyDetector", "a UniversalModel"."""
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> SettingsError:

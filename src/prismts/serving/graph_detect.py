@@ -108,12 +108,9 @@ def detect_graph(detector: AnomalyDetector) -> Graph:
     n_channels = detector.n_channels_
     panel = detector.panel_
     needed = max(panel.needed(name) for name in panel.weights) + 1  # a single window is no size for the exporter
-    if (
-        detector.recipe_.beside or detector.recipe_.line
-    ):  # what closed forms tell is finer than rounding: as they learned
+    reads = precision_for(detector.scaler_.mean, detector.scaler_.scale)
+    if detector.recipe_.beside or detector.recipe_.line:  # closed forms tell finer differences than rounding makes
         reads = detector.training_.dtype.name
-    else:
-        reads = precision_for(detector.scaler_.mean, detector.scaler_.scale)
     inputs = {"values": Port(("batch", n_channels, "time"), reads, "the user's own", "NaN: not observed")}
     units = "interquartile ranges above the usual"
     outputs = {

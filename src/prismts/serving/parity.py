@@ -81,7 +81,9 @@ def _in_units_of_the_series(
 def _of_classes(estimator: Classifier, graph: Graph, answer: Answer) -> Iterator[tuple[str, float]]:
     longest = estimator.n_timepoints_
     for n in (longest,) if graph.time.exact else (longest, longest // 2 + 1):
-        for what, values in _with_gaps(_waves(estimator.scaler_.mean[0], estimator.scaler_.scale[0], n)):
+        # of kernels that compete over a flat stretch rounding makes one win: both are to read the very same values
+        whole = _waves(estimator.scaler_.mean[0], estimator.scaler_.scale[0], n).astype(graph.example[0].numpy().dtype)
+        for what, values in _with_gaps(whole):
             live = estimator.predict_proba(_collection([values], estimator.channels_))[0]
             behind = np.full((len(values), longest - n), np.nan)
             found = answer(np.concatenate([values, behind], axis=1)[None], None)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from prismts.errors import DataError, MissingExtraError, SavedModelError, SettingsError, ShapeError
+from prismts.errors import DataError, MissingExtraError, SavedModelError, SettingsError, ShapeError, a_or_an
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "OnnxModel"]
 
@@ -232,7 +232,7 @@ class OnnxModel:
             raise SettingsError(f"{method} cannot be asked here: {self._holds()}.")
 
     def _holds(self) -> str:
-        return f"{self.path.name} holds a {self.kind} model, which has {' and '.join(_METHODS[self.kind])}"
+        return f"{self.path.name} holds {a_or_an(self.kind)} model, which has {' and '.join(_METHODS[self.kind])}"
 
 
 def _metadata(path: Path, found: dict[str, str]) -> dict[str, Any]:
