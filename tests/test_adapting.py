@@ -149,7 +149,7 @@ def test_what_cannot_be_adapted_is_told_in_words(forecaster, plant) -> None:
         adapt(prismts.AnomalyDetector(progress=False).fit(plant), plant)
     ridge = prismts.Forecaster("ridge", context_length=48, horizon=12).fit(plant)
     for how in ("lora", "full"):
-        with pytest.raises(SettingsError, match="only closed forms.* Fit it anew with the new data"):
+        with pytest.raises(SettingsError, match=r"only closed forms.* Fit it anew with the new data"):
             adapt(ridge, plant, how=how)
     with pytest.raises(SettingsError, match="Did you mean 'probe'"):
         adapt(forecaster, plant, how="probes")

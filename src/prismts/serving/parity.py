@@ -114,7 +114,7 @@ def _of_vectors(estimator: Embedder, graph: Graph, answer: Answer) -> Iterator[t
     mean, scale = np.full(n_channels, estimator.level_[0]), np.full(n_channels, np.exp(estimator.level_[1]))
     for n in (graph.time.min, 2 * graph.time.min + 3):
         for what, values in _with_gaps(_waves(mean, scale, n)):
-            live = estimator.transform(_collection([values], ()))[0]
+            live = np.asarray(estimator.transform(_collection([values], ())))[0]
             found = answer(values[None], None)["vector"][0]
             yield f"cases of {n} steps {what}", _largest(live, found, np.maximum(1.0, np.abs(live)))
 
