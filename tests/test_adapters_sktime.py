@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("sktime", reason="needs the extra sktime")
 
+from sktime.forecasting.base import ForecastingHorizon
 from sktime.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 from prismts.adapters.sktime import PrismClassifier, PrismDetector, PrismEmbedder, PrismForecaster
@@ -138,6 +139,16 @@ def test_periods_that_an_index_leaves_out_are_gaps_and_not_closed(frequency, kin
     spiked = shorter.copy()
     spiked.iloc[170] += 5
     assert 170 in detector.predict(spiked.to_frame())["ilocs"].tolist()
+
+
+def test_an_index_of_even_numbers_is_continued_by_even_numbers():
+    y = pd.Series(np.arange(100.0), pd.RangeIndex(0, 200, 2))  # each value is half its label
+    for fh in ([2, 6], ForecastingHorizon([200, 204], is_relative=False)):
+        forecast = PrismForecaster("ridge", context_length=20).fit(y, fh=fh).predict()
+        assert forecast.index.tolist() == [200, 204]
+        np.testing.assert_allclose(forecast, [100.0, 102.0], atol=0.1)
+    with pytest.raises(SettingsError, match=r"a row every 2, .* step 1 lies between two rows.* fh=\[2, 4\]"):
+        PrismForecaster("ridge", context_length=20).fit(y, fh=[1, 2])
 
 
 def test_an_index_whose_gaps_would_be_nearly_all_is_refused():

@@ -147,6 +147,10 @@ def test_detectors_imputers_and_embedders_are_adapted_too(how: str, plant, tmp_p
 def test_what_cannot_be_adapted_is_told_in_words(forecaster, plant) -> None:
     with pytest.raises(SettingsError, match="only closed forms"):
         adapt(prismts.AnomalyDetector(progress=False).fit(plant), plant)
+    ridge = prismts.Forecaster("ridge", context_length=48, horizon=12).fit(plant)
+    for how in ("lora", "full"):
+        with pytest.raises(SettingsError, match=r"only closed forms.* Fit it anew with the new data"):
+            adapt(ridge, plant, how=how)
     with pytest.raises(SettingsError, match="Did you mean 'probe'"):
         adapt(forecaster, plant, how="probes")
     with pytest.raises(SettingsError, match="Did you mean 'horizon'"):
@@ -159,7 +163,7 @@ def test_what_cannot_be_adapted_is_told_in_words(forecaster, plant) -> None:
     with pytest.raises(SettingsError, match="there is no adapter"):
         save_adapter(full, "anywhere")
     line = prismts.Forecaster("dlinear", context_length=48, horizon=12, fit_settings=SHORT, progress=False).fit(plant)
-    with pytest.raises(SettingsError, match="no encoder beside a head"):
+    with pytest.raises(SettingsError, match=r"^This model has no encoder .*: how='full', or --how full on the"):
         adapt(line, plant)
     bottled = adapt(forecaster, plant.part(0, 500), how="bottleneck", progress=False)
     with pytest.raises(SettingsError, match="carries bottlenecks already"):

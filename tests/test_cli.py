@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import prismts
 from prismts.cli import app
 from prismts.cli.options import Duplicates as Option
 from prismts.data.layout import Duplicates
-from prismts.data.synthetic import simulated_plant
+from prismts.data.synthetic import planted_anomalies, simulated_plant
 from prismts.estimators.forecaster import Forecaster
 
 
@@ -381,6 +382,7 @@ def test_a_detector_answers_by_the_names_of_the_table(tmp_path, run):
         (("fit", "forecast", "DATA", "--out", "m", "--report", "DATA"), "would be written over"),
         (("fit", "forecast", "DATA", "--out", "m", "--report", "."), "is a folder"),
         (("fit", "forecast", "DATA", "--out", "m", "--report", "DATA/r.html"), "is a file, not a folder"),
+        (("fit", "forecast", "DATA", "--out", "m", "--report", "r.pdf"), "written as a page, .html"),
         (("fit", "forecast", "DATA", "--out", "DATA/m"), "is a file, not a folder"),
         (("fit", "forecast", "DATA", "--out", "m", "--seed", "-1"), "--seed. Must be >= 0"),
         (("fit", "detect", "DATA", "--out", "DATA/m"), "is a file, not a folder"),
@@ -388,6 +390,7 @@ def test_a_detector_answers_by_the_names_of_the_table(tmp_path, run):
         (("predict", "m", "DATA", "--out", "DATA"), "would be written over"),
         (("predict", "m", "DATA", "--out", "x.npz"), "written as .csv"),
         (("predict", "m", "DATA", "--plot", "DATA"), "would be written over"),
+        (("predict", "m", "DATA", "--plot", "x.png"), "x.png: what is drawn is written as a page, .html"),
         (("evaluate", "m", "DATA", "--out", "DATA"), "would be written over"),
         (("impute", "DATA", "--out", "DATA"), "would be written over"),
         (("impute", "DATA", "--out", "x.npz"), "written as .csv"),
@@ -418,6 +421,13 @@ def test_what_cannot_be_is_refused_before_anything_is_learned(arguments, words, 
     code, out, err = run(*(a.replace("DATA", table.name) for a in arguments))
     assert code == 2 and out == "" and words in err and err.startswith("prism: "), err
     assert table.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [table.name]
+
+
+def test_a_refusal_names_what_a_folder_holds_with_its_article(tmp_path, run):
+    detector = prismts.AnomalyDetector("sub_pca", progress=False).fit(planted_anomalies(600, seed=0))
+    detector.save(tmp_path / "m")
+    code, _, err = run("predict", tmp_path / "m")
+    assert code == 2 and "m holds an AnomalyDetector, which answers for data" in err.replace("\n", " ")
 
 
 def test_only_who_can_go_on_is_told_so_when_a_command_is_stopped(table, tmp_path, run, monkeypatch):

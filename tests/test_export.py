@@ -319,6 +319,84 @@ def test_cases_of_any_length_are_classified_in_one_batch():
     assert (classifier.classes_[found["class"]] == classifier.predict([x[0, :, :21], *x[1:]])).all()
 
 
+def lifted(task: str, level: float):
+    """An estimator of data that move by about 1 at this level, and values to ask it with."""
+    if task == "forecast":
+        plant = simulated_plant(300, seed=0).values[:3].astype(np.float64)
+        x = np.stack([plant, 2 * plant]) + level
+        return prismts.Forecaster("ridge", context_length=24, horizon=6).fit(x[..., :200]), x[..., 200:240]
+    if task == "detect":
+        values = planted_anomalies(600, n_anomalies=2, seed=1).values.astype(np.float64) + level
+        return prismts.AnomalyDetector("sub_pca", progress=False).fit(values[:, :400]), values[None, :, 400:]
+    if task == "impute":
+        values = simulated_plant(300, seed=0).values[:3].astype(np.float64) + level
+        values[:, 230:240] = np.nan
+        return prismts.Imputer(context_length=24, **QUICK).fit(values[:, :200]), values[None, :, 200:]
+    cases = labeled_motions(18, n_timepoints=40, seed=0)
+    x, y = np.stack([case.values for case in cases.train]).astype(np.float64) + level, cases.train.labels
+    if task == "classify":
+        return prismts.Classifier(validation=2, **QUICK).fit(x, y), x
+    return prismts.Embedder(context_length=20, **QUICK).fit(x), x
+
+
+_ASKED = {"forecast": "predict", "detect": "score_samples", "impute": "transform", "classify": "predict_proba"}
+
+
+@pytest.mark.parametrize("task", ["forecast", "detect", "impute", "classify", "embed"])
+def test_data_that_move_by_ones_at_a_billion_are_exported_in_double_precision(task, tmp_path):
+    estimator, x = lifted(task, 1e9)
+    model = OnnxModel(export(estimator, tmp_path / "m.onnx"), n_threads=1)
+    assert model.metadata["inputs"]["values"]["dtype"] == "float64"
+    ask = _ASKED.get(task, "transform")
+    together = task in ("classify", "embed")
+    live = getattr(estimator, ask)(x) if together else np.stack([getattr(estimator, ask)(one) for one in x])
+    told = getattr(model, ask)(x)
+    assert np.ptp(live - live.mean()) > 0.01  # and no constant
+    np.testing.assert_allclose(told - live.mean(), live - live.mean(), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_a_table_of_pascals_is_forecast_alike_by_an_archive(tmp_path):
+    values = 101325 + simulated_plant(300, seed=0).values[:1].astype(np.float64)
+    forecaster = prismts.Forecaster("ridge", context_length=24, horizon=6).fit(values)
+    program = torch.export.load(export(forecaster, tmp_path / "m.pt2")).module(check_guards=False)
+    told = program(torch.from_numpy(values[None, :, -24:]))[0].numpy()
+    np.testing.assert_allclose((told - forecaster.predict(values)) / forecaster.scaler_.scale[0][:, None], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["forecast", "impute"])
+def test_a_graph_too_coarse_for_its_data_is_not_kept(task, tmp_path, monkeypatch):
+    from prismts.serving import graph_forecast, graph_impute
+
+    estimator, _ = lifted(task, 101325.0)
+    for module in (graph_forecast, graph_impute):
+        monkeypatch.setattr(module, "precision_for", lambda level, scale: "float32")
+    with pytest.raises(DataError, match="does not answer as the"):
+        export(estimator, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("level", "scale", "reads"),
+    [
+        (0.0, 1.0, "float32"),
+        (290.0, 8.0, "float32"),  # kelvins
+        (1000.0, 1.0, "float32"),  # neighbors are 6.1e-5 apart
+        (1100.0, 1.0, "float64"),  # and here 1.2e-4
+        (-101325.0, 1.0, "float64"),
+        (1e39, 1e38, "float64"),  # beyond the largest number
+        (0.0, 1e-44, "float64"),  # and beside the smallest
+    ],
+)
+def test_a_graph_reads_doubles_where_single_precision_would_round_by_more_than_is_allowed(level, scale, reads):
+    assert graph_parts.precision_for(np.array([0.0, level]), np.array([1.0, scale])) == reads
+
+
+def test_a_detector_reads_what_its_closed_forms_learned_in_double_precision(tmp_path):
+    x = Series(300 + planted_anomalies(600, n_anomalies=2, seed=1).values.astype(np.float64))
+    detector = prismts.AnomalyDetector("sub_pca", progress=False).fit(x.part(0, 400))
+    model = OnnxModel(export(detector, tmp_path / "m.onnx"))
+    np.testing.assert_allclose(model.score_samples(x.values), detector.score_samples(x), rtol=1e-6, atol=1e-6)
+
+
 # ---- the file
 
 
@@ -555,6 +633,7 @@ def test_test_windows_of_etth2_are_forecast_alike(model, changes, data_root, tmp
     [
         ("BasicMotions", {}),
         ("JapaneseVowels", {}),
+        ("ArticularyWordRecognition", {}),
         ("BasicMotions", {"setting": "published", "fit_settings": {"max_epochs": 1}}),
         ("JapaneseVowels", {"model": "cross_learner", "model_settings": {"patch_length": 3}}),
         ("BasicMotions", {"model_settings": {"channels": "independent"}}),

@@ -747,6 +747,14 @@ def test_a_large_parquet_file_is_never_held_twice(tmp_path):
 # --- describe --------------------------------------------------------------------------------------------------------
 
 
+def test_whole_numbers_too_large_to_be_told_apart_are_no_constant_without_a_word():
+    rows = 2**60 + np.arange(20)
+    for source in (pd.DataFrame({"c": rows}), rows[None]):
+        (finding,) = read(source).findings
+        assert finding.kind == "constant" and "if it moves, subtract its first value before" in finding.message
+    assert "subtract" not in str(read(pd.DataFrame({"c": [7] * 20})).findings)
+
+
 def test_describe_tells_sizes_times_channels_and_findings():
     description = describe(read(hourly(4, b=[1.0, np.nan, 3, 5], c=7.0)))
     assert (description.n_series, description.n_timepoints, description.frequency) == (1, (4, 4), "h")

@@ -223,6 +223,15 @@ def test_an_embedder_stands_before_a_linear_model_in_a_pipeline():
     assert not hasattr(twin[0], "model_")
 
 
+def test_an_embedder_names_the_columns_of_a_table_that_a_pipeline_is_set_to_write():
+    X, _ = motions()
+    pipeline = make_pipeline(Embedder(**TINY), StandardScaler()).set_output(transform="pandas")
+    table = pipeline.fit_transform(X)
+    n = pipeline[0].n_features_
+    assert list(table.columns) == list(pipeline.get_feature_names_out()) == [f"embedder{i}" for i in range(n)]
+    assert isinstance(Embedder(**TINY).fit_transform(X), np.ndarray)  # unless it is set so
+
+
 def test_a_grid_goes_over_an_embedder_in_a_pipeline():
     X, y = motions()
     pipeline = make_pipeline(Embedder(**TINY), StandardScaler(), LogisticRegression())

@@ -11,6 +11,7 @@ __all__ = [
     "NotFittedError",
     "SavedModelError",
     "MissingExtraError",
+    "a_or_an",
     "unknown_name",
 ]
 
@@ -47,6 +48,11 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str
     """The one of some names that is nearest to a name, capitals aside; none where all are further than ``cutoff``."""
     folded = {one.casefold(): one for one in known}
     return [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)]
+
+
+def a_or_an(name: str) -> str:
+    """A name of ours with its article: "an AnomalyDetector", "a UniversalModel"."""
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> SettingsError:

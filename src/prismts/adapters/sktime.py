@@ -2,6 +2,7 @@
 
 Panels come from sktime as lists of tables with time down the rows, series as one such table; we read their values, with
 the channels in the order of the columns. Periods that an index of times leaves out are steps without an observation.
+sktime counts the horizon in units of a whole-number index, so of an index 0, 2, 4 ... the next row is fh=2.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
@@ -91,6 +92,14 @@ def _places(index: pd.Index) -> NDArray[np.int64] | None:
             "nearly all of them empty. Correct the times, or leave out what stands far apart."
         )
     return place
+
+
+def _stride(index: pd.Index) -> int:
+    """How far whole numbers of an index lie apart, where all do alike; 1 for any other index."""
+    if len(index) < 2 or not pd.api.types.is_integer_dtype(index.dtype):
+        return 1
+    apart = np.diff(index.to_numpy())
+    return int(apart[0]) if apart[0] > 0 and (apart == apart[0]).all() else 1
 
 
 class PrismClassifier(ClassifierArguments, BaseClassifier):
@@ -220,7 +229,7 @@ class PrismForecaster(BaseForecaster):
     # ---- learning
 
     def _pretrain(self, y: pd.DataFrame, X: Any = None, fh: Any = None) -> PrismForecaster:
-        self.pretrained_ = self._new(self._steps(fh)).fit(_series_of(y), validation=self.validation)
+        self.pretrained_ = self._new(self._steps(fh, y.index)).fit(_series_of(y), validation=self.validation)
         return self
 
     def _pretrain_update(self, y: pd.DataFrame, X: Any = None, fh: Any = None) -> PrismForecaster:
@@ -231,7 +240,7 @@ class PrismForecaster(BaseForecaster):
         if hasattr(self, "pretrained_"):
             self.estimator_ = copy.deepcopy(self.pretrained_).set_params(warm_start=True)
         else:
-            self.estimator_ = self._new(self._steps(fh))
+            self.estimator_ = self._new(self._steps(fh, y.index))
         return self._learn(y)
 
     def _update(self, y: pd.DataFrame, X: Any = None, update_params: bool = True) -> PrismForecaster:
@@ -255,7 +264,7 @@ class PrismForecaster(BaseForecaster):
             progress=self.verbose,
         )  # fmt: skip
 
-    def _steps(self, fh: Any) -> int:
+    def _steps(self, fh: Any, index: pd.Index) -> int:
         """How many steps of future the model is to write."""
         if self.horizon is not None:
             return self.horizon
@@ -263,7 +272,19 @@ class PrismForecaster(BaseForecaster):
             raise SettingsError(
                 "The forecaster has to know how many steps it is to write. Pass fh=, or build it with horizon=."
             )
-        return max(1, int(max(fh.to_relative(self.cutoff))))
+        return max(1, int(self._rows(fh, index).max()))
+
+    def _rows(self, fh: Any, index: pd.Index) -> NDArray[np.int64]:
+        """The steps of fh, counted in rows after the last one of the index."""
+        units = np.asarray(fh.to_relative(self.cutoff).to_pandas(), dtype=np.int64)
+        stride = _stride(index)
+        between = units[units % stride != 0]
+        if between.size:
+            raise SettingsError(
+                f"The index has a row every {stride}, and sktime counts fh in its units, so step {between[0]} lies "
+                f"between two rows. Ask for multiples of {stride}: the next two rows are fh=[{stride}, {2 * stride}]."
+            )
+        return units // stride
 
     # ---- forecasting
 
@@ -284,7 +305,7 @@ class PrismForecaster(BaseForecaster):
 
     def _forecast(self, fh: Any) -> NDArray[np.float64]:
         """The steps that are asked for, after everything seen so far: [C, h], or [Q, C, h] with quantiles."""
-        steps = np.asarray(fh.to_relative(self.cutoff).to_pandas(), dtype=np.int64)
+        steps = self._rows(fh, self._cur_y.index)
         if steps.min() < 1:
             raise NotImplementedError(
                 f"{type(self).__name__} makes no in-sample forecasts: steps begin with 1, but fh has {steps.min()}. "

@@ -13,7 +13,7 @@ from prismts.cli.app import app
 from prismts.cli.files import free_place, is_dataset, run_beside, table_or_dataset, tell_findings
 from prismts.cli.options import Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values, Whole
 from prismts.cli.seen import told_if_learned
-from prismts.errors import DataError, SettingsError
+from prismts.errors import DataError, SettingsError, a_or_an
 
 if TYPE_CHECKING:
     from prismts.data.series import Collection
@@ -97,11 +97,13 @@ def adapt(
     adapting.check_alone(base)
     kind = type(base).__name__
     if kind != "Forecaster" and test is not None:
-        raise SettingsError(f"--test keeps a part of a forecaster's data for the score, but {model} holds a {kind}.")
+        raise SettingsError(
+            f"--test keeps a part of a forecaster's data for the score, but {model} holds {a_or_an(kind)}."
+        )
     given = {"time": time, "series": series, "values": values, "label": label, "random_state": seed}
     changes = {name: value for name, value in given.items() if value is not None}
     if label is not None and kind != "Classifier":
-        raise SettingsError(f"--label tells the classes of cases, but {model} holds a {kind}.")
+        raise SettingsError(f"--label tells the classes of cases, but {model} holds {a_or_an(kind)}.")
     source, known, arguments = _read(base, changes, data, duplicates, validation, test)
     tell_findings(console, known.findings)
     fitting: dict[str, Any] = {} if epochs is None else {"max_epochs": epochs}
@@ -141,7 +143,7 @@ def _read(
         from prismts.data.catalog import load_dataset
 
         if validation is not None:
-            raise SettingsError(f"--validation is a part of series; a {kind} reads cases. Leave it out.")
+            raise SettingsError(f"--validation is a part of series; {a_or_an(kind)} reads cases. Leave it out.")
         if is_dataset(data):
             cases: Any = load_dataset(data)
             cases = cases.train if getattr(cases, "n_train", None) is not None else cases

@@ -13,7 +13,7 @@ from prismts.cli.app import app
 from prismts.cli.files import free_file, table_for, tell_findings, write_json, write_table
 from prismts.cli.options import Duplicates, Quiet, Whole
 from prismts.cli.saved import Head, saved
-from prismts.errors import SettingsError
+from prismts.errors import SettingsError, a_or_an
 
 __all__ = ["evaluate", "predict"]
 
@@ -43,16 +43,16 @@ def predict(
         horizon: Steps to forecast, if not those of training: fewer of any forecaster, more of one with --head
             any_horizon.
         out: Where to write the answer: .csv, .csv.gz or .parquet. Printed as CSV if neither out nor plot is given.
-        plot: Where to write a page with the answer as a picture, of a forecaster or a detector.
+        plot: Where to write a page (.html) with the answer as a picture, of a forecaster or a detector.
     """
     free_file(out, data, table=True)
-    free_file(plot, data)
+    free_file(plot, data, page=True)
     console = Console(stderr=True, quiet=quiet)
     estimator, kind = saved(model, head)
     if data is None and kind != "Forecaster":
-        raise SettingsError(f"{model} holds a {kind}, which answers for data: prism predict {model} DATA.")
+        raise SettingsError(f"{model} holds {a_or_an(kind)}, which answers for data: prism predict {model} DATA.")
     if horizon is not None and kind != "Forecaster":
-        raise SettingsError(f"--horizon is for forecasters, but {model} holds a {kind}. Leave it out.")
+        raise SettingsError(f"--horizon is for forecasters, but {model} holds {a_or_an(kind)}. Leave it out.")
     if kind == "Forecaster":
         from prismts.cli.forecasting import predict_forecast
 
@@ -63,7 +63,7 @@ def predict(
         predict_anomalies(estimator, str(data), duplicates, out, plot, quiet)
     else:
         if plot is not None:
-            raise SettingsError(f"{model} holds a {kind}, of which there is no plot. Leave --plot out.")
+            raise SettingsError(f"{model} holds {a_or_an(kind)}, of which there is no plot. Leave --plot out.")
         table = _answers(estimator, kind, str(data), duplicates, console)
         if out is not None:
             write_table(table, out)
@@ -104,7 +104,9 @@ def evaluate(
     console = Console(stderr=True, quiet=quiet)
     estimator, kind = saved(model, head)
     if kind != "Forecaster" and not (begin is None and end is None):
-        raise SettingsError(f"--begin and --end are for forecasters, but {model} holds a {kind}. Leave them out.")
+        raise SettingsError(
+            f"--begin and --end are for forecasters, but {model} holds {a_or_an(kind)}. Leave them out."
+        )
     scores: dict[str, Any]
     table: Table
     if kind == "Forecaster":
@@ -125,7 +127,7 @@ def evaluate(
             )
         scores, table = evaluate_anomalies(estimator, data)
     else:
-        raise SettingsError(f"{model} holds a {kind}; evaluate scores forecasters, classifiers and detectors.")
+        raise SettingsError(f"{model} holds {a_or_an(kind)}; evaluate scores forecasters, classifiers and detectors.")
     if out is not None:
         write_json(scores, out)
     Console(quiet=quiet).print(table)

@@ -24,7 +24,7 @@ from prismts.cli.files import (
 )
 from prismts.cli.options import Duplicates, Quiet, Replace, Seed, Whole
 from prismts.cli.seen import told_if_learned, told_of_steps
-from prismts.errors import SettingsError
+from prismts.errors import SettingsError, a_or_an
 
 if TYPE_CHECKING:
     from prismts.data.series import Collection
@@ -93,11 +93,13 @@ def distill(
 
     console = Console(stderr=True, quiet=quiet)
     out = free_place(out, replace)
-    free_file(report, data, test)
+    free_file(report, data, test, page=True)
     teachers: list[Any] = [load(folder) for folder in (teacher, *(more_teachers or ()))]
     first = teachers[0]
     if not isinstance(first, Forecaster | Classifier):
-        raise SettingsError(f"{teacher} holds a {type(first).__name__}; forecasters and classifiers are distilled.")
+        raise SettingsError(
+            f"{teacher} holds {a_or_an(type(first).__name__)}; forecasters and classifiers are distilled."
+        )
     changes: dict[str, Any] = {"random_state": seed, "progress": not quiet}
     if context_length is not None:
         if isinstance(first, Classifier):

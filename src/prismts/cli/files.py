@@ -31,6 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 _TABLES = (".csv", ".csv.gz", ".parquet")
+_PAGES = (".html", ".htm")
 
 
 def is_dataset(data: str) -> bool:
@@ -136,11 +137,11 @@ def write_json(value: Any, path: Path) -> None:
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
-def free_file(path: Path | None, *sources: object, table: bool = False) -> None:
+def free_file(path: Path | None, *sources: object, table: bool = False, page: bool = False) -> None:
     """An error before hours of work where a file cannot be written, or would take the place of one that is read.
 
     ``sources`` are what the command reads: files, names of known data sets, or None. A ``table`` has one of three
-    endings.
+    endings, and a ``page`` one of two.
     """
     if path is None:
         return
@@ -152,6 +153,10 @@ def free_file(path: Path | None, *sources: object, table: bool = False) -> None:
         read = None if source is None else Path(str(source)).expanduser()
         if read is not None and read.exists() and path.exists() and path.samefile(read):
             raise SettingsError(f"{path} is what this command reads, and would be written over. Choose another place.")
+    if page and path.suffix and not path.name.lower().endswith(_PAGES):
+        raise SettingsError(
+            f"{path}: what is drawn is written as a page, .html or .htm, and no picture of another kind."
+        )
     _check_writable(path)
 
 

@@ -13,7 +13,7 @@ from prismts.cli.app import app
 from prismts.cli.files import free_file, free_place, is_dataset, table_for, table_or_dataset, tell_findings, write_table
 from prismts.cli.options import Count, Duplicates, Quiet, Replace, Seed, SeriesColumn, TimeColumn, Values, Whole
 from prismts.cli.saved import Head, saved
-from prismts.errors import SettingsError
+from prismts.errors import SettingsError, a_or_an
 
 if TYPE_CHECKING:
     from prismts.data.series import Collection
@@ -63,7 +63,7 @@ def impute(
     if model is not None:
         imputer = load(model)
         if not isinstance(imputer, Imputer):
-            raise SettingsError(f"{model} holds a {type(imputer).__name__}, not an imputer.")
+            raise SettingsError(f"{model} holds {a_or_an(type(imputer).__name__)}, not an imputer.")
         found = table_for(
             imputer, data, duplicates, exact=True, time=time, series=series, values=values, frequency=frequency
         )
@@ -135,7 +135,7 @@ def embed(
     if model is not None:
         embedder, kind = saved(model, head)
         if kind != "Embedder":
-            raise SettingsError(f"{model} holds a {kind}, not an embedder.")
+            raise SettingsError(f"{model} holds {a_or_an(kind)}, not an embedder.")
         cases = cases_of(embedder, data, duplicates, console)
     else:
         place = None if save is None else free_place(save, replace)

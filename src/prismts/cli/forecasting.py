@@ -92,13 +92,13 @@ def fit_forecast(
         test: Share at the end of every series that is kept for the score; 0.2 if not given, 0 to learn from everything.
         epochs: At most so many epochs.
         seed: Of everything random.
-        report: Also write a page with figures.
+        report: Also write a page (.html) with figures.
     """
     from prismts.estimators.forecaster import Forecaster
 
     console = Console(stderr=True, quiet=quiet)
     out = free_place(out, replace)
-    free_file(report, data)
+    free_file(report, data, page=True)
     if quantiles and 0.5 not in quantiles:
         insort(quantiles, 0.5)  # the column of the channel itself is the median
     table, kind, borders = table_or_dataset(data, time, series, values, frequency, duplicates)

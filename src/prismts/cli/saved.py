@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from prismts.errors import SettingsError, unknown_name
+from prismts.errors import SettingsError, a_or_an, unknown_name
 
 if TYPE_CHECKING:
     from prismts.estimators.universal import UniversalModel
@@ -31,7 +31,7 @@ def saved(model: Path, head: str | None = None) -> tuple[Any, str]:
         estimator = _task_of(estimator, model, head)
     elif head is not None:
         raise SettingsError(
-            f"--head is for universal models, but {model} holds a {type(estimator).__name__}. Leave it out."
+            f"--head is for universal models, but {model} holds {a_or_an(type(estimator).__name__)}. Leave it out."
         )
     return estimator, next(one.__name__ for one in type(estimator).__mro__ if one.__name__ in KINDS)
 

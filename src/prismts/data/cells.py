@@ -108,7 +108,13 @@ def constant(values: NDArray[np.floating], name: str) -> Finding | None:
     low = np.fmin.reduce(values)
     if low != np.fmax.reduce(values):
         return None
-    return Finding("constant", f"Column {name!r} is constant ({low:g}); it was kept.", name)
+    message = f"Column {name!r} is constant ({low:g}); it was kept."
+    if abs(low) >= 2**53:
+        message += (
+            " Double precision does not tell neighboring whole numbers of that size apart: if it moves, subtract its "
+            "first value before."
+        )
+    return Finding("constant", message, name)
 
 
 def _numbers(column: pa.ChunkedArray, name: str, source: str) -> tuple[NDArray[np.floating], list[Finding]]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from prismts.errors import SavedModelError, SettingsError, unknown_name
 from prismts.estimators.base import Estimator, as_json, from_json
+from prismts.models import MODELS
 from prismts.models.adapters import (
     HOW,
     Adaptation,
@@ -230,10 +231,11 @@ class _Plan:
     def __init__(self, base: Estimator, how: Any, settings: Mapping[str, Any], keep_head: bool) -> None:
         self.base, self.how, self.settings, self.keep_head = base, how, settings, keep_head
         self.members = _networks(base)
-        if not self.members:
+        architecture = MODELS.get(getattr(base, "_architecture", cast(Any, base).model))
+        if not self.members or (architecture is not None and not architecture.is_trained):
             raise SettingsError(
                 f"This {type(base).__name__} holds no trained network, only closed forms, so there is nothing to adapt."
-                " Fit one with networks, such as setting='combined' of a detector."
+                " Fit it anew with the new data, or one with networks, such as setting='combined' of a detector."
             )
         for member in self.members:
             _check_adaptable(member, how)
@@ -352,7 +354,8 @@ def _check_adaptable(member: nn.Module, how: Any) -> None:
         )
     if how != "full" and not isinstance(member, Encoder):
         raise SettingsError(
-            f"A {type(member).__name__} has no encoder beside a head, so there is nothing to freeze. Use how='full'."
+            "This model has no encoder beside a head, so there is nothing to freeze. Train all of its "
+            "weights: how='full', or --how full on the command line."
         )
     if how not in ("probe", "bottleneck") and any(isinstance(part, Borrower) for part in member.modules()):
         raise SettingsError(

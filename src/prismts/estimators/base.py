@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsError
+from prismts.errors import DataError, NotFittedError, SavedModelError, SettingsError, a_or_an
 from prismts.estimators.learned import Learned
 from prismts.estimators.loans import borrowing, split_loans, with_loans
 from prismts.estimators.saved import read_folder, write_folder
@@ -100,7 +100,8 @@ class Estimator(BaseEstimator):
         config, weights, arrays = read_folder(path)
         if config.get("estimator") != cls.__name__:
             raise SavedModelError(
-                f"{path} holds a {config.get('estimator')}, not a {cls.__name__}. Load it with prismts.load(path)."
+                f"{path} holds a {config.get('estimator')}, not {a_or_an(cls.__name__)}. Load it with "
+                "prismts.load(path)."
             )
         self = cls(**from_json(config["params"]))
         loans = config.get("loans", [])

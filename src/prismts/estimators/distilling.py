@@ -25,7 +25,7 @@ from torch import nn
 
 from prismts.cases import Cases
 from prismts.data.scaling import StandardScaler
-from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError
+from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError, a_or_an
 from prismts.estimators.base import Estimator, on_device, weights_hash
 from prismts.estimators.classifier import Classifier
 from prismts.estimators.forecaster import Forecaster
@@ -92,7 +92,9 @@ def distill(
         DataError: the classes or the channels of both differ.
     """
     if not isinstance(student, Forecaster | Classifier):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise SettingsError(f"Forecasters and classifiers are taught, but the student is a {type(student).__name__}.")
+        raise SettingsError(
+            f"Forecasters and classifiers are taught, but the student is {a_or_an(type(student).__name__)}."
+        )
     Distill(cast(Any, None), weight=weight, temperature=temperature, features=features)  # refuses wrong settings now
     plan = _Plan(_teachers(teacher, student), student, weight, temperature, features, teacher_context, cache, told)
     with student._trained_by(plan.fit):
@@ -409,7 +411,7 @@ class _CaseTeacher:
     def __init__(self, teacher: Any, cases: Cases, labels: list[Any]) -> None:
         if not isinstance(teacher, Classifier):
             raise SettingsError(
-                f"A classifier is taught by classifiers, but the teacher is a {type(teacher).__name__}."
+                f"A classifier is taught by classifiers, but the teacher is {a_or_an(type(teacher).__name__)}."
             )
         theirs = teacher.classes_.tolist()
         if set(theirs) != set(labels):
@@ -442,7 +444,8 @@ def _teachers(given: Any, student: Estimator) -> list[Any]:
         if isinstance(one, Estimator):
             if type(one) is not type(student):
                 raise SettingsError(
-                    f"A {type(student).__name__} is taught by its like, but the teacher is a {type(one).__name__}."
+                    f"A {type(student).__name__} is taught by its like, but the teacher is "
+                    f"{a_or_an(type(one).__name__)}."
                 )
             if one is student:
                 raise SettingsError("A model cannot teach itself while it learns. Give the student as a new estimator.")

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, cast, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from torch import Tensor
 
 from prismts.cases import Cases
@@ -43,7 +43,7 @@ _DEFAULT_MODEL = {"kernel_sizes": (7, 13, 19), "dropout": 0.1, "residual": 0.5}
 Channels = Literal["pooled", "apart"]
 
 
-class Embedder(TransformerMixin, Estimator):
+class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Turns each case into one vector, learned without labels by telling hidden points from those around them.
 
     Cases may be an array [n_cases, n_channels, n_timepoints] (or [n_cases, n_timepoints] of one channel), a list of
@@ -144,11 +144,14 @@ class Embedder(TransformerMixin, Estimator):
             )
         self._inference: Any = None
         self._fitted()
-        self.n_features_ = self.transform(data.cases(0, 1)).shape[1]
+        self.n_features_ = self._vectors(data.cases(0, 1)).shape[1]
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """One vector for each case: [n, d]."""
+        """One vector for each case: [n, d]; a table of such rows after sklearn's ``set_output``."""
+        return self._vectors(X)
+
+    def _vectors(self, X: Any) -> NDArray[np.float32]:
         self._check_fitted()
         data = self.read_(X)
         if self.channels == "apart" and self.n_channels_ not in (data.n_channels, 0):
@@ -212,7 +215,12 @@ class Embedder(TransformerMixin, Estimator):
                 raise DataError(f"No window of {size} steps holds {_SHORTEST} steps up to its last observed value.")
             x, series, begins = x[told], series[told], begins[told]
         cases = replace(Collection.from_array(x), channels=data.channels)
-        return np.stack([series, begins], axis=1), self.transform(cases)
+        return np.stack([series, begins], axis=1), self._vectors(cases)
+
+    @property
+    def _n_features_out(self) -> int:
+        """d, from which sklearn makes the names embedder0, embedder1 ... of the columns."""
+        return self.n_features_
 
     # ---- keeping
 

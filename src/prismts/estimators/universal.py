@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prismts.cases import Cases
 from prismts.data.series import Collection, Series
 from prismts.data.tables import TableKind
-from prismts.errors import DataError, SettingsError, unknown_name
+from prismts.errors import DataError, SettingsError, a_or_an, unknown_name
 from prismts.estimators.answer import forecast_table
 from prismts.estimators.base import Estimator, as_json, from_json, weights_hash
 from prismts.estimators.classifier import Classifier
@@ -574,8 +574,8 @@ class UniversalModel(Estimator):
         if not known:
             there = ", ".join(repr(name) for name in self.tasks_) or "none"
             raise SettingsError(
-                f"This model has no head to {kind}; its heads: {there}. Fit a {KINDS[kind].__name__}, or add one with "
-                "add_head."
+                f"This model has no head to {kind}; its heads: {there}. Fit {a_or_an(KINDS[kind].__name__)}, or "
+                "add one with add_head."
             )
         if len(known) > 1:
             raise SettingsError(f"Several heads {kind}: {', '.join(known)}. Name one with head=.")

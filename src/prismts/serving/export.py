@@ -24,7 +24,7 @@ from prismts.estimators.imputer import Imputer
 from prismts.estimators.load import load
 from prismts.models import MODELS
 from prismts.models.detectors import DETECTORS
-from prismts.serving.graph import Graph, TimeRange
+from prismts.serving.graph import TOLERANCE, Graph, TimeRange
 from prismts.serving.graph_classify import classify_graph
 from prismts.serving.graph_detect import detect_graph
 from prismts.serving.graph_embed import embed_graph
@@ -38,7 +38,6 @@ from prismts.writing import whole
 __all__ = ["Format", "TOLERANCE", "described", "export", "graph_of"]
 
 Format = Literal["onnx", "pt2"]
-TOLERANCE = 1e-4  # largest difference that is allowed, relative to the scale of the answer
 _PT2_METADATA = "prismts.json"
 _GRAPHS: dict[type[Estimator], Callable[[Any], Graph]] = {
     Forecaster: forecast_graph, Classifier: classify_graph, AnomalyDetector: detect_graph, Imputer: impute_graph,
@@ -51,8 +50,9 @@ def export(estimator: Estimator | str | Path, path: str | Path, *, format: Forma
 
     Everything a caller would otherwise redo is inside the graph: scaling, missing values, normalization and its
     inverse, the straight line beside the network, calibration of quantiles and probabilities, class labels, the scale
-    of scores, the threshold. It reads ``values`` [batch, channel, time], float32, in the user's own units, NaN where
-    nothing was observed. Kernels are merged; ``prismts.serving.runtime.OnnxModel`` answers from an .onnx file.
+    of scores, the threshold. It reads ``values`` [batch, channel, time] in the user's own units, NaN where nothing was
+    observed: in single precision, or in double where the data need it, and so come forecasts and filled values.
+    Kernels are merged; ``prismts.serving.runtime.OnnxModel`` answers from an .onnx file.
 
     The file says of itself what it is: names, units and layout of every input and output, channels, lengths, classes,
     threshold, levels, the hash of the training data and versions, as JSON in ``metadata_props`` of an ONNX model and in
@@ -167,7 +167,7 @@ def _onnx_answer(path: Path) -> Answer:
 
     model = OnnxModel(path, n_threads=1)
 
-    def answer(values: NDArray[np.float32], series: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+    def answer(values: NDArray[np.floating], series: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
         return model.run(values) if series is None else model.run(values, series=series)
 
     return answer
@@ -178,8 +178,9 @@ def _pt2_answer(path: Path, graph: Graph) -> Answer:
         # guards hold back a batch of one, which answers rightly, as the check sees
         module = torch.export.load(path).module(check_guards=False)
 
-    def answer(values: NDArray[np.float32], series: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
-        inputs = [torch.from_numpy(x) for x in (values, series) if x is not None]
+    def answer(values: NDArray[np.floating], series: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+        inputs = [torch.from_numpy(values).to(graph.example[0].dtype)]
+        inputs += [] if series is None else [torch.from_numpy(series)]
         with torch.no_grad():
             found: Any = module(*inputs)
         found = found if isinstance(found, tuple) else (found,)

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-__all__ = ["Graph", "Kind", "Port", "TimeRange"]
+__all__ = ["TOLERANCE", "Graph", "Kind", "Port", "TimeRange"]
 
+TOLERANCE = 1e-4  # largest difference from the estimator that is allowed, relative to the scale of the answer
 Kind = Literal["forecast", "classify", "detect", "impute", "embed"]
 
 

@@ -14,7 +14,7 @@ from prismts.layers.missing import bridge
 from prismts.models.contract import Encoder
 from prismts.models.stacked import Stacked
 from prismts.serving.graph import Graph, Port, TimeRange
-from prismts.serving.graph_parts import SeriesUnits, merged_copy
+from prismts.serving.graph_parts import SeriesUnits, merged_copy, precision_for
 
 __all__ = ["ClassifyGraph", "PaddedHydra", "classify_graph"]
 
@@ -91,9 +91,10 @@ def classify_graph(classifier: Classifier) -> Graph:
     heeds = all(cast(Encoder, member).n_groups_of == "window" for member in classifier.members_)
     time = TimeRange(1 if heeds else longest, longest)
     steps = "time" if heeds and longest > 1 else longest
+    reads = precision_for(classifier.scaler_.mean, classifier.scaler_.scale)
     inputs = {
         "values": Port(
-            ("batch", n_channels, steps), "float32", "the user's own",
+            ("batch", n_channels, steps), reads, "the user's own",
             "cases from their first step on; NaN: not observed, and behind the end of a shorter case",
         )
     }  # fmt: skip
@@ -103,7 +104,7 @@ def classify_graph(classifier: Classifier) -> Graph:
         "class": Port(("batch",), "int64", "number in classes", "the likeliest class"),
         "label": Port(("batch",), kind, "a label", "the likeliest class by its name (ONNX only)"),
     }
-    example = (torch.randn(2, n_channels, longest),)
+    example = (torch.randn(2, n_channels, longest, dtype=getattr(torch, reads)),)
     facts = {"classes": labels, "n_timepoints": longest, "weights": list(classifier.weights_)}
     return Graph("classify", ClassifyGraph(classifier).eval(), inputs, outputs, time, example, facts)
 

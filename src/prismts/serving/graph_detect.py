@@ -28,6 +28,7 @@ from prismts.serving.graph_parts import (
     bridged,
     merged_copy,
     numbers,
+    precision_for,
     spread,
     starts_with_the_end,
     window_maxima,
@@ -107,7 +108,10 @@ def detect_graph(detector: AnomalyDetector) -> Graph:
     n_channels = detector.n_channels_
     panel = detector.panel_
     needed = max(panel.needed(name) for name in panel.weights) + 1  # a single window is no size for the exporter
-    inputs = {"values": Port(("batch", n_channels, "time"), "float32", "the user's own", "NaN: not observed")}
+    reads = precision_for(detector.scaler_.mean, detector.scaler_.scale)
+    if detector.recipe_.beside or detector.recipe_.line:  # closed forms tell finer differences than rounding makes
+        reads = detector.training_.dtype.name
+    inputs = {"values": Port(("batch", n_channels, "time"), reads, "the user's own", "NaN: not observed")}
     units = "interquartile ranges above the usual"
     outputs = {
         "score": Port(("batch", "time"), "float32", units, "how unusual each step is: 0 is usual"),
@@ -120,7 +124,7 @@ def detect_graph(detector: AnomalyDetector) -> Graph:
         "delay": detector.delay_, "reach": max(panel.reach(name)[0] for name in panel.weights),
         "networks": list(detector.networks_),
     }  # fmt: skip
-    example = (torch.randn(2, n_channels, needed + 37),)
+    example = (torch.randn(2, n_channels, needed + 37, dtype=getattr(torch, reads)),)
     return Graph("detect", DetectGraph(detector).eval(), inputs, outputs, TimeRange(needed), example, facts)
 
 

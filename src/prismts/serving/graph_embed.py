@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from prismts.estimators.embedder import Embedder
 from prismts.layers.heads import pooled
 from prismts.models.contract import Encoder
 from prismts.serving.graph import Graph, Port, TimeRange
-from prismts.serving.graph_parts import merged_copy, numbers, own_statistics, windows_at
+from prismts.serving.graph_parts import merged_copy, numbers, own_statistics, precision_for, windows_at
 
 __all__ = ["EmbedGraph", "embed_graph"]
 
@@ -38,7 +39,7 @@ class EmbedGraph(nn.Module):
         mean, scale, some = own_statistics(x, seen)
         mean = torch.where(some, mean, self.level[0])
         scale = torch.where(some, scale, self.level[1].exp())
-        z = ((x.float() - mean.float()) / scale.float()).masked_fill(~seen, 0.0)
+        z = ((x - mean) / scale).float().masked_fill(~seen, 0.0)
         hop = max(1, length // 2)
         starts = torch.arange((n - length + hop - 1) // hop + 1, device=x.device) * hop
         starts = torch.minimum(starts, torch.zeros_like(starts) + (n - length))
@@ -63,11 +64,13 @@ def embed_graph(embedder: Embedder) -> Graph:
     length = embedder.context_length_
     apart = embedder.channels == "apart"
     n_channels: str | int = embedder.n_channels_ if apart else "channel"
-    inputs = {"values": Port(("batch", n_channels, "time"), "float32", "the user's own", "cases; NaN: not observed")}
+    # levels of cases differ by their spread around the mean level
+    reads = precision_for(np.abs(embedder.level_[:1]) + embedder.spread_[:1], np.exp(embedder.level_[1:]))
+    inputs = {"values": Port(("batch", n_channels, "time"), reads, "the user's own", "cases; NaN: not observed")}
     axes = ("batch", int(embedder.n_features_))
     outputs = {
         "vector": Port(axes, "float32", "none", "the embedding of each case; the last numbers are level and scale")
     }
-    example = (torch.randn(2, embedder.n_channels_ if apart else 3, 3 * length + 5),)
+    example = (torch.randn(2, embedder.n_channels_ if apart else 3, 3 * length + 5, dtype=getattr(torch, reads)),)
     facts = {"context_length": length, "channels_are": embedder.channels, "pooling": embedder.pooling}
     return Graph("embed", EmbedGraph(embedder).eval(), inputs, outputs, TimeRange(length), example, facts)

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prismts.estimators.forecaster import Forecaster
 from prismts.layers.normalize import InstanceNorm
 from prismts.serving.graph import Graph, Port, TimeRange
-from prismts.serving.graph_parts import SeriesUnits, merged_copy, numbers
+from prismts.serving.graph_parts import SeriesUnits, merged_copy, numbers, precision_for
 
 __all__ = ["ForecastGraph", "forecast_graph"]
 
@@ -41,31 +42,33 @@ class ForecastGraph(nn.Module):
         x, seen = _last(x, self.context_length), _last(seen, self.context_length)  # [B, C, L]
         y = self.model(x, seen)
         if not self.has_quantiles:
-            return (y.double() * scale + mean).float()
+            return (y.double() * scale + mean).to(values.dtype)
         y = y.sort(dim=1).values
         if isinstance(self.offsets, Tensor):
             unit = self.normalize(x, seen)[1].scale[:, None]
             for offsets in self.offsets.reshape(-1, *self.offsets.shape[-3:]):
                 y = (y + unit * offsets).sort(dim=1).values
-        return (y.double() * scale[:, None] + mean[:, None]).float()
+        return (y.double() * scale[:, None] + mean[:, None]).to(values.dtype)
 
 
 def forecast_graph(forecaster: Forecaster) -> Graph:
     """The graph of a fitted forecaster."""
     n_channels, length = forecaster.n_channels_, int(forecaster.context_length)
     several = len(forecaster.scaler_.mean) > 1
-    inputs = {"values": Port(("batch", n_channels, "time"), "float32", "the user's own", "past, NaN: not observed")}
-    example: tuple[Tensor, ...] = (torch.randn(2, n_channels, length + 3),)
+    stored = forecaster.tails_.values.dtype
+    reads = "float32" if stored == np.float32 else precision_for(forecaster.scaler_.mean, forecaster.scaler_.scale)
+    inputs = {"values": Port(("batch", n_channels, "time"), reads, "the user's own", "past, NaN: not observed")}
+    example: tuple[Tensor, ...] = (torch.randn(2, n_channels, length + 3, dtype=getattr(torch, reads)),)
     if several:
         inputs["series"] = Port(("batch",), "int64", "number in series_names", "-1: a series that was not in training")
         example = (*example, torch.tensor([0, -1]))
     if forecaster.quantiles is None:
         levels, axes = None, ("batch", n_channels, int(forecaster.horizon))
-        outputs = {"forecast": Port(axes, "float32", "the user's own", "the steps after the last one given")}
+        outputs = {"forecast": Port(axes, reads, "the user's own", "the steps after the last one given")}
     else:
         levels = [float(q) for q in forecaster.quantiles]
         axes = ("batch", len(levels), n_channels, int(forecaster.horizon))
-        outputs = {"quantiles": Port(axes, "float32", "the user's own", "one forecast for each level, rising")}
+        outputs = {"quantiles": Port(axes, reads, "the user's own", "one forecast for each level, rising")}
     facts: dict[str, Any] = {
         "context_length": length, "horizon": int(forecaster.horizon), "quantiles": levels,
         "series_names": list(forecaster.series_names_),

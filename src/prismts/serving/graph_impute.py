@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from prismts.estimators import imputer as module
 from prismts.estimators.imputer import Imputer
 from prismts.serving.graph import Graph, Port, TimeRange
-from prismts.serving.graph_parts import SeriesUnits, bridged, merged_copy, numbers, starts_with_the_end, windows_at
+from prismts.serving.graph_parts import (
+    SeriesUnits,
+    bridged,
+    merged_copy,
+    numbers,
+    precision_for,
+    starts_with_the_end,
+    windows_at,
+)
 
 __all__ = ["ImputeGraph", "impute_graph"]
 
@@ -65,7 +73,7 @@ class ImputeGraph(nn.Module):
             weight = weight + share[:, :, which, offset] * covers
         line = torch.where(seen.any(-1, keepdim=True), bridged(x, seen), mean.expand_as(x))
         answer = total / torch.where(weight > 0, weight, 1.0) * scale + mean
-        return torch.where(seen, values, torch.where(weight > 0, answer, line).float())
+        return torch.where(seen, values, torch.where(weight > 0, answer, line).to(values.dtype))
 
     def _told(self, windows: Tensor, masks: Tensor) -> Tensor:
         """What the model makes of windows [B, C, w, L]: the same shape."""
@@ -83,15 +91,14 @@ class ImputeGraph(nn.Module):
 def impute_graph(imputer: Imputer) -> Graph:
     """The graph of a fitted imputer."""
     n_channels, length = imputer.n_channels_, int(imputer.context_length)
-    inputs = {"values": Port(("batch", n_channels, "time"), "float32", "the user's own", "NaN: missing")}
-    example: tuple[Tensor, ...] = (torch.randn(2, n_channels, 2 * length + 5),)
+    reads = precision_for(imputer.scaler_.mean, imputer.scaler_.scale)
+    inputs = {"values": Port(("batch", n_channels, "time"), reads, "the user's own", "NaN: missing")}
+    example: tuple[Tensor, ...] = (torch.randn(2, n_channels, 2 * length + 5, dtype=getattr(torch, reads)),)
     if len(imputer.scaler_.mean) > 1:
         inputs["series"] = Port(("batch",), "int64", "number in series_names", "-1: a series that was not in training")
         example = (*example, torch.tensor([0, -1]))
     outputs = {
-        "filled": Port(
-            ("batch", n_channels, "time"), "float32", "the user's own", "without gaps; what was observed stays"
-        )
+        "filled": Port(("batch", n_channels, "time"), reads, "the user's own", "without gaps; what was observed stays")
     }
     facts = {"context_length": length, "series_names": list(imputer.series_names_)}
     return Graph("impute", ImputeGraph(imputer).eval(), inputs, outputs, TimeRange(length), example, facts)

@@ -8,6 +8,7 @@ as in the estimators.
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from prismts.data.scaling import StandardScaler
 from prismts.models.contract import Encoder
 from prismts.models.ensemble import Ensemble
 from prismts.models.stacked import Stacked
+from prismts.serving.graph import TOLERANCE
 
 __all__ = [
     "SeriesUnits",
@@ -25,6 +27,7 @@ __all__ = [
     "merged_copy",
     "numbers",
     "own_statistics",
+    "precision_for",
     "spread",
     "starts_with_the_end",
     "window_maxima",
@@ -37,6 +40,16 @@ __all__ = [
 def numbers(x: NDArray[np.generic] | float) -> Tensor:
     """An array as a tensor that a graph may keep: double precision, copied."""
     return torch.from_numpy(np.array(x, dtype=np.float64))
+
+
+def precision_for(level: NDArray[np.floating], scale: NDArray[np.floating]) -> Literal["float32", "float64"]:
+    """The type of values that a graph reads for channels of these levels and scales (deviations), both in their units.
+
+    float64 where the numbers next to each other in float32 lie further apart than ``TOLERANCE`` of a scale.
+    """
+    with np.errstate(over="ignore"):  # what is too large for single precision has no neighbors there: NaN
+        step = np.spacing(np.maximum(np.abs(level), scale).astype(np.float32))
+    return "float32" if bool((step <= TOLERANCE * scale).all()) else "float64"
 
 
 def merged_copy(model: nn.Module) -> nn.Module:

@@ -1,4 +1,8 @@
-"""Does a file answer as the estimator it was made of? Windows with and without gaps, asked of both."""
+"""Does a file answer as the estimator it was made of? Windows with and without gaps, asked of both.
+
+The estimator is asked in the precision in which its data are stored, or in double, and the file in the precision that
+it reads: where that is too coarse for the data, the answers differ.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,8 @@ from prismts.serving.graph import Graph
 
 __all__ = ["Answer", "differences"]
 
-Values = NDArray[np.float32]
+Values = NDArray[np.floating]
 Answer = Callable[[Values, NDArray[np.int64] | None], dict[str, NDArray[Any]]]
-_ROUNDING = 2.4e-7  # of a number in single precision: two of its last places
 _STRANGER = "a series that was not in training"
 
 
@@ -58,8 +61,11 @@ def _in_units_of_the_series(
         name = names[row] if known and names.count(names[row]) == 1 else _STRANGER
         number = np.array([row if name != _STRANGER or not several else -1])
         for n in lengths:
-            real = estimator.tails_[row].values[:, -n:] if known and isinstance(estimator, Forecaster) else None
-            whole = real if real is not None and real.shape[1] == n else _waves(mean, scale, n)
+            whole = _waves(mean, scale, n)
+            if isinstance(estimator, Forecaster):
+                real = estimator.tails_[row].values[:, -n:] if known else whole
+                whole = real if real.shape[1] == n else whole
+                whole = whole.astype(estimator.tails_.values.dtype)
             for what, values in _with_gaps(whole):
                 series = Series(values.copy(), estimator.channels_, name=name)
                 found = answer(values[None], number if several else None)
@@ -75,9 +81,11 @@ def _in_units_of_the_series(
 def _of_classes(estimator: Classifier, graph: Graph, answer: Answer) -> Iterator[tuple[str, float]]:
     longest = estimator.n_timepoints_
     for n in (longest,) if graph.time.exact else (longest, longest // 2 + 1):
-        for what, values in _with_gaps(_waves(estimator.scaler_.mean[0], estimator.scaler_.scale[0], n)):
+        # of kernels that compete over a flat stretch rounding makes one win: both are to read the very same values
+        whole = _waves(estimator.scaler_.mean[0], estimator.scaler_.scale[0], n).astype(graph.example[0].numpy().dtype)
+        for what, values in _with_gaps(whole):
             live = estimator.predict_proba(_collection([values], estimator.channels_))[0]
-            behind = np.full((len(values), longest - n), np.nan, dtype=np.float32)
+            behind = np.full((len(values), longest - n), np.nan)
             found = answer(np.concatenate([values, behind], axis=1)[None], None)
             yield f"cases of {n} steps {what}", _largest(live, found["probability"][0], np.ones(1))
 
@@ -86,8 +94,8 @@ def _of_scores(estimator: AnomalyDetector, graph: Graph, answer: Answer) -> Iter
     for n in (graph.time.min, 2 * graph.time.min + 50):
         known = estimator.training_[:, -n:]
         if known.shape[1] < n:
-            known = _waves(estimator.scaler_.mean[0], estimator.scaler_.scale[0], n)
-        for what, values in _with_gaps(known.astype(np.float32)):
+            known = _waves(estimator.scaler_.mean[0], estimator.scaler_.scale[0], n).astype(known.dtype)
+        for what, values in _with_gaps(known):
             series = Series(values.copy(), estimator.channels_)
             found = answer(values[None], None)
             score = estimator.score_samples(series)
@@ -106,7 +114,7 @@ def _of_vectors(estimator: Embedder, graph: Graph, answer: Answer) -> Iterator[t
     mean, scale = np.full(n_channels, estimator.level_[0]), np.full(n_channels, np.exp(estimator.level_[1]))
     for n in (graph.time.min, 2 * graph.time.min + 3):
         for what, values in _with_gaps(_waves(mean, scale, n)):
-            live = estimator.transform(_collection([values], ()))[0]
+            live = np.asarray(estimator.transform(_collection([values], ())))[0]
             found = answer(values[None], None)["vector"][0]
             yield f"cases of {n} steps {what}", _largest(live, found, np.maximum(1.0, np.abs(live)))
 
@@ -117,15 +125,14 @@ def _waves(mean: NDArray[np.float64], scale: NDArray[np.float64], n: int) -> Val
     step = np.arange(n)
     period = rng.uniform(8, 40, (len(mean), 1))
     shape = np.sin(2 * np.pi * step / period) + 0.1 * rng.standard_normal((len(mean), n)).cumsum(axis=1)
-    return (mean[:, None] + scale[:, None] * (shape + 0.3 * rng.standard_normal(shape.shape))).astype(np.float32)
+    return mean[:, None] + scale[:, None] * (shape + 0.3 * rng.standard_normal(shape.shape))
 
 
-def _with_gaps(values: NDArray[np.floating]) -> Iterator[tuple[str, Values]]:
+def _with_gaps(whole: Values) -> Iterator[tuple[str, Values]]:
     """A window [C, T] as it is, with points and a stretch taken out, and without its first half and one channel.
 
     The last step of the first channel stays, so that the window ends where it ends.
     """
-    whole = values.astype(np.float32)
     yield "as they are", whole
     n_channels, n = whole.shape
     if n < 4:
@@ -157,9 +164,10 @@ def _spread(values: Values) -> NDArray[np.float64]:
 
 
 def _largest(live: NDArray[Any], ours: NDArray[Any], unit: NDArray[Any] | float) -> float:
-    """The largest difference of two answers in these units, beyond what single precision cannot tell; inf for NaN."""
+    """The largest difference of two answers in these units, beyond what each is rounded by; inf for NaN."""
     if live.shape != ours.shape:
         return np.inf
+    rounding = sum(np.finfo(one.dtype).eps / 2 for one in (live, ours))
     live, ours = live.astype(np.float64), ours.astype(np.float64)
-    apart = np.maximum(np.abs(live - ours) - _ROUNDING * np.abs(live), 0.0) / unit
+    apart = np.maximum(np.abs(live - ours) - rounding * np.abs(live), 0.0) / unit
     return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))

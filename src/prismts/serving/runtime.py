@@ -10,12 +10,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from prismts.errors import DataError, MissingExtraError, SavedModelError, SettingsError, ShapeError
+from prismts.errors import DataError, MissingExtraError, SavedModelError, SettingsError, ShapeError, a_or_an
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "OnnxModel"]
 
 FORMAT = "prismts-onnx"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2, values may be read in double precision
 _ROWS = 256  # series or cases that go through the graph at once
 _METHODS = {
     "forecast": ("predict",),
@@ -32,7 +32,8 @@ class OnnxModel:
     """A model that ``prismts.serving.export`` wrote, ready to answer; torch is never imported.
 
     Values are an array [C, T] for one series or case, [N, C, T] for several, or a list of arrays [C, T_i] of different
-    lengths, in the user's own units, NaN where nothing was observed. They are read in single precision. One [C, T]
+    lengths, in the user's own units, NaN where nothing was observed. They are read in the precision that
+    the graph asks for. One [C, T]
     gives one answer, several give their answers stacked, and a list gives a list where answers differ in length.
 
     One model may be asked from several threads at once.
@@ -74,7 +75,8 @@ class OnnxModel:
         self.metadata: dict[str, Any] = _metadata(self.path, session.get_modelmeta().custom_metadata_map)
         self.kind: str = self.metadata["kind"]
         self.channels: tuple[str, ...] = tuple(self.metadata["channels"])
-        size = self.metadata["inputs"]["values"]["axes"][1]
+        reads = self.metadata["inputs"]["values"]
+        size, self._dtype = reads["axes"][1], np.dtype(reads["dtype"])
         self.n_channels: int | None = size if isinstance(size, int) else None
         self._classes = None if self.metadata["classes"] is None else np.array(self.metadata["classes"])
 
@@ -133,7 +135,7 @@ class OnnxModel:
 
     def run(self, values: Any, **more: Any) -> dict[str, Array]:
         """Everything the graph says of values [N, C, T], by the names of its outputs; nothing is checked or cut."""
-        found = self._session.run(None, {"values": np.asarray(values, dtype=np.float32), **more})
+        found = self._session.run(None, {"values": np.asarray(values, dtype=self._dtype), **more})
         return dict(zip([output.name for output in self._session.get_outputs()], found, strict=True))
 
     # ---- inside
@@ -164,9 +166,9 @@ class OnnxModel:
         if isinstance(values, list | tuple) and not all(np.ndim(one) == 2 for one in cast(Sequence[Any], values)):
             values = np.asarray(values, dtype=np.float64)
         if isinstance(values, list | tuple):
-            cases, single, together = [_floats(one) for one in cast(Sequence[Any], values)], False, False
+            cases, single, together = [_floats(one, self._dtype) for one in cast(Sequence[Any], values)], False, False
         else:
-            x = _floats(values)
+            x = _floats(values, self._dtype)
             if x.ndim not in (2, 3):
                 raise ShapeError(
                     f"Values are [channel, time], or [case, channel, time], but have shape {list(x.shape)}. One "
@@ -230,7 +232,7 @@ class OnnxModel:
             raise SettingsError(f"{method} cannot be asked here: {self._holds()}.")
 
     def _holds(self) -> str:
-        return f"{self.path.name} holds a {self.kind} model, which has {' and '.join(_METHODS[self.kind])}"
+        return f"{self.path.name} holds {a_or_an(self.kind)} model, which has {' and '.join(_METHODS[self.kind])}"
 
 
 def _metadata(path: Path, found: dict[str, str]) -> dict[str, Any]:
@@ -271,10 +273,10 @@ def _by_length(cases: Sequence[Array]) -> list[list[int]]:
     return [same[begin : begin + _ROWS] for same in groups.values() for begin in range(0, len(same), _ROWS)]
 
 
-def _floats(values: Any) -> Array:
+def _floats(values: Any, dtype: np.dtype) -> Array:
     try:
         with np.errstate(over="ignore"):  # what is too large for single precision is refused as infinite
-            return np.asarray(values, dtype=np.float32)
+            return np.asarray(values, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise DataError(f"Values are numbers, but these cannot be read as such ({error}).") from error
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from prismts.data.series import Collection, Series
 from prismts.data.tables import TableKind
-from prismts.errors import SettingsError, unknown_name
+from prismts.errors import SettingsError, a_or_an, unknown_name
 from prismts.estimators.match import in_steps_of, reordered, rows_of
 from prismts.serving.bodies import Reading
 
@@ -322,7 +322,8 @@ def _facts_of_estimator(name: str, estimator: Any) -> Facts:
     kind = type(estimator).__name__
     if kind not in _TASK_OF:
         raise SettingsError(
-            f"{name} holds a {kind}, which answers more than one task. Serve models of one task: {', '.join(_TASK_OF)}."
+            f"{name} holds {a_or_an(kind)}, which answers more than one task. Serve models of one task: "
+            f"{', '.join(_TASK_OF)}."
         )
     task = _TASK_OF[kind]
     channels = tuple(getattr(estimator, "channels_", ())) or tuple(
