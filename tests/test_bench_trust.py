@@ -240,7 +240,9 @@ def test_what_lacks_its_predictions_still_has_failed(tmp_path):
 
 
 def test_the_command_points_to_no_results_where_there_are_none(own, capsys, monkeypatch):
-    changed(own, PART, "data: [{name: mine, file: mine.csv, time: date, values: [zz]}]")
+    unobserved = table()
+    unobserved.iloc[300:] = np.nan  # nothing to score
+    unobserved.to_csv(own.parent / "mine.csv")
     monkeypatch.setattr(sys, "argv", ["prism", "bench", "run", str(own), "--out", str(own.parent / "out")])
     with pytest.raises(SystemExit) as stopped:
         main()
