@@ -1,4 +1,4 @@
-"""Benchmarks in several processes and on a cluster: what dies takes nothing with it. Slow: each process loads torch."""
+"""Benchmarks in several processes: what dies takes nothing with it. Slow: each process loads torch."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -124,45 +123,3 @@ def test_the_command_tells_who_is_at_what_it_has_left(spec, tmp_path):
     assert process.returncode == 1 and f"left to another run: {name}: process {os.getpid()} on" in told
     assert "1 cells are left to another run into" in told and "the same command runs what it has not done" in told
     assert len(read_results(tmp_path / "out").cells) == 3
-
-
-def test_a_cluster_that_loses_a_worker_loses_no_cell(spec, tmp_path):
-    """Two nodes on this machine; a worker is killed while it computes."""
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20})
-    cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    killed, heard = [], []
-
-    def tell(event):
-        heard.append(event.kind)
-        if event.kind == "done" and not killed:
-            assert len(ray.nodes()) == 2
-            workers = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-            mine = [int(line.split()[0]) for line in workers.splitlines() if "ray::_compute" in line]
-            if mine:
-                os.kill(mine[0], signal.SIGKILL)
-                killed.append(mine[0])
-
-    try:
-        results = run_bench(read_spec(long(spec)), tmp_path / "out", cluster=cluster.address, tell=tell)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert killed, "no worker was seen at work"
-    assert not results.missing and not results.failed and len(results.cells) == 43
-    assert heard.count("done") == 43
-    kept = np.load(tmp_path / "out" / "predictions" / "plant-m7-c48-h12-s0-honest.npz")
-    assert len(kept["forecasts"]) == next(iter(results.cells.values()))["n_scored"]
-
-
-def test_an_address_where_no_cluster_answers_is_told(spec, tmp_path):
-    pytest.importorskip("ray")
-    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores Ctrl-C
-    code = f"{hears}; import sys; from prismts.cli import main; sys.argv[0] = 'prism'; main()"
-    command = [sys.executable, "-c", code, "bench", "run", str(spec), "--out", str(tmp_path / "o")]
-    done = subprocess.run([*command, "--cluster", "localhost:1"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert "No Ray cluster answers at 'localhost:1'" in done.stderr
-    assert read_results(tmp_path / "o").missing

@@ -20,7 +20,8 @@ pytest.importorskip("optuna")
 from prismts.analysis.shape import Site, macs_of
 from prismts.benchmark import search as running
 from prismts.benchmark import search_results, search_trial
-from prismts.benchmark.search import count_trials, open_study, run_search
+from prismts.benchmark.search import run_search
+from prismts.benchmark.search_lost import alive, put_back
 from prismts.benchmark.search_results import estimator_of, importances, pareto, read_found, write_best
 from prismts.benchmark.search_results import test_best as score_the_test_part
 from prismts.benchmark.search_space import (
@@ -34,7 +35,9 @@ from prismts.benchmark.search_space import (
     rule_candidate,
 )
 from prismts.benchmark.search_spec import Budget, SearchSpec, read_search
+from prismts.benchmark.search_study import count_trials, open_study, shown
 from prismts.benchmark.search_trial import Ground, Judged, ground, latency
+from prismts.benchmark.search_work import Watch
 from prismts.cli.app import main
 from prismts.data.synthetic import labeled_motions
 from prismts.errors import DataError, MissingExtraError, SettingsError
@@ -347,11 +350,11 @@ def test_a_trial_that_is_put_back_is_watched_as_if_it_had_never_been_broken_off(
 
     study = optuna.create_study(pruner=optuna.pruners.NopPruner())
     losses = [(1, 5.0), (2, 3.0), (3, 4.0), (1, 8.0), (2, 4.0), (3, 6.0)]
-    watch = running._Watch(study.ask(), maximize=False, prune=True)
+    watch = Watch(study.ask(), specification(prune="median"))
     for epoch, loss in losses[:broken_after]:
         told(watch, loss, first=epoch)
-    running._put_back(study, 0)
-    watch = running._Watch(study.ask(), maximize=False, prune=True)
+    put_back(study, 0)
+    watch = Watch(study.ask(), specification(prune="median"))
     for epoch, loss in losses[broken_after:]:
         told(watch, loss, first=epoch)
     found = study.get_trials()[1].intermediate_values
@@ -452,7 +455,7 @@ def test_the_trial_of_a_living_process_is_left_alone(tmp_path, pretended):
 
     spec = specification(tmp_path, trials=2)
     study = open_study(spec, tmp_path)
-    with running._alive(tmp_path) as worker:
+    with alive(tmp_path) as worker:
         leave_a_trial_running(study, worker=worker, host=socket.gethostname())
         study = run_search(spec, tmp_path)
         assert count_trials(study) == {"complete": 1, "pruned": 0, "failed": 0, "running": 1}
@@ -476,7 +479,7 @@ def test_a_trial_whose_process_dies_every_time_is_a_failure_in_the_end(tmp_path,
     study = open_study(spec, tmp_path)
     study.set_user_attr("begun", True)
     trial = leave_a_trial_running(study, attempt=3)
-    running._put_back(study, trial.number)
+    put_back(study, trial.number)
     assert count_trials(study)["failed"] == 1
     assert read_found(spec, tmp_path).trials[0].error.startswith("Its process died in each of 3 attempts")
 
@@ -528,7 +531,7 @@ def test_a_curve_over_several_networks_is_the_mean_of_their_lowest_losses():
             pass
 
     trial = Trial()
-    watch = running._Watch(trial, maximize=True, prune=False)
+    watch = Watch(trial, specification(data="AWR", task="classify", score="accuracy"))
     for epoch, loss in ((1, 4.0), (2, 2.0), (3, 3.0), (1, 6.0), (2, 1.0)):
         watch({"epoch": epoch, "val_loss": loss})
     assert trial.told == [(1, -4.0), (2, -2.0), (3, -2.0), (4, -4.0), (5, -1.5)]
@@ -578,8 +581,8 @@ def test_a_file_is_known_by_its_name_wherever_it_is_called_from():
 
 
 def test_nobody_reads_the_password_of_a_database():
-    assert running.shown("postgresql://ann:secret@host/studies") == "postgresql://host/studies"
-    assert running.shown("sqlite:///a/study.db") == "sqlite:///a/study.db"
+    assert shown("postgresql://ann:secret@host/studies") == "postgresql://host/studies"
+    assert shown("sqlite:///a/study.db") == "sqlite:///a/study.db"
 
 
 def test_reading_a_folder_without_a_search_is_an_error(tmp_path):
@@ -739,6 +742,16 @@ def test_the_test_score_is_that_of_a_forecaster_of_the_same_arguments(tmp_path):
     forecaster = Forecaster(**data.arguments(one), progress=False).fit(series, validation=borders)
     scores = forecaster.backtest(series, begin=borders.validation_end, end=500).scores
     assert judged.scores["mse"] == pytest.approx(scores["mse"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("entries", "words"), [("horizon: 100", "horizon=100"), ("context_length: 900", "=900")])
+def test_windows_without_room_are_refused_before_any_trial(tmp_path, entries, words):
+    file = table(tmp_path)
+    spec = read_search(write(tmp_path, f"data: {file.name}\n{entries}\ntrials: 2\n"))
+    for run in (lambda: run_search(spec, tmp_path / "out"), lambda: running.plan(spec)):
+        with pytest.raises(DataError, match=f"No window fits.*{words}"):
+            run()
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_series_of_a_long_table_are_each_cut_before_their_test_part(tmp_path):

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from prismts.analysis.shape import TapUse
 from prismts.benchmark.lines import read_lined
-from prismts.benchmark.search import count_trials, open_study, shown, storage_url
 from prismts.benchmark.search_space import Candidate
 from prismts.benchmark.search_spec import SearchSpec
+from prismts.benchmark.search_study import count_trials, open_study, shown, storage_url
 from prismts.benchmark.search_trial import ground
 from prismts.errors import SettingsError
 from prismts.writing import write_whole

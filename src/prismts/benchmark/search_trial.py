@@ -89,6 +89,9 @@ class _Forecasts(Ground):
             np.minimum(lengths, self.validation.train_end) if isinstance(self.validation, Borders)
             else lengths - np.round(lengths * self.validation).astype(np.int64)
         )  # fmt: skip
+        reader = Forecaster(context_length=spec.context_length, horizon=spec.horizon)
+        for part in ({"end": ends}, {"begin": ends}):  # training and validation: told before any trial
+            reader.windows_(self.data, None, **part)
         self.place = Place(
             site=site, n_values=int(ends.sum()) * self.data.n_channels, period=period_of(self.data, ends),
             base=recipe.model, fit=recipe.fit.changed(spec.fit), fixed=fixed,

@@ -24,6 +24,7 @@ def search(
     *,
     out: Path | None = None,
     jobs: Whole = 1,
+    cluster: str | None = None,
     trials: Whole | None = None,
     storage: str | None = None,
     test: Annotated[bool, Parameter(negative="")] = False,
@@ -41,6 +42,7 @@ def search(
         spec: The YAML file that says what to search, such as benchmarks/specs/search_ETTh2.yaml.
         out: The folder of the study; that of the file with the ending .search if not given.
         jobs: Processes that work at it at once.
+        cluster: The address of a Ray cluster to run trials on, such as auto or ray://host:10001.
         trials: As many trials, in place of the number in the file; a larger number goes on with a finished search.
         storage: Optuna's, such as postgresql://user@host/name, in place of that in the file; a SQLite file if not
             given.
@@ -49,9 +51,10 @@ def search(
     """
     from dataclasses import replace
 
-    from prismts.benchmark.search import Told, plan, run_search
+    from prismts.benchmark.search import plan, run_search
     from prismts.benchmark.search_results import importances, read_found, test_best, write_best
     from prismts.benchmark.search_spec import read_search
+    from prismts.benchmark.search_work import Told
     from prismts.report.search import search_page
 
     specification = read_search(spec)
@@ -78,8 +81,9 @@ def search(
             value = "" if told.value is None else f" {specification.score} {told.value:.5g}"
             bar.console.print(f"  trial {told.number}: {told.outcome}{value} {escape(told.told)}".rstrip())
 
-        with goes_on("after the last finished epoch of each trial"):
-            run_search(specification, out, jobs=jobs, tell=tell)
+        where = "after the last finished epoch of each trial" if cluster is None else "with the trials that are missing"
+        with goes_on(where):
+            run_search(specification, out, jobs=jobs, cluster=cluster, tell=tell)
         found = read_found(specification, out)
         bar.update(row, completed=sum(found.counts.values()) - found.counts["running"])
     if found.best is None:
