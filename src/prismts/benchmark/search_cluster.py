@@ -8,8 +8,6 @@ dies is put back with the same values, and trained again from its beginning: che
 from __future__ import annotations
 
 import contextlib
-import functools
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +61,7 @@ class _Desk:
         moves = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}  # to another node if its own dies
         self.mailbox = ray.remote(_Mailbox).options(**moves).remote()
         self.judge: Any = ray.remote(num_cpus=1, max_retries=0)(_judge)
-        self.pickled, self.salt = pickle.dumps(spec), salt_of(spec)
+        self.shared, self.salt = ray.put(spec), salt_of(spec)
         self.running: dict[Any, _Running] = {}
 
     def work(self) -> None:
@@ -89,7 +87,7 @@ class _Desk:
                     break
                 try:
                     one = drawn(self.spec, trial, self.data)
-                    reference = self.judge.remote(self.pickled, self.data.data_hash, one, trial.number, self.mailbox)
+                    reference = self.judge.remote(self.shared, self.data.data_hash, one, trial.number, self.mailbox)
                 except FAILURES as error:
                     self.tell(write_down(self.study, self.spec, trial, f"{type(error).__name__}: {error}"))
                     continue
@@ -168,14 +166,14 @@ class _Unfit:
     told: str
 
 
-def _judge(pickled: bytes, data_hash: str, one: Candidate, number: int, mailbox: Any) -> Judged | _Unfit | str | None:
+def _judge(spec: SearchSpec, data_hash: str, one: Candidate, number: int, mailbox: Any) -> Judged | _Unfit | str | None:
     """On a node: what validation says of a candidate, the error its training ended with, or None if it was pruned."""
     import ray
     import torch
 
     torch.set_num_threads(1)
     try:
-        data = _ground(pickled)
+        data = _ground(spec)
     except (PrismError, OSError) as error:
         return _Unfit(f"{type(error).__name__}: {error}")
     if data.data_hash != data_hash:
@@ -194,7 +192,12 @@ def _judge(pickled: bytes, data_hash: str, one: Candidate, number: int, mailbox:
         return f"{type(error).__name__}: {error}"
 
 
-@functools.lru_cache(maxsize=1)
-def _ground(pickled: bytes) -> Ground:
+_grounds: dict[str, Ground] = {}  # by search, at most one
+
+
+def _ground(spec: SearchSpec) -> Ground:
     """The data of a search, read once by each process of a node."""
-    return ground(pickle.loads(pickled))
+    if repr(spec) not in _grounds:
+        _grounds.clear()
+        _grounds[repr(spec)] = ground(spec)
+    return _grounds[repr(spec)]

@@ -19,6 +19,7 @@ from prismts.data.columns import Columns
 from prismts.data.layout import Duplicates, Gaps, Layout, lay_out
 from prismts.data.series import Collection, Finding, Series, storage_dtype
 from prismts.data.times import Clock, Times, looks_like_times, times_of
+from prismts.data.times_of_day import holds_times_of_day, with_times_of_day
 from prismts.errors import DataError
 
 __all__ = ["Options", "assemble"]
@@ -48,8 +49,12 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
         raise DataError(f"{columns.source} has no rows.")
     codes, names = _find_series(columns, options.series)
     time, times = _find_times(columns, options, codes)
+    of_day = ""
+    if time is not None and times is not None:
+        taken = (options.series, *([options.values] if isinstance(options.values, str) else options.values or ()))
+        times, of_day = with_times_of_day(columns, time, times, taken)
     told = Clock() if times is None else times.told
-    channels, findings = _find_channels(columns, options, time)
+    channels, findings = _find_channels(columns, options, time, of_day)
 
     def differences(a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.bool_], list[str]]:
         first = np.full(len(a), len(channels))
@@ -132,6 +137,8 @@ def _find_times(columns: Columns, options: Options, codes: NDArray[np.int64]) ->
         real = [name for name in free if columns.kinds[name] == "time"]
         real = real or [name for name in free if columns.kinds[name] == "text" and looks_like_times(columns.one(name))]
         found = real or found
+    if len(found) > 1:  # a time of day belongs to the days in another column
+        found = [name for name in found if not holds_times_of_day(columns, name)] or found
     if len(found) > 1:
         raise DataError(
             f"{columns.source} has several columns that could be the time: {', '.join(map(repr, found))}. "
@@ -166,7 +173,9 @@ def _rises(column: pa.ChunkedArray, codes: NDArray[np.int64]) -> bool:
     return bool((steps[np.diff(codes[rows]) == 0] >= 0).all())
 
 
-def _find_channels(columns: Columns, options: Options, time: str | None) -> tuple[list[str], list[Finding]]:
+def _find_channels(
+    columns: Columns, options: Options, time: str | None, of_day: str
+) -> tuple[list[str], list[Finding]]:
     """The columns the caller named, or all that can be channels; a column of text is refused when it is read."""
     if options.values is not None:
         names = [options.values] if isinstance(options.values, str) else list(options.values)
@@ -181,7 +190,7 @@ def _find_channels(columns: Columns, options: Options, time: str | None) -> tupl
     findings: list[Finding] = []
     channels: list[str] = []
     for name, kind in columns.kinds.items():
-        if name in (time, options.series):
+        if name in (time, of_day, options.series):
             continue
         if kind == "time":
             message = f"Column {name!r} holds times but is not the time column; it was left out."
@@ -191,6 +200,11 @@ def _find_channels(columns: Columns, options: Options, time: str | None) -> tupl
         elif name in _INDEX_NAMES and kind == "number" and _counts_rows(columns.one(name)):
             message = f"Column {name!r} only counts the rows; it was left out. Name it in values=[...] to keep it."
             findings.append(Finding("index", message, name))
+        elif time is not None and holds_times_of_day(columns, name):
+            raise DataError(
+                f"{columns.source}: column {name!r} holds times of day. If they belong to the days in column {time!r}, "
+                "call it time; else name the columns to read with values=[...]."
+            )
         else:
             channels.append(name)
     if not channels:

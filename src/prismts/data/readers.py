@@ -60,7 +60,8 @@ def read(
     Of a table:
 
     - ``time`` names the time column. Without it: a column named date, time, timestamp, datetime or ds, or a pandas
-      index of times, or else the only column that holds times. A table may have none.
+      index of times, or else the only column that holds times. A table may have none. Where it holds days, a column
+      called time, time_of_day, clock or hour that holds times of day is read with it.
     - ``series`` names the column that tells the series of a long table apart; they become a Collection.
     - ``values`` names the columns to read as channels; without it, all others, and one that holds text is refused.
     - ``frequency`` is the true step, as a pandas offset alias. Without it: the most common step, or the calendar's.
