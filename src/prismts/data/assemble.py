@@ -49,7 +49,7 @@ def assemble(columns: Columns, options: Options, name: str) -> tuple[Series | Co
         raise DataError(f"{columns.source} has no rows.")
     codes, names = _find_series(columns, options.series)
     time, times = _find_times(columns, options, codes)
-    of_day = ""
+    of_day = None
     if time is not None and times is not None:
         taken = (options.series, *([options.values] if isinstance(options.values, str) else options.values or ()))
         times, of_day = with_times_of_day(columns, time, times, taken)
@@ -174,7 +174,7 @@ def _rises(column: pa.ChunkedArray, codes: NDArray[np.int64]) -> bool:
 
 
 def _find_channels(
-    columns: Columns, options: Options, time: str | None, of_day: str
+    columns: Columns, options: Options, time: str | None, of_day: str | None
 ) -> tuple[list[str], list[Finding]]:
     """The columns the caller named, or all that can be channels; a column of text is refused when it is read."""
     if options.values is not None:

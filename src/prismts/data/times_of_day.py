@@ -28,22 +28,24 @@ _FORM = (  # 8:30, 08:30:00.25, 8:30 PM, 08.30.00; 24:00 ends a day
 _SECOND, _DAY = 10**9, 86_400 * 10**9
 
 
-def with_times_of_day(columns: Columns, name: str, times: Times, taken: Collection[str | None]) -> tuple[Times, str]:
+def with_times_of_day(
+    columns: Columns, name: str, times: Times, taken: Collection[str | None]
+) -> tuple[Times, str | None]:
     """The times of a column of days, with the times of day that another column tells, and the name of that one.
 
     Only where every time is midnight without a zone, and a column that is called time, time_of_day, clock or hour, and
-    not ``taken``, holds times of day; else the times as they are, and "". The name decides, as a few new rows have to
+    not ``taken``, holds times of day; else the times as they are, and None. The name decides, as a few new rows have to
     be read as many were.
 
     Raises:
         DataError: a cell holds no time of day.
     """
     if not times.clock or times.told.zone is not None or (times.ticks % _DAY).any():
-        return times, ""
+        return times, None
     free = [other for other in columns.kinds if other.lower() in _NAMES and other != name and other not in taken]
     found = next((other for other in free if holds_times_of_day(columns, other)), None)
     if found is None:
-        return times, ""
+        return times, None
     ticks = times.ticks + _since_midnight(columns.one(found), found, columns.source)
     message = f"Column {found!r} holds times of day; it was read together with the days in column {name!r}."
     return replace(times, ticks=ticks, findings=(*times.findings, Finding("time", message, found))), found
