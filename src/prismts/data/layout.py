@@ -218,7 +218,7 @@ def _settle(
                 f"{source}: rows {a} and {b} have the same time ({time}) but differ, first in column {columns[i]!r}. "
                 "Say which one counts: prismts.read(..., duplicates='first'), or 'last', 'mean' or 'keep', and pass on "
                 "what it gives (commands have --duplicates). If the table holds several series, name the column that "
-                "tells them apart with series=..."
+                "tells them apart with series=... If one tells the hour, write day and hour into one column."
             )
         message = (
             f"{_rows(int(differ.sum()))} equal to another one in time but not in values: {_SETTLED[duplicates]} "
