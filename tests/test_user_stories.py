@@ -276,7 +276,10 @@ def test_a_stopped_command_says_so_and_the_same_command_goes_on(tmp_path):
         "prismts",
         *["fit", "forecast", "data.csv", "--horizon", "24", "--context-length", "96", "--out", "m"],
     ]
-    stopped = subprocess.Popen([*command, "--epochs", "4"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    stopped = subprocess.Popen(
+        [*command, "--epochs", "4"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores Ctrl-C
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("m.run/*/last.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.1)
