@@ -21,8 +21,8 @@ from prismts.benchmark.lines import read_lined
 from prismts.benchmark.locks import holding
 from prismts.benchmark.predictions import Forecasts, read_predictions, write_predictions
 from prismts.benchmark.results import failed_file, frame, gather, read_results
-from prismts.benchmark.runner import estimate, pending, plan, run_bench
-from prismts.benchmark.spec import BenchSpec, Cell, read_spec
+from prismts.benchmark.runner import pending, plan, run_bench
+from prismts.benchmark.spec import BenchSpec, read_spec
 from prismts.data.series import Collection
 from prismts.data.synthetic import simulated_plant
 from prismts.errors import DataError, SettingsError
@@ -618,37 +618,7 @@ def test_gathering_is_whole_or_not_at_all(finished, monkeypatch):
     assert not list(folder.glob(".*partial"))
 
 
-# ---- how long it takes
-
-
-def finished_in(seconds):
-    """Results of cells that took so many seconds, and nothing else."""
-    from types import SimpleNamespace
-
-    return SimpleNamespace(cells={cell: {"trained_with": cell.name, "seconds": s} for cell, s in seconds.items()})
-
-
-def timed(data, model, seed=0, horizon=12):
-    return Cell(data, model, seed, "honest", 48, horizon)
-
-
-def test_the_estimate_takes_the_mean_of_finished_cells_of_the_same_kind():
-    """Two seeds of ridge on ETTh2 took 10 and 20 s; of another model nothing is known."""
-    results = finished_in({timed("ETTh2", "ridge", 0): 10.0, timed("ETTh2", "ridge", 1): 20.0})
-    found = estimate(results, [(timed("ETTh2", "ridge", 2),), (timed("ETTh2", "other"),)])
-    assert (found.n_known, found.n_unknown) == (1, 1)
-    assert found.seconds == pytest.approx(15)
-    assert found.told(jobs=3) == "about 5 s, and 1 of unknown length: none of their model is finished yet"
-
-
-def test_a_model_that_never_ran_on_a_set_takes_what_it_takes_elsewhere_as_others_do_there():
-    """Ridge takes three times as long on ETTm2 as on ETTh2, and twice as long at 24 steps: so will DLinear."""
-    done = {timed("ETTh2", "ridge"): 10.0, timed("ETTm2", "ridge"): 30.0, timed("ETTh2", "ridge", 0, 24): 20.0}
-    results = finished_in({**done, timed("ETTh2", "dlinear"): 100.0})
-    assert estimate(results, [(timed("ETTm2", "dlinear"),)]).seconds == pytest.approx(300)
-    assert estimate(results, [(timed("ETTh2", "dlinear", 0, 24),)]).seconds == pytest.approx(200)
-    assert estimate(results, [(timed("ETTm2", "dlinear", 0, 24),)]).seconds == pytest.approx(600)
-    assert estimate(finished_in({}), [(timed("ETTm2", "dlinear"),)]).n_unknown == 1
+# ---- what is to be run
 
 
 def test_the_plan_tells_what_is_done_what_failed_and_what_is_left_out(finished, tmp_path):

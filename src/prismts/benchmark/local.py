@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -28,6 +28,7 @@ from prismts.errors import SettingsError
 __all__ = ["run_in_processes"]
 
 _TRIES = 2  # of a cell whose process died
+Run = Callable[[BenchSpec, Group, Path], Event]  # by name in the processes, so a function of a module
 
 
 @dataclass
@@ -40,8 +41,10 @@ class _Worker:
     began: float = 0.0
 
 
-def run_in_processes(spec: BenchSpec, groups: Sequence[Group], folder: Path, jobs: int, tell: Tell) -> None:
-    """Run every group in one of ``jobs`` processes; each writes its own cells.
+def run_in_processes(
+    spec: BenchSpec, groups: Sequence[Group], folder: Path, jobs: int, tell: Tell, *, run: Run = run_group
+) -> None:
+    """Run every group in one of ``jobs`` processes; each writes its own cells, or what ``run`` writes.
 
     When this process is interrupted, the others are ended and the interrupt goes on; when it is killed, they end
     themselves. Finished cells are whole in either case.
@@ -58,7 +61,7 @@ def run_in_processes(spec: BenchSpec, groups: Sequence[Group], folder: Path, job
                 if worker is None:
                     if len(workers) == jobs:
                         break
-                    worker = _hire(spec, folder)
+                    worker = _hire(spec, folder, run)
                     workers.append(worker)
                 group, number = waiting.popleft()
                 tries[group] = number
@@ -118,11 +121,11 @@ def _lost(worker: _Worker, spec: BenchSpec, group: Group, folder: Path, number: 
     return Event(group, "failed", told, seconds)
 
 
-def _hire(spec: BenchSpec, folder: Path) -> _Worker:
+def _hire(spec: BenchSpec, folder: Path, run: Run) -> _Worker:
     context = get_context("spawn")  # a forked torch may wait for threads that were not forked with it
     ours, theirs = context.Pipe()
     with _one_thread():
-        process = context.Process(target=_work, args=(theirs, spec, folder), daemon=True)
+        process = context.Process(target=_work, args=(theirs, spec, folder, run), daemon=True)
         process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -143,7 +146,7 @@ def _one_thread() -> Generator[None]:
                 os.environ[name] = value
 
 
-def _work(line: Connection, spec: BenchSpec, folder: Path) -> None:
+def _work(line: Connection, spec: BenchSpec, folder: Path, run: Run) -> None:
     """The life of a process: run the groups that come, until none comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, which ends it
     if hasattr(os, "setsid"):
@@ -158,7 +161,7 @@ def _work(line: Connection, spec: BenchSpec, folder: Path) -> None:
             group = line.recv()
         except EOFError:
             return
-        line.send(run_group(spec, group, folder))
+        line.send(run(spec, group, folder))
 
 
 def _end_with_parent() -> None:

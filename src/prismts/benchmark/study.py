@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from prismts.benchmark.json_files import read_json, write_json
-from prismts.benchmark.runner import duration
+from prismts.benchmark.lengths import duration
 from prismts.benchmark.study_cells import run_cell
 from prismts.benchmark.study_spec import Cell, StudySpec
 from prismts.data.alignment import day_lags

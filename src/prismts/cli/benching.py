@@ -19,7 +19,8 @@ from prismts.writing import write_whole
 if TYPE_CHECKING:
     from prismts.benchmark.compare import Comparison
     from prismts.benchmark.groups import Event
-    from prismts.benchmark.spec import Cell
+    from prismts.benchmark.lengths import Lengths
+    from prismts.benchmark.spec import BenchSpec, Cell
 
 __all__ = ["bench_app", "bench_compare", "bench_run", "bench_table"]
 
@@ -35,6 +36,7 @@ def bench_run(
     jobs: Whole = 1,
     only: str = "",
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    probe: Annotated[bool, Parameter(negative="")] = False,
     redo: Annotated[bool, Parameter(negative="")] = False,
     cluster: str | None = None,
     quiet: Quiet = False,
@@ -51,6 +53,8 @@ def bench_run(
         jobs: Processes, each with one thread; a process that dies takes only its cell with it.
         only: Run only cells whose name contains this text, such as ETTh2-convtimenet.
         dry_run: Print the cells and about how long they will take, and run nothing.
+        probe: As --dry-run, but where no finished cell of a model tells its length, time a few steps of it on each data
+            set. Nothing is kept.
         redo: Make cells anew that other settings made; without it they are an error.
         cluster: The address of a Ray cluster to run on, such as auto or ray://host:10001.
     """
@@ -64,10 +68,11 @@ def bench_run(
     specification = read_spec(spec)
     out = spec.with_suffix(".results") if out is None else out
     free_file(out / "results.parquet")
-    if dry_run:
-        sys.stdout.write(f"{plan(specification, out, jobs=jobs, only=only, redo=redo)}\n")
-        return
     console = Console(stderr=True, quiet=quiet)
+    if dry_run or probe:
+        probed = _probed(specification, out, jobs, only, redo, console) if probe else None
+        sys.stdout.write(f"{plan(specification, out, jobs=jobs, only=only, redo=redo, probed=probed)}\n")
+        return
     for told in notes(specification):
         console.print(f"note: {told}", highlight=False, markup=False, soft_wrap=True)
     before = read_results(out, specification)
@@ -232,6 +237,28 @@ def _page(path: Path, found: Comparison) -> Any:
     return write_report(path, "Comparison", sections, subtitle=found.measure)
 
 
+def _probed(spec: BenchSpec, out: Path, jobs: int, only: str, redo: bool, console: Console) -> Lengths:
+    """A few steps of every model that no finished cell tells anything of, with a line for each."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from prismts.benchmark.lengths import probe, to_probe
+    from prismts.benchmark.results import read_results
+    from prismts.benchmark.runner import pending
+
+    results = read_results(out, spec)
+    groups = to_probe(results, pending(results, only=only, redo=redo))
+    columns = TextColumn("a few steps of each"), BarColumn(bar_width=24), MofNCompleteColumn()
+    with Progress(*columns, console=console, disable=console.quiet) as bar:
+        task = bar.add_task("probe", total=len(groups))
+
+        def hear(event: Event) -> None:
+            if event.kind in ("done", "failed"):
+                bar.console.print(escape(str(event)), highlight=False, soft_wrap=True)
+                bar.update(task, advance=1)
+
+        return probe(spec, groups, jobs=jobs, tell=hear)
+
+
 _ENDS = {"held": "left to another run", "there": "done by another run"}
 
 
@@ -275,7 +302,7 @@ class _Bar:
 
     def _left(self) -> str:
         """By finished cells of the same kind where there are any, else by the mean of this run."""
-        from prismts.benchmark.runner import duration, estimate
+        from prismts.benchmark.lengths import duration, estimate
 
         if not self.waiting:
             return ""
@@ -283,4 +310,4 @@ class _Bar:
         if about.n_unknown and not self.seconds:
             return "time left: unknown yet"
         mean = sum(self.seconds) / len(self.seconds) if self.seconds else 0.0
-        return f"about {duration((about.seconds + about.n_unknown * mean) / self.jobs)} left"
+        return f"about {duration((about.most + about.n_unknown * mean) / self.jobs)} left"

@@ -36,6 +36,7 @@ from prismts.layers.products import quick_products
 from prismts.models.failure import signs_of_failure
 from prismts.ranges import expect_counts
 from prismts.training.batches import EpochBatches, Source, Stream, batches_of
+from prismts.training.brief import Stopwatch, lengths
 from prismts.training.checkpoint import SafeCheckpointIO, read_tree, write_tree
 from prismts.training.memory import keep_pages
 from prismts.training.progress import TrainingBar
@@ -235,6 +236,14 @@ class _Loop(pl.LightningModule):
         self.steps_per_epoch = max(1, len(whole))
         self.n_epochs, self.patience = span_of(config, self.steps_per_epoch)
 
+    @property
+    def n_checks(self) -> int:
+        """Batches of validation, over all processes together."""
+        if self.validation_source is None:
+            return 0
+        return len(batches_of(self.validation_source, self.config.batch_size, seed=None,
+                              channels_at_once=self.channels_at_once))  # fmt: skip
+
     def batches(self, source: Source | Stream, *, training: bool) -> EpochBatches:
         """The batches of the current epoch that this process sees."""
         return batches_of(
@@ -421,13 +430,19 @@ def _trainer(
         callbacks.append(EMAWeightAveraging(decay=config.averaging))
     if progress:
         callbacks.append(TrainingBar(title, loop.steps_per_epoch, loop.n_epochs))
+    if (found := lengths()) is not None:
+        callbacks.append(Stopwatch(
+            found, n_epochs=loop.n_epochs, patience=loop.patience, n_steps=loop.steps_per_epoch, n_checks=loop.n_checks
+        ))  # fmt: skip
+    brief = None if found is None else Stopwatch.n_timed
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=1 if config.devices == "auto" and config.accelerator in ("auto", "cpu") else config.devices,
         num_nodes=config.n_nodes,
         strategy=config.strategy,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        max_epochs=loop.n_epochs,
+        max_epochs=loop.n_epochs if brief is None else 1,
+        limit_train_batches=brief,
         gradient_clip_val=config.gradient_clip,
         callbacks=callbacks,
         plugins=[SafeCheckpointIO()],
@@ -435,7 +450,7 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=None if validated else 0,
+        limit_val_batches=brief if validated else 0,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         default_root_dir=home,
