@@ -4,12 +4,12 @@ BIN := .venv/bin
 # real data, if they lie here: see docs/data.md
 export PRISMTS_DATA ?= $(abspath $(firstword $(wildcard ../shared/data data)))
 
-.PHONY: demo test lint types guide fast slow gpu bench docs clean
+.PHONY: demo test lint types guide fast long whole slow gpu bench docs clean
 
 demo: .venv/demo
 	$(BIN)/prism demo --out demo
 
-test: lint types guide fast
+test: lint types guide whole
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -18,12 +18,20 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/pyright
 
-# half a minute by itself, so not among the fast tests
+# a minute by itself, so not among the fast tests
 guide: .venv/dev
 	$(BIN)/python -m pytest -q -m slow tests/test_docs.py -k site_builds
 
+# what plain pytest runs: under five minutes
 fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+long: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "long and not slow and not gpu"
+
+# both of them: twelve minutes on two cores
+whole: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 slow: .venv/dev
 	$(BIN)/python -m pytest -m slow

@@ -35,6 +35,7 @@ def wave(n: int = 120) -> np.ndarray:
 # ---- aeon's own checks
 
 
+@pytest.mark.long
 @parametrize_with_checks([PrismClassifier, PrismEmbedder, PrismForecaster, PrismAnomalyDetector])
 def test_aeon_finds_nothing_to_complain_of(check):
     check()

@@ -36,6 +36,7 @@ def marks_of(check: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.slow] if check in LONG else []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("adapter", "check"), [pytest.param(adapter, check, marks=marks_of(check)) for adapter, check in CHECKS]
 )

@@ -112,6 +112,7 @@ def test_new_classes_and_new_channels_get_new_layers_and_the_rest_goes_on(classi
     assert set(other.predict(fewer)) <= set(fewer.labels)
 
 
+@pytest.mark.long
 def test_every_network_of_an_ensemble_begins_with_its_own(plant) -> None:
     base = prismts.Forecaster(context_length=48, horizon=12, fit_settings=SHORT, n_members=2, progress=False).fit(plant)
     adapted = adapt(base, plant.part(0, 500), how="probe", progress=False)
@@ -187,6 +188,7 @@ def test_an_adaptation_says_what_it_is() -> None:
         Adaptation(strength=0.0)
 
 
+@pytest.mark.long
 def test_the_command_adapts_saves_the_adapter_and_puts_it_back(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     for name, n in (("a", 900), ("b", 600)):
@@ -215,6 +217,7 @@ def test_the_command_adapts_saves_the_adapter_and_puts_it_back(tmp_path, monkeyp
         assert words in prism(wrong)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("networks_are_judged")
 def test_a_network_that_is_trained_once_more_begins_with_the_one_it_began_with() -> None:
     """On a random walk validation wants nothing of a network, which is then trained again, gently."""

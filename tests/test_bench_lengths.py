@@ -142,6 +142,7 @@ def test_what_cannot_run_is_told_before_it_is_run():
     assert estimate(finished_in({}), [(cell,)], {told_by(cell): found}).n_unknown == 1
 
 
+@pytest.mark.long
 def test_the_command_times_what_never_ran_and_keeps_nothing(tmp_path, run):
     hours = pd.DataFrame({"date": pd.date_range("2020", periods=1200, freq="h"), "OT": np.arange(1200) % 24})
     hours.to_csv(tmp_path / "mine.csv", index=False)

@@ -788,6 +788,7 @@ def test_a_dry_run_prints_the_cells_and_runs_nothing(tmp_path, run):
     assert code == 2 and "holds no benchmark" in err
 
 
+@pytest.mark.long
 def test_the_specifications_and_published_numbers_of_this_repository_can_be_read(tmp_path):
     import shutil
     from pathlib import Path

@@ -204,6 +204,7 @@ def test_published_numbers_that_cannot_be_shown_are_told_before_anything_runs(ow
 # ---- failures
 
 
+@pytest.mark.long
 def test_a_cell_that_fails_when_it_is_made_anew_is_told_and_ends_the_command_with_1(own, capsys, monkeypatch):
     out = own.parent / "out"
     run_bench(read_spec(own), out, jobs=0)
@@ -240,6 +241,7 @@ def test_what_lacks_its_predictions_still_has_failed(tmp_path):
     assert failed_file(tmp_path, wants.cells[0]).exists()
 
 
+@pytest.mark.long
 def test_the_command_points_to_no_results_where_there_are_none(own, capsys, monkeypatch):
     unobserved = table()
     unobserved.iloc[300:] = np.nan  # nothing to score
@@ -462,6 +464,7 @@ def test_the_longest_horizon_that_is_told_runs_and_the_next_one_would_not(own, s
     assert "No window fits" in next(iter(run_bench(longer, own.parent / "two", jobs=0, only="ridge").failed.values()))
 
 
+@pytest.mark.long
 def test_a_context_that_no_training_window_has_is_noted_and_runs(own, capsys, monkeypatch):
     changed(own, "context_lengths: [48]", "context_lengths: [268, 269]")
     told = plan(read_spec(own), own.parent / "out")

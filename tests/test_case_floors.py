@@ -40,6 +40,7 @@ def cases(lengths: list[int], seed: int = 0) -> tuple[list[np.ndarray], np.ndarr
 EQUAL, UNEQUAL = [24] * 16, [12 + i % 13 for i in range(16)]
 
 
+@pytest.mark.long
 @every_floor
 @pytest.mark.parametrize("lengths", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
 def test_probabilities_are_shares_of_the_classes_in_order(name, lengths):

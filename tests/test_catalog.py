@@ -163,6 +163,7 @@ def test_offline_means_that_the_net_is_not_asked(alone, monkeypatch):
         load_dataset("ETTh2")
 
 
+@pytest.mark.long
 def test_without_a_network_the_search_ends_in_seconds_even_where_looking_up_a_name_hangs(alone, monkeypatch):
     monkeypatch.setenv("PRISMTS_OFFLINE", "0")
     monkeypatch.setattr("urllib.request.getproxies", dict)

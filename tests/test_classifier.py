@@ -191,6 +191,7 @@ def test_cases_of_unequal_length_with_gaps_are_learned(motions):
     assert model.score(cases, motions.train.labels) > 0.6
 
 
+@pytest.mark.long
 def test_cases_of_one_channel_may_come_as_rows(motions):
     X, y = arrays(motions.train)
     rows = Classifier(**TINY).fit(X[:, 0], y)
@@ -293,6 +294,7 @@ def test_a_case_with_a_dead_channel_gets_the_same_answer_alone_and_among_others(
         Classifier(**ONCE).fit(X[[1, 1, 1, 1]], [0, 1, 0, 1])  # learned from, it is still refused
 
 
+@pytest.mark.long
 def test_equal_seeds_give_equal_classifiers_and_others_do_not(motions):
     X, y = arrays(motions.train)
     answers = [Classifier(**TINY, random_state=seed).fit(X, y).predict_proba(X) for seed in (1, 1, 2)]
@@ -300,6 +302,7 @@ def test_equal_seeds_give_equal_classifiers_and_others_do_not(motions):
     assert not np.array_equal(answers[0], answers[2])
 
 
+@pytest.mark.long
 def test_balanced_weights_find_the_rare_class_more_often():
     cases = labeled_motions(120, n_classes=2, n_channels=1, n_timepoints=30, noise=2.0)
     X, y = arrays(cases)
@@ -346,6 +349,7 @@ def test_an_embedding_is_the_pooled_tokens_of_every_network(motions, fitted):
     np.testing.assert_allclose(fitted.embed(motions.test), torch.cat(expected, dim=1), atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_network_alone_can_be_asked_for_and_learns(motions):
     how = TINY | {"setting": "network", "validation": None, "fit_settings": {"max_epochs": 20, "batch_size": 16}}
     model = Classifier(**how).fit(motions.train)
@@ -404,6 +408,7 @@ def test_a_clone_has_the_arguments_and_nothing_that_was_learned(fitted):
         copy.predict(np.zeros((1, 2, 40)))
 
 
+@pytest.mark.long
 def test_a_run_folder_resumes_where_a_run_broke_off(motions, tmp_path, monkeypatch):
     whole = Classifier(**TINY).fit(motions.train).predict_proba(motions.test)
     calls = []

@@ -320,6 +320,7 @@ def test_the_median_is_always_among_the_quantiles(table, tmp_path, run):
 # ---- findings
 
 
+@pytest.mark.long
 def test_every_command_tells_what_was_noticed_when_data_were_read(table, tmp_path, run):
     holed = tmp_path / "holed.csv"
     pd.read_csv(table).drop(index=[20, 21]).to_csv(holed, index=False)

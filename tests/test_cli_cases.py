@@ -27,6 +27,7 @@ def cases(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_fit_evaluate_and_predict_carry_labeled_cases_from_end_to_end(cases, run):
     model = cases / "m"
     code, _, err = run(
@@ -202,6 +203,7 @@ def test_a_classifier_reads_a_table_with_semicolons_and_an_empty_column_of_label
     assert run("predict", twice / "m", twice / "new.csv")[1] == run("predict", twice / "m", twice / "once.csv")[1]
 
 
+@pytest.mark.long
 def test_scores_on_the_cases_that_were_learned_from_say_so(cases, run):
     fit = ("fit", "classify", cases / "TRAIN.ts", "--epochs", 1, "--setting", "network", "--out", cases / "m")
     _, _, err = run(*fit, "--test", cases / "TRAIN.ts")
@@ -219,6 +221,7 @@ def test_scores_on_the_cases_that_were_learned_from_say_so(cases, run):
     )
 
 
+@pytest.mark.long
 def test_a_detector_scored_on_all_that_it_has_learned_from_says_so(cases, run, monkeypatch):
     from prismts.data.synthetic import planted_anomalies
 

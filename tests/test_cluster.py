@@ -86,6 +86,7 @@ def kill_one_at(task, cluster):
     return bool(at_it)
 
 
+@pytest.mark.long
 def test_a_benchmark_whose_worker_is_killed_loses_no_cell(cluster, folder):
     killed, heard = [], []
 
@@ -104,6 +105,7 @@ def test_a_benchmark_whose_worker_is_killed_loses_no_cell(cluster, folder):
     assert not (folder / "out" / "unfinished").exists()
 
 
+@pytest.mark.long
 def test_a_search_whose_worker_is_killed_loses_no_trial(cluster, connection, folder):
     """The killed trial is marked as lost, and its values are tried again; a rate has the score that it has here."""
     spec = read_search(search_of(folder, trials=6))
@@ -133,6 +135,7 @@ def test_a_search_whose_worker_is_killed_loses_no_trial(cluster, connection, fol
     )
 
 
+@pytest.mark.long
 def test_a_search_on_a_cluster_prunes_by_the_curves_that_nodes_tell(connection, folder):
     """Networks that learn nothing end early: their epochs are told while they train."""
     file = search_of(folder, trials=9, rates="{low: 1.0e-9, high: 1.0e-2, log: true}", prune="median", n_random=9)
@@ -145,6 +148,7 @@ def test_a_search_on_a_cluster_prunes_by_the_curves_that_nodes_tell(connection, 
     assert min(one.value for one in whole) < min(min(one.intermediate_values.values()) for one in pruned)
 
 
+@pytest.mark.long
 def test_a_search_that_is_stopped_on_a_cluster_goes_on_here(connection, folder):
     spec = read_search(search_of(folder))
 
@@ -159,6 +163,7 @@ def test_a_search_that_is_stopped_on_a_cluster_goes_on_here(connection, folder):
     assert read_found(spec, folder / "out").counts["complete"] == 4
 
 
+@pytest.mark.long
 def test_a_node_with_other_data_ends_a_search_in_words(connection, folder, monkeypatch):
     spec = read_search(search_of(folder))
     whole = search.ground
@@ -178,6 +183,7 @@ def test_a_search_runs_in_processes_or_on_a_cluster(folder):
         run_search(read_search(search_of(folder)), folder / "out", jobs=2, cluster="auto")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["bench run", "search"])
 def test_an_address_where_no_cluster_answers_is_told(folder, what):
     file = bench_of(folder, 1) if what == "bench run" else search_of(folder)

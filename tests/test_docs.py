@@ -147,6 +147,7 @@ def before_search(scope: dict, request) -> None:
 BEFORE = {"export": before_export, "benchmark": before_benchmark, "search": before_search}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "page",
     [

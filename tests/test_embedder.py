@@ -66,6 +66,7 @@ def test_apart_sets_named_channels_in_the_order_in_which_they_were_learned(tmp_p
         np.testing.assert_array_equal(one.transform(turned), one.transform(Series(values, ("a", "b"))))
 
 
+@pytest.mark.long
 def test_apart_sets_the_channels_side_by_side_and_is_bound_to_their_number(motions):
     embedder = Embedder(**TINY, channels="apart").fit(motions.train)
     x = np.random.default_rng(0).normal(size=(3, 2, 40))
@@ -107,6 +108,7 @@ def test_equal_seeds_give_equal_vectors(motions, fitted):
     np.testing.assert_array_equal(again.transform(motions.test), fitted.transform(motions.test))
 
 
+@pytest.mark.long
 def test_what_cannot_be_embedded_is_refused(motions):
     with pytest.raises(NotFittedError, match="Call fit first"):
         Embedder().transform(np.zeros((1, 1, 40)))

@@ -87,6 +87,7 @@ def test_its_squared_error_is_never_larger_than_the_mean_of_its_members():
     assert (Ensemble(models)(x) - y).square().mean() < sum(own) / 3
 
 
+@pytest.mark.long
 def test_a_forecaster_of_several_members_trains_saves_and_loads(tmp_path):
     series = simulated_plant(700, seed=1)
     borders = Borders(400, 500, 700)
@@ -113,12 +114,14 @@ def test_without_a_word_there_is_one_member_and_none_is_refused():
         Forecaster(**TINY, n_members=0).fit(series)
 
 
+@pytest.mark.long
 def test_members_beside_a_line_share_the_one_that_was_solved():
     forecaster = Forecaster(**{**TINY, "setting": "default"}, n_members=2).fit(simulated_plant(400, seed=1))
     one, two = (member.head.line.weight for member in forecaster.members_)
     assert torch.equal(one, two) and one.abs().max() > 0 and forecaster.line_
 
 
+@pytest.mark.long
 def test_a_killed_run_of_several_members_goes_on_where_it_was(tmp_path):
     series = simulated_plant(700, seed=1)
     settings = {**TINY, "n_members": 2}

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 LONG = ("13_adapt_and_distill",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "example",
     [
@@ -24,6 +25,7 @@ def test_an_example_runs(example, capsys):
     assert capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, data_root):
     from prismts.data.synthetic import simulated_plant
 

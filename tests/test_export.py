@@ -162,18 +162,21 @@ def test_a_forecast_is_that_of_the_forecaster_for_any_past(of_quantiles, plant, 
     np.testing.assert_allclose(asked(of_quantiles, x[None])["quantiles"][0], of_quantiles.predict(x), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_the_network_of_a_forecaster_and_its_chosen_line_are_in_the_graph(plant):
     forecaster = prismts.Forecaster(context_length=24, horizon=6, n_members=2, **QUICK).fit(plant)
     x = holes(plant[:, 50:74])
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_a_line_that_reads_more_than_its_network_is_in_the_graph(plant):
     forecaster = prismts.Forecaster(setting="long_line", context_length=350, horizon=6, **QUICK).fit(plant)
     x = holes(plant[:, 50:400])
     np.testing.assert_allclose(asked(forecaster, x[None])["forecast"][0], forecaster.predict(x), rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting", ["two_contexts", "two_encoders"])
 def test_members_of_two_kinds_are_in_the_graph(plant, setting):
     forecaster = prismts.Forecaster(setting=setting, context_length=350, horizon=6, **QUICK).fit(plant)
@@ -217,6 +220,7 @@ def served(forecaster, tmp_path) -> tuple[TorchEngine, OnnxEngine]:
     return TorchEngine("m", tmp_path / "model"), OnnxEngine("m", export(forecaster, tmp_path / "m.onnx"))
 
 
+@pytest.mark.long
 def test_cases_of_an_array_are_numbered_and_no_number_is_taken_for_a_series_of_training(plant, tmp_path):
     cases = np.stack([plant[:1, :300] * scale for scale in (1.0, 5.0, 20.0)])
     forecaster = prismts.Forecaster("ridge", context_length=24, horizon=2, progress=False).fit(cases)
@@ -233,6 +237,7 @@ def test_cases_of_an_array_are_numbered_and_no_number_is_taken_for_a_series_of_t
     assert np.isfinite(forecaster.backtest(cases[:, :, 100:]).scores["mase"])
 
 
+@pytest.mark.long
 def test_a_series_that_was_not_in_training_is_scaled_by_all_its_steps_by_either_runtime(plant, tmp_path):
     cases = [Series(plant[:, :300] * 10.0**i, name=name) for i, name in enumerate(("north", "south"))]
     forecaster = prismts.Forecaster("ridge", context_length=24, horizon=6, progress=False).fit(Collection.of(cases))
@@ -342,6 +347,7 @@ def lifted(task: str, level: float):
 _ASKED = {"forecast": "predict", "detect": "score_samples", "impute": "transform", "classify": "predict_proba"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["forecast", "detect", "impute", "classify", "embed"])
 def test_data_that_move_by_ones_at_a_billion_are_exported_in_double_precision(task, tmp_path):
     estimator, x = lifted(task, 1e9)
@@ -363,6 +369,7 @@ def test_a_table_of_pascals_is_forecast_alike_by_an_archive(tmp_path):
     np.testing.assert_allclose((told - forecaster.predict(values)) / forecaster.scaler_.scale[0][:, None], 0, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["forecast", "impute"])
 def test_a_graph_too_coarse_for_its_data_is_not_kept(task, tmp_path, monkeypatch):
     from prismts.serving import graph_forecast, graph_impute
@@ -390,6 +397,7 @@ def test_a_graph_reads_doubles_where_single_precision_would_round_by_more_than_i
     assert graph_parts.precision_for(np.array([0.0, level]), np.array([1.0, scale])) == reads
 
 
+@pytest.mark.long
 def test_a_detector_reads_what_its_closed_forms_learned_in_double_precision(tmp_path):
     x = Series(300 + planted_anomalies(600, n_anomalies=2, seed=1).values.astype(np.float64))
     detector = prismts.AnomalyDetector("sub_pca", progress=False).fit(x.part(0, 400))
@@ -521,6 +529,7 @@ def test_what_is_no_fitted_estimator_and_no_known_format_is_refused(tmp_path, of
         export(tmp_path / "nothing", tmp_path / "m.onnx")
 
 
+@pytest.mark.long
 def test_a_graph_that_answers_otherwise_is_not_kept(of_quantiles, tmp_path, monkeypatch):
     place = tmp_path / "m.pt2"
     place.write_text("what was here before")
@@ -540,6 +549,7 @@ def test_a_graph_that_answers_otherwise_is_not_kept(of_quantiles, tmp_path, monk
 # ---- the command
 
 
+@pytest.mark.long
 def test_a_folder_is_exported_by_the_command_line(of_quantiles, plant, tmp_path, monkeypatch, capsys):
     of_quantiles.save(tmp_path / "m")
     out = tmp_path / "new" / "m.pt2"

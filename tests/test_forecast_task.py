@@ -280,6 +280,7 @@ def doubt_of(validation: Windows, line: np.ndarray, network: np.ndarray, n_stret
     return float(np.std(others) * np.sqrt(len(others) - 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("channels", ["independent", "mixed"])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 @pytest.mark.parametrize(("wanted", "expected"), [(0.4, None), (90.0, 1.0), (-1.0, 0.0)])

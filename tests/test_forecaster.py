@@ -71,6 +71,7 @@ def fitted() -> Forecaster:
 # ---- what comes back
 
 
+@pytest.mark.long
 def test_a_long_line_reads_all_of_a_context_of_which_the_network_reads_the_end(tmp_path):
     data = plant(900)
     forecaster = Forecaster(**TINY | {"setting": "long_line", "context_length": 360}).fit(data)
@@ -92,6 +93,7 @@ def expect_the_mean_of_its_members(both, data, borders, folder):
     np.testing.assert_array_equal(prismts.load(folder).predict(data.values), both.predict(data.values))
 
 
+@pytest.mark.long
 def test_two_contexts_are_two_forecasters_whose_mean_is_the_forecast(tmp_path):
     data, borders = plant(1000), Borders(600, 800, 1000)
     settings = TINY | {"n_members": None}
@@ -106,6 +108,7 @@ def test_two_contexts_are_two_forecasters_whose_mean_is_the_forecast(tmp_path):
     assert np.isfinite(both.predict(gaps)).all()
 
 
+@pytest.mark.long
 def test_two_encoders_are_a_convtimenet_and_a_cross_learner_whose_mean_is_the_forecast(tmp_path):
     data, borders = plant(1000), Borders(600, 800, 1000)
     settings = TINY | {"setting": "two_encoders", "context_length": 360, "n_members": None}
@@ -121,6 +124,7 @@ def test_two_encoders_are_a_convtimenet_and_a_cross_learner_whose_mean_is_the_fo
         both.predict(data.values[:2])
 
 
+@pytest.mark.long
 def test_floors_read_all_of_the_context_whatever_the_networks_read():
     data, borders = Collection.of(plant(1000)), Borders(600, 800, 1000)
     settings = TINY | {"setting": "two_encoders", "context_length": 360, "n_members": None}
@@ -130,6 +134,7 @@ def test_floors_read_all_of_the_context_whatever_the_networks_read():
     assert floor.backtest(data, begin=800).scores["mse"] == pytest.approx(ridge.backtest(data, begin=800).scores["mse"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["cyclenet", "dlinear", "itransformer"])
 def test_a_cross_learner_stands_beside_a_rival_too(model):
     settings = {"setting": "two_encoders", "context_length": 350, "n_members": None, "model_settings": None}
@@ -137,6 +142,7 @@ def test_a_cross_learner_stands_beside_a_rival_too(model):
     assert len(both.members_) == 2 and np.isfinite(both.predict(plant(1000).values)).all()
 
 
+@pytest.mark.long
 def test_a_line_can_be_named_beside_any_setting():
     same = Forecaster(**TINY | {"setting": "ridge_line"}).fit(plant())
     named = Forecaster(**TINY, line="ridge").fit(plant())
@@ -155,6 +161,7 @@ def test_a_line_can_be_named_beside_any_setting():
             Forecaster(**TINY | more).fit(plant())
 
 
+@pytest.mark.long
 def test_two_contexts_of_a_short_one_are_two_seeds_beside_one_line():
     both = Forecaster(**TINY | {"setting": "two_contexts", "n_members": 2}).fit(plant())
     one, two = (member.head.line.weight for member in both.members_)
@@ -163,6 +170,7 @@ def test_two_contexts_of_a_short_one_are_two_seeds_beside_one_line():
         Forecaster(**TINY | {"setting": "two_contexts"}).fit(plant())
 
 
+@pytest.mark.long
 def test_going_on_goes_on_with_both_contexts():
     settings = TINY | {"setting": "two_contexts", "context_length": 360, "n_members": None}
     both = Forecaster(**settings, warm_start=True).fit(plant(1000))
@@ -207,6 +215,7 @@ def test_polars_and_pyarrow_come_back_as_what_they_were(fitted):
         np.testing.assert_allclose(values, expected["feeder_1"].to_numpy(), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_an_array_gives_an_array_of_the_same_axes():
     x = plant().values
     one = Forecaster(**TINY).fit(x)
@@ -259,6 +268,7 @@ def test_scaling_and_shifting_a_series_scales_and_shifts_its_forecast():
 # ---- seeds, clones, warm starts
 
 
+@pytest.mark.long
 def test_equal_seeds_give_equal_forecasts_and_other_seeds_do_not():
     x = plant().values
     a, b, c = (Forecaster(**TINY, random_state=seed).fit(x) for seed in (0, 0, 1))
@@ -275,6 +285,7 @@ def test_it_is_a_scikit_learn_estimator(fitted):
         copy.predict()
 
 
+@pytest.mark.long
 def test_fit_again_goes_on_from_the_weights_only_when_asked():
     x = plant().values
     forecaster = Forecaster(**TINY, warm_start=True).fit(x)
@@ -291,6 +302,7 @@ def test_fit_again_goes_on_from_the_weights_only_when_asked():
         ).fit(x[:3])
 
 
+@pytest.mark.long
 def test_one_that_goes_on_remembers_what_it_had_learned_from(tmp_path):
     first, second = plant(), plant(650)
     forecaster = Forecaster(**TINY, warm_start=True).fit(first)
@@ -305,6 +317,7 @@ def test_one_that_goes_on_remembers_what_it_had_learned_from(tmp_path):
     assert forecaster.set_params(warm_start=False).fit(second).taught_by_ == ()
 
 
+@pytest.mark.long
 def test_a_forecaster_that_was_loaded_goes_on_as_the_one_that_was_saved(tmp_path):
     x = plant().values
     settings = {
@@ -449,6 +462,7 @@ def test_the_score_does_not_depend_on_how_many_windows_go_through_at_once(fitted
             assert part[name] == pytest.approx(whole[name], rel=1e-5), name
 
 
+@pytest.mark.long
 def test_what_lies_behind_the_borders_cannot_change_what_is_learned():
     series = plant()
     borders = Borders(400, 500, 700)
@@ -502,6 +516,7 @@ def test_ridge_gives_its_known_score_on_real_data(data_root):
 # ---- quantiles
 
 
+@pytest.mark.long
 def test_quantiles_are_in_order_and_cover_what_they_promise_on_data_like_the_training_data():
     series = sine_mixture(3000, seed=2)
     noisy = Series(series.values + np.random.default_rng(0).normal(0, 0.5, series.values.shape).astype("f4"))
@@ -857,6 +872,7 @@ def test_altered_foreign_newer_and_missing_folders_are_refused_in_words(fitted, 
         prismts.load(tmp_path / "nowhere")
 
 
+@pytest.mark.long
 def test_a_save_killed_at_any_moment_leaves_a_model_that_loads(tmp_path):
     script = tmp_path / "save.py"
     script.write_text(

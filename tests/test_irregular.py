@@ -163,12 +163,14 @@ def real(jittered) -> Forecaster:
     return Forecaster(**TINY, times="real", frequency="h").fit(jittered)
 
 
+@pytest.mark.long
 def test_a_regular_series_gives_the_same_forecast_with_times_as_without():
     told = [Forecaster(**TINY, times=times).fit(table()).predict() for times in ("real", "grid")]
     assert (told[0]["when"] == told[1]["when"]).all()
     np.testing.assert_allclose(told[0][["feeder_1"]], told[1][["feeder_1"]], rtol=1e-4)
 
 
+@pytest.mark.long
 def test_leaving_rows_out_with_times_is_filling_them_as_not_observed(thinned):
     told = [Forecaster(**TINY, times=times, frequency="h").fit(thinned).predict() for times in ("real", "grid")]
     assert (told[0]["when"] == told[1]["when"]).all()
@@ -207,6 +209,7 @@ def test_windows_of_rows_at_any_time_are_those_of_the_backtest(real, jittered):
     assert windows.batch(np.array([0])).times is not None
 
 
+@pytest.mark.long
 def test_members_and_quantiles_read_times_too(jittered):
     both = Forecaster(**TINY, times="real", frequency="h", n_members=2, quantiles=(0.1, 0.5, 0.9)).fit(jittered)
     told = both.predict()

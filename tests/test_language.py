@@ -287,6 +287,7 @@ def test_random_weights_are_those_of_the_seed_and_never_the_pretrained_ones(gpt2
 # ---- every task, through the heads of every other model
 
 
+@pytest.mark.long
 def test_a_forecaster_a_classifier_an_imputer_a_detector_and_an_embedder_work_as_with_any_encoder():
     series = sine_mixture(300)
     how = {"model_settings": RANDOM, "fit_settings": ONE_EPOCH, "progress": False}

@@ -123,6 +123,7 @@ def test_squared_absolute_and_quantile_losses_are_those_of_scikit_learn():
         assert ours == pytest.approx(mean_pinball_loss(y, f, alpha=level), rel=1e-12)
 
 
+@pytest.mark.long
 def test_quantile_crps_and_interval_scores_are_those_of_scoringrules():
     import scoringrules
 

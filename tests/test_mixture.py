@@ -317,6 +317,7 @@ def test_joint_training_lowers_the_error_of_every_task():
     assert all(error < 0.98 for error in errors.values()), errors
 
 
+@pytest.mark.long
 def test_a_broken_run_that_goes_on_ends_as_a_whole_one_magnitudes_and_all(tmp_path):
     whole, _ = train(None)
     with pytest.raises(ConnectionError, match="the power went"):

@@ -473,6 +473,7 @@ def test_a_model_in_double_precision_stays_in_it(form):
     assert y.dtype == torch.float64
 
 
+@pytest.mark.long
 def test_a_model_asks_its_input_for_the_device():
     """Every tensor made on the way must follow the input: the device "meta" shows those that do not."""
     for form in FORMS:

@@ -273,6 +273,7 @@ def test_settings_that_cannot_work_say_so(config, changes, words):
 # ---- through the estimators
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "model_settings", "max_epochs"),
     [
@@ -294,6 +295,7 @@ def test_a_classifier_learns_with_it_and_is_loaded_as_it_was_saved(model, model_
     assert (classifier.predict(motions.test) == np.asarray(motions.test.labels)).mean() > 0.7  # of three classes
 
 
+@pytest.mark.long
 def test_a_forecaster_learns_with_deformable_attention():
     """Without a line, which would continue a sine by itself."""
     series = np.sin(np.arange(400) / 4)[None] + np.zeros((2, 1))

@@ -568,6 +568,7 @@ def test_a_forecaster_of_every_rival_learns_forecasts_and_is_saved(name, tmp_pat
     pd.testing.assert_frame_equal(again, forecast)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_classifier_and_an_imputer_of_every_encoder_learn(name):
     rng = np.random.default_rng(0)

@@ -116,6 +116,7 @@ def test_no_score_depends_on_how_the_windows_were_batched(sizes):
     assert run(data, sizes, quantiles=LEVELS).values() == pytest.approx(run(data, quantiles=LEVELS).values(), rel=1e-9)
 
 
+@pytest.mark.long
 def test_warping_distances_are_averaged_over_the_pairs_that_were_observed():
     data = made()
     data["target"][:4, 1] = np.nan

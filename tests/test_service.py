@@ -891,6 +891,7 @@ def failures_found_by_schemathesis(folders, names: list[str], max_examples: int,
         end()
 
 
+@pytest.mark.long
 def test_a_fuzzer_finds_nothing(folders):
     pytest.importorskip("schemathesis")
     assert failures_found_by_schemathesis(folders, ["ridge"], 2, ["examples", "coverage"]) == []
@@ -903,6 +904,7 @@ def test_a_fuzzer_finds_nothing_in_any_task_however_long_it_looks(folders):
     assert failures_found_by_schemathesis(folders, [*PATHS, "ridge"], 20, phases) == []
 
 
+@pytest.mark.long
 def test_prism_serve_answers_and_lets_a_request_on_its_way_finish(folders, loaded, tmp_path):
     question("ridge").to_csv(tmp_path / "data.csv", index=False)
     command = [

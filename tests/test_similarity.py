@@ -1,5 +1,7 @@
 """Distances by hand and by their laws; aeon's own names; what cannot be compared is refused in words."""
 
+import os
+import subprocess
 import sys
 import warnings
 
@@ -94,6 +96,7 @@ def test_a_series_is_at_no_distance_from_itself(method):
     assert distance(a, a, method) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", of_series)
 def test_all_distances_at_once_are_the_distances_one_by_one(method):
     x = cases()
@@ -222,3 +225,15 @@ def test_without_aeon_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "aeon.distances", None)
     with pytest.raises(MissingExtraError, match=r"prismts\[bench\]"):
         distance([1], [1])
+
+
+@pytest.mark.long
+def test_the_number_of_threads_stays_what_it_was():
+    # in a process of its own: only the first parallel loop of numba would set it
+    code = (
+        "import numpy as np, torch; from prismts.analysis.similarity import pairwise; before = torch.get_num_threads(); "
+        "pairwise(np.zeros((3, 1, 9))); print(before, torch.get_num_threads())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["1", "1"]

@@ -188,6 +188,7 @@ def test_a_classifier_says_that_it_is_one_and_scores_accuracy(fitted):
     assert fitted["classifier"].score(X, y) == (fitted["classifier"].predict(X) == y).mean()
 
 
+@pytest.mark.long
 def test_a_classifier_can_be_cross_validated_by_any_scorer():
     X, y = motions()
     folds = StratifiedKFold(2)
@@ -203,6 +204,7 @@ def test_cases_of_unequal_length_can_be_cross_validated_as_a_list():
     assert cross_val_score(Classifier(**TINY, validation=0.25), ragged, y, cv=StratifiedKFold(2)).mean() > 0.9
 
 
+@pytest.mark.long
 def test_a_grid_goes_over_the_settings_of_a_classifier_and_refits_the_best():
     X, y = motions()
     grid = {"setting": ["default", "network"], "validation": [None, 2]}

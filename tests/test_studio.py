@@ -320,6 +320,7 @@ def test_the_columns_of_a_long_table_are_chosen_after_it_was_read(client):
     assert data["state"] == "done" and data["proposal"]["n_series"] == 2 and data["proposal"]["task"] == "classify"
 
 
+@pytest.mark.long
 def test_a_forecaster_is_trained_told_and_taken_along(client, session, table, tmp_path):
     uploaded(client, table)
     job = trained(client, task="forecast", model="ridge", horizon=12, context_length=48)

@@ -59,6 +59,7 @@ def stacked(monkeypatch) -> list[int]:
     return sizes
 
 
+@pytest.mark.long
 def test_networks_trained_as_one_learn_what_each_learns_alone(stacked):
     those, others = trainings(), None
     others = twins(those)
@@ -67,6 +68,7 @@ def test_networks_trained_as_one_learn_what_each_learns_alone(stacked):
     assert_equal_outcome(got, [one.alone() for one in others], those, others)
 
 
+@pytest.mark.long
 def test_a_line_may_rest_beside_one_network_and_move_beside_the_next(stacked):
     those = [
         replace(one, config=replace(one.config, line_rate=rate))
@@ -84,6 +86,7 @@ def test_a_line_may_rest_beside_one_network_and_move_beside_the_next(stacked):
     assert moved == [False, True, True]
 
 
+@pytest.mark.long
 def test_each_network_stops_when_its_own_patience_is_over():
     wild = replace(CONFIG, max_epochs=8, patience=1, learning_rate=0.02, schedule="constant")
     those = trainings(config=wild)
@@ -106,6 +109,7 @@ def test_without_validation_the_last_epoch_is_kept():
         torch.testing.assert_close(one.model.state_dict(), other.model.state_dict(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_other_sizes_other_batches_and_averaged_weights_are_not_stacked_with_the_rest(stacked):
     those = trainings(5)
     config = those[2].config
@@ -120,6 +124,7 @@ def test_other_sizes_other_batches_and_averaged_weights_are_not_stacked_with_the
     assert all(len(result.history) == 4 for result in results)
 
 
+@pytest.mark.long
 def test_a_broken_run_goes_on_where_it_was(tmp_path):
     whole = trainings(2)
     broken = [replace(one, folder=tmp_path / str(i)) for i, one in enumerate(twins(whole))]
@@ -208,6 +213,7 @@ def table() -> np.ndarray:
     return windows()[0].data.values.astype(np.float64)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["stacked", "in turn"])
 def test_estimators_fitted_as_many_forecast_what_they_forecast_fitted_alone(how, stacked):
     many, alone = fit_many(forecasters(), table(), how=how, progress=False), forecasters()

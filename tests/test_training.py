@@ -74,6 +74,7 @@ RUN = textwrap.dedent(
 )
 
 
+@pytest.mark.long
 def test_a_run_killed_with_sigkill_resumes_and_reaches_the_result_of_the_unbroken_run_bit_for_bit(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(RUN.format(tests=HERE))
@@ -238,6 +239,7 @@ DISTRIBUTED = textwrap.dedent(
 )
 
 
+@pytest.mark.long
 def test_two_processes_take_the_same_steps_as_one(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(DISTRIBUTED.format(tests=HERE))

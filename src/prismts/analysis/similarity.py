@@ -7,8 +7,7 @@ forecasts, is its root, in units of the series. The order of neighbors is the sa
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prismts.data.series import Collection, Series
-from prismts.errors import DataError, MissingExtraError, SettingsError, ShapeError, unknown_name
+from prismts.errors import DataError, SettingsError, ShapeError, unknown_name
+from prismts.models.aeon_calls import needs_aeon, undisturbed
 
 __all__ = ["DISTANCES", "Distance", "Neighbors", "WarpingPath", "distance", "nearest", "pairwise", "path"]
 
@@ -96,7 +96,7 @@ def distance(a: _Case, b: _Case, method: str = "dtw", window: float | None = Non
     kind, options = _options(method, window, options)
     one, other = _case(a, kind, "a"), _case(b, kind, "b")
     _agree([one], [other], method, kind)
-    with _aeon():
+    with needs_aeon("Similarity"):
         from aeon.distances import distance as measure
     return float(_call(measure, one, other, method=method, **options))
 
@@ -109,7 +109,7 @@ def path(a: _Case, b: _Case, method: str = "dtw", window: float | None = None, *
         raise SettingsError(f"{method!r} compares without warping and has no path. These have one: {known}.")
     one, other = _case(a, kind, "a"), _case(b, kind, "b")
     _agree([one], [other], method, kind)
-    with _aeon():
+    with needs_aeon("Similarity"):
         from aeon.distances import alignment_path
     steps, length = _call(alignment_path, one, other, method=method, **options)
     return WarpingPath(np.asarray(steps, dtype=np.int64).reshape(-1, 2), float(length))
@@ -135,7 +135,7 @@ def pairwise(
     _agree(ones, ones if others is None else others, method, kind)
     if others is None and not kind.symmetric:
         others = ones
-    with _aeon():
+    with needs_aeon("Similarity"):
         from aeon.distances import pairwise_distance
     there = None if others is None else _together(others)
     return np.asarray(_call(pairwise_distance, _together(ones), there, method=method, n_jobs=n_jobs, **options))
@@ -241,20 +241,11 @@ def _together(cases: list[NDArray[Any]]) -> Any:
 
 def _call(function: Any, *arrays: Any, method: str, **options: Any) -> Any:
     try:
-        return function(*arrays, method=method, **options)
+        with undisturbed():
+            return function(*arrays, method=method, **options)
     except TypeError as error:
         given = ", ".join(options) or "none"
         raise SettingsError(
             f"aeon's {method!r} does not take these options (given: {given}), or lacks one. It said: {error}. "
             "The documentation of aeon.distances lists the options of each."
-        ) from error
-
-
-@contextlib.contextmanager
-def _aeon() -> Generator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise MissingExtraError(
-            "Similarity needs aeon, which is not installed. Run: pip install 'prismts[bench]'"
         ) from error

@@ -6,9 +6,8 @@ majority, which needs nothing. Their settings are the ones of their authors and 
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -16,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prismts.errors import DataError, MissingExtraError, NotFittedError, SettingsError, ShapeError, unknown_name
+from prismts.errors import DataError, NotFittedError, SettingsError, ShapeError, unknown_name
 from prismts.layers.missing import bridge
 from prismts.models import make_settings
+from prismts.models.aeon_calls import needs_aeon, undisturbed
 
 __all__ = [
     "CASE_FLOORS",
@@ -197,7 +197,7 @@ class NearestDtw(CaseFloor):
         self.cases_, self.codes_ = cases, codes
 
     def _judge(self, cases: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        with _aeon():
+        with needs_aeon("This floor"):
             from aeon.distances import pairwise_distance
         options: dict[str, Any] = {"method": "dtw", "n_jobs": 1}
         if self.config.window is not None:
@@ -205,7 +205,8 @@ class NearestDtw(CaseFloor):
         nearest: list[NDArray[np.integer]] = []
         for first in range(0, len(cases), self.queries_at_once):
             part = cases[first : first + self.queries_at_once]
-            distances = pairwise_distance(_together(part), _together(self.cases_), **options)
+            with undisturbed():
+                distances = pairwise_distance(_together(part), _together(self.cases_), **options)
             nearest.append(np.asarray(distances).argmin(axis=1))
         return self._one_hot(self.codes_[np.concatenate(nearest)])
 
@@ -222,13 +223,13 @@ class _Convolved(CaseFloor):
     def _make(self) -> Any: ...
 
     def _learn(self, cases: list[NDArray[np.float64]], codes: NDArray[np.integer]) -> None:
-        with _aeon():
+        with needs_aeon("This floor"):
             self.classifier_ = self._make()
-        with _undisturbed():
+        with undisturbed():
             self.classifier_.fit(np.stack(cases), codes)
 
     def _judge(self, cases: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        with _undisturbed():
+        with undisturbed():
             codes = self.classifier_.predict(np.stack(cases))
         return self._one_hot(np.asarray(codes, dtype=np.int64))
 
@@ -333,25 +334,3 @@ def case_floor(name: str, *, random_state: int = 0, **settings: Any) -> CaseFloo
 def _together(cases: list[NDArray[np.float64]]) -> Any:
     """[n, C, T] where all have one length, else the list: what aeon reads."""
     return np.stack(cases) if len({case.shape[1] for case in cases}) == 1 else cases
-
-
-@contextlib.contextmanager
-def _aeon() -> Generator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise MissingExtraError(
-            "This floor needs aeon, which is not installed. Run: pip install 'prismts[bench]'"
-        ) from error
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Generator[None]:
-    """Give back what aeon's kernels set for the whole process: two random states and the number of threads."""
-    state, n_threads = np.random.get_state(), torch.get_num_threads()  # noqa: NPY002 (aeon seeds the global one)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-        torch.set_num_threads(n_threads)
