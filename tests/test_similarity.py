@@ -231,8 +231,8 @@ def test_without_aeon_the_extra_is_named(monkeypatch):
 def test_the_number_of_threads_stays_what_it_was():
     # in a process of its own: only the first parallel loop of numba would set it
     code = (
-        "import numpy as np, torch; from prismts.analysis.similarity import pairwise; before = torch.get_num_threads(); "
-        "pairwise(np.zeros((3, 1, 9))); print(before, torch.get_num_threads())"
+        "import numpy as np, torch; from prismts.analysis.similarity import pairwise; "
+        "before = torch.get_num_threads(); pairwise(np.zeros((3, 1, 9))); print(before, torch.get_num_threads())"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
